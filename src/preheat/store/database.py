@@ -1,0 +1,225 @@
+"""One SQLite connection, one writer, group commit.
+
+The machine opens a transaction with `begin`, runs every operation that is waiting, each inside its own `savepoint`,
+and commits them together. Replies leave after that commit. `durability` is "process" (survives SIGKILL: the page cache
+holds what was written) or "power" (an fsync with every commit).
+"""
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from preheat.store.errors import StateLocked, StateUnreadable, StoreFull
+
+Durability = Literal["process", "power"]
+SYNCHRONOUS = {"process": "OFF", "power": "FULL"}
+CACHE_KIB = 65_536
+CHECKPOINT_PAGES = 4_000
+
+_SCHEMA = (Path(__file__).parent / "schema.sql").read_text()
+
+
+class Database:
+    """The state directory's database, or one in memory when `directory` is None (simulator, unit tests)."""
+
+    def __init__(self, directory: Path | None, durability: Durability = "process") -> None:
+        self.directory = directory
+        self.durability = durability
+        self._lock: int | None = None
+        self._touched: dict[str, None] = {}
+        self._after: list[Callable[[], None]] = []
+        self._marked = False
+        if directory is None:
+            target = ":memory:"
+        else:
+            target = str(_prepare(directory) / "preheat.db")
+            self._lock = _lock(directory)
+        try:
+            self._connection = sqlite3.connect(
+                target, isolation_level=None, check_same_thread=False, cached_statements=2_000
+            )
+            self._connection.row_factory = sqlite3.Row
+            self._execute = self._connection.execute
+            for pragma in (
+                "journal_mode = WAL",
+                f"synchronous = {SYNCHRONOUS[durability]}",
+                f"cache_size = -{CACHE_KIB}",
+                f"wal_autocheckpoint = {CHECKPOINT_PAGES}",
+                "temp_store = MEMORY",
+                "foreign_keys = ON",
+            ):
+                self._execute("PRAGMA " + pragma)
+            self._connection.executescript(_SCHEMA)
+            self._execute("UPDATE due SET claimed = 0 WHERE claimed = 1")
+        except sqlite3.DatabaseError as error:
+            self.close()
+            raise StateUnreadable(
+                f"the state in {target} cannot be read ({error}); move it away or choose another --state directory"
+            ) from error
+
+    # -- set-up ---------------------------------------------------------------------------------------------------
+
+    def apply_schema(self, name: str, sql: str) -> None:
+        """Run a service's `schema.sql`; every statement in it is `IF NOT EXISTS`."""
+        self._connection.executescript(sql)
+        self._execute("INSERT OR IGNORE INTO schema_versions VALUES (?, 1)", (name,))
+
+    def close(self) -> None:
+        connection = getattr(self, "_connection", None)
+        if connection is not None:
+            connection.close()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    # -- transactions ---------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        self._execute("BEGIN IMMEDIATE")
+
+    def commit(self) -> None:
+        """Raises StoreFull, with everything rolled back, when the disk refuses."""
+        try:
+            self._execute("COMMIT")
+        except sqlite3.OperationalError as error:
+            self.rollback()
+            raise StoreFull(str(error)) from error
+
+    def rollback(self) -> None:
+        self._touched.clear()
+        self._after.clear()
+        if self._connection.in_transaction:
+            self._execute("ROLLBACK")
+
+    @property
+    def in_transaction(self) -> bool:
+        return self._connection.in_transaction
+
+    def mark(self) -> tuple[int, int]:
+        """Start of an operation: what follows can be undone by `undo`. Costs nothing until the first write."""
+        self._marked = False
+        return len(self._touched), len(self._after)
+
+    def keep(self) -> None:
+        if self._marked:
+            self._execute("RELEASE operation")
+            self._marked = False
+
+    def undo(self, mark: tuple[int, int]) -> None:
+        """Take back every write, notification and after-commit action since `mark`."""
+        if self._marked:
+            self._execute("ROLLBACK TO operation")
+            self._execute("RELEASE operation")
+            self._marked = False
+        del self._after[mark[1] :]
+        for topic in list(self._touched)[mark[0] :]:
+            del self._touched[topic]
+
+    # -- statements -----------------------------------------------------------------------------------------------
+
+    def one(self, sql: str, *values: Any) -> sqlite3.Row | None:
+        """The first row, or None."""
+        return self._execute(sql, values).fetchone()
+
+    def all(self, sql: str, *values: Any) -> list[sqlite3.Row]:
+        return self._execute(sql, values).fetchall()
+
+    def value(self, sql: str, *values: Any) -> Any:
+        """The first column of the first row, or None."""
+        row = self._execute(sql, values).fetchone()
+        return None if row is None else row[0]
+
+    def run(self, sql: str, *values: Any) -> int:
+        """A write; returns the number of rows changed. Raises StoreFull when the disk refuses."""
+        return self._write(sql, values).rowcount
+
+    def insert(self, sql: str, *values: Any) -> int:
+        """An INSERT; returns the new row id."""
+        return self._write(sql, values).lastrowid or 0
+
+    def returning(self, sql: str, *values: Any) -> list[sqlite3.Row]:
+        """A write with a RETURNING clause; its rows."""
+        return self._write(sql, values).fetchall()
+
+    def many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
+        self._mark_write()
+        try:
+            self._connection.executemany(sql, rows)
+        except sqlite3.OperationalError as error:
+            raise _full(error) from error
+
+    def _write(self, sql: str, values: Sequence[Any]) -> sqlite3.Cursor:
+        if not self._marked:
+            self._mark_write()
+        try:
+            return self._execute(sql, values)
+        except sqlite3.OperationalError as error:
+            raise _full(error) from error
+
+    def _mark_write(self) -> None:
+        if not self._marked:
+            if not self._connection.in_transaction:
+                raise RuntimeError("a write outside the machine's transaction")
+            self._execute("SAVEPOINT operation")
+            self._marked = True
+
+    # -- what happens next ----------------------------------------------------------------------------------------
+
+    def emit(self, kind: str, payload: bytes, due_at: float, key: str | None = None) -> int:
+        """Write an event that becomes due at `due_at` (epoch seconds); `triggers` claims it. Returns its id."""
+        self.notify("due")
+        return self.insert("INSERT INTO due (due_at, kind, key, payload) VALUES (?, ?, ?, ?)", due_at, kind, key, payload)
+
+    def notify(self, topic: str) -> None:
+        """Wake whoever waits for `topic`, after the commit."""
+        self._touched[topic] = None
+
+    def after_commit(self, action: Callable[[], None]) -> None:
+        """Run `action` once the transaction has committed; dropped when it is rolled back."""
+        self._after.append(action)
+
+    def take_topics(self) -> list[str]:
+        topics = list(self._touched)
+        self._touched.clear()
+        return topics
+
+    def take_actions(self) -> list[Callable[[], None]]:
+        actions = self._after
+        self._after = []
+        return actions
+
+
+def _prepare(directory: Path) -> Path:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        if not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
+            raise PermissionError("no permission to read and write it")
+    except OSError as error:
+        raise StateUnreadable(f"the state directory {directory} cannot be used: {error}") from error
+    return directory
+
+
+def _lock(directory: Path) -> int:
+    handle = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        owner = os.read(handle, 64).decode(errors="replace").strip()
+        os.close(handle)
+        raise StateLocked(
+            f"another Preheat server (process {owner or 'unknown'}) works on {directory}; "
+            "stop it or choose another --state directory"
+        ) from error
+    os.ftruncate(handle, 0)
+    os.write(handle, str(os.getpid()).encode())
+    return handle
+
+
+def _full(error: sqlite3.OperationalError) -> Exception:
+    name = getattr(error, "sqlite_errorname", "")
+    if name in ("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_IOERR_WRITE", "SQLITE_READONLY", "SQLITE_CANTOPEN"):
+        return StoreFull(f"the disk refused a write: {error}")
+    return error
