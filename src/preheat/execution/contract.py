@@ -32,6 +32,7 @@ class FunctionSpec:
     environment: tuple[tuple[str, str], ...] = ()
     region: str = "us-east-1"
     account: str = "000000000000"
+    role: str = ""
     log_group: str = ""
     snap_start: bool = False
     watch: bool = False
