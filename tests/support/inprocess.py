@@ -29,7 +29,10 @@ class InProcess:
         self.settings = settings or SimpleNamespace(state=directory, endpoint="http://127.0.0.1:4566", iam="off")
         self.platform = Platform(self.db, self.clock, self.entropy, self.background, self.machine, self.settings)
         for build in builders:
-            self.machine.add_service(build(self.platform))
+            service = build(self.platform)
+            self.machine.add_service(service)
+            for loop in getattr(service, "loops", ()):
+                self.machine.add_loop(loop)
 
     def start(self, service: str, operation: str, **params: Any) -> list[Any]:
         """Submit without waiting; the returned list gets the reply when it comes."""

@@ -90,6 +90,11 @@ class Context:
     request: HttpRequest | None = None
 
     @property
+    def now_ms(self) -> int:
+        """`now` in epoch milliseconds; a moment written in milliseconds and waited for in seconds has come."""
+        return int(self.now * 1_000 + 0.01)
+
+    @property
     def entropy(self) -> Entropy:
         return self.machine.entropy
 

@@ -36,6 +36,7 @@ from preheat.store.database import Database
 from preheat.store.errors import StoreFull
 
 MAX_PER_COMMIT = 512
+HOME = Scope()
 ROOT = Principal(arn=f"arn:aws:iam::{DEFAULT_ACCOUNT}:root", account=DEFAULT_ACCOUNT, user_id=DEFAULT_ACCOUNT)
 
 OnReply = Callable[[Reply | AwsError], None]
@@ -120,7 +121,7 @@ class Machine:
         params: Params,
         on_reply: OnReply,
         *,
-        scope: Scope = Scope(),
+        scope: Scope = HOME,
         principal: Principal = ROOT,
         request: HttpRequest | None = None,
         request_id: str | None = None,
@@ -151,7 +152,7 @@ class Machine:
         self.on_work()
         return task
 
-    def perform(self, run: Callable[[Context], Outcome], on_reply: OnReply, scope: Scope = Scope()) -> Task:
+    def perform(self, run: Callable[[Context], Outcome], on_reply: OnReply, scope: Scope = HOME) -> Task:
         """Queue a function of the platform's own (a trigger settling a batch) as one transaction."""
         task = Task(run, Context(scope, 0.0, self.db, ROOT, self.entropy.uuid(), self), on_reply)
         self._ready.append(task)

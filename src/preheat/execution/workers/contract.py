@@ -1,0 +1,106 @@
+"""What runs a function's code: the seam between the pool and processes, real or scripted.
+
+A `Worker` is one process of one environment. It is told to take one request at a time and tells its `Listener` what
+happens. Every event carries the worker it comes from, so that late news of a killed one can be told apart. No event is
+delivered from inside `start`, `invoke` or `kill`; all come on the core's thread.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from preheat.execution.contract import FunctionSpec
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerPlan:
+    """What to start: `variables` is the whole environment, `scratch` the environment's own /tmp (made already)."""
+
+    spec: FunctionSpec
+    variables: dict[str, str]
+    scratch: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkRequest:
+    """One event for a worker, as the Runtime API hands it out. `deadline_ms` is epoch milliseconds."""
+
+    request_id: str
+    payload: bytes
+    deadline_ms: int
+    invoked_arn: str
+    trace_id: str | None = None
+    client_context: str | None = None
+    cognito_identity: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the runtime posted for a request. `error` is None for success, else the error type it named and `payload`
+    the error document. After a streamed answer `payload` is empty, and an error came in the trailers."""
+
+    payload: bytes
+    error: str | None = None
+    content_type: str = "application/json"
+    streamed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How a process ended: `status` after an exit, else `signal`; `reason` when it could not even be started."""
+
+    status: int | None = None
+    signal: int | None = None
+    reason: str = ""
+
+
+class Listener(Protocol):
+    """What a worker reports; `pool` environments implement it."""
+
+    def started(self, worker: "Worker") -> None:
+        """The process exists; its initialisation begins."""
+
+    def ready(self, worker: "Worker") -> None:
+        """The runtime asks for the next event: initialised, or done with the one before."""
+
+    def init_failed(self, worker: "Worker", error_type: str, body: bytes) -> None:
+        """The runtime reported that it cannot initialise (or there is no such runtime here)."""
+
+    def stream_begun(self, worker: "Worker", content_type: str) -> None: ...
+
+    def chunk(self, worker: "Worker", data: bytes) -> None: ...
+
+    def answered(self, worker: "Worker", answer: Answer) -> None: ...
+
+    def output(self, worker: "Worker", data: bytes) -> None:
+        """Bytes of stdout and stderr, in the order they were written."""
+
+    def died(self, worker: "Worker", exit: Exit) -> None:
+        """The last event of every worker."""
+
+
+class Worker(Protocol):
+    def invoke(self, request: WorkRequest) -> None:
+        """Hand over one event. Only between `ready` and the `ready` after it."""
+
+    def kill(self, reason: str) -> None:
+        """End it at once; `died` follows. Killing twice is harmless."""
+
+    def collect_output(self) -> None:
+        """Deliver, before returning, what the process has written so far (the one event allowed inside a call)."""
+
+    def memory_bytes(self) -> int:
+        """Memory the function holds now; 0 when unknown."""
+
+    def pause(self) -> None:
+        """Stop reading a streamed answer until `resume`: the client cannot take it as fast."""
+
+    def resume(self) -> None: ...
+
+
+class WorkerFactory(Protocol):
+    def start(self, plan: WorkerPlan, listener: Listener) -> Worker:
+        """Never raises for a function that cannot run: that is `init_failed` or `died`, later."""
+
+    def close(self) -> None:
+        """Kill every worker and whatever was kept to make them; returns when they are gone."""

@@ -1,0 +1,142 @@
+"""Runs the machine on an asyncio loop: a tick when there is work, a timer for the next moment that matters."""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from preheat.kernel.clock import SystemClock
+from preheat.kernel.stream import Channel
+from preheat.services.machine import Machine
+
+LONGEST_SLEEP_S = 3600.0
+Stepper = Callable[[float], float | None]
+
+
+class Driver:
+    """`steppers` are things that enforce times of their own outside transactions (the pool of environments): called
+    with now, they return when they want to be called again."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, machine: Machine, clock: SystemClock) -> None:
+        self._loop = loop
+        self._machine = machine
+        self._clock = clock
+        self._scheduled = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = float("inf")
+        self._stopped = False
+        self.steppers: list[Stepper] = []
+        self._stepper_due: dict[Stepper, float | None] = {}
+        machine.on_work = self.schedule
+
+    def schedule(self) -> None:
+        """Run a tick soon; requests that arrive in the same turn of the loop share it."""
+        if not self._scheduled and not self._stopped:
+            self._scheduled = True
+            self._loop.call_soon(self._run)
+
+    def stop(self) -> None:
+        self._stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def step_soon(self, stepper: Stepper) -> None:
+        """A stepper's deadline has changed."""
+        self._stepper_due[stepper] = 0.0
+        self.schedule()
+
+    def advance(self, seconds: float) -> None:
+        """Move the wall clock forward, stopping at each moment somebody waits for, until all that became due has
+        been started."""
+        clock, machine = self._clock, self._machine
+        end = clock.now() + seconds
+        while True:
+            due = machine.wake_at()
+            if due is None or due > end:
+                break
+            clock.advance(max(0.0, due - clock.now()))
+            self._tick()
+        clock.advance(max(0.0, end - clock.now()))
+        machine.wake_all()
+        while machine.has_work():
+            self._tick()
+        self.schedule()
+
+    def _run(self) -> None:
+        self._scheduled = False
+        if self._stopped:
+            return
+        self._tick()
+        if self._machine.has_work():
+            self.schedule()
+        else:
+            self._set_timer()
+
+    def _tick(self) -> None:
+        self._machine.tick()
+        now = self._clock.now()
+        for stepper in self.steppers:
+            due = self._stepper_due.get(stepper, 0.0)
+            if due is not None and due <= now:
+                self._stepper_due[stepper] = stepper(now)
+
+    def _set_timer(self) -> None:
+        wake_at = self._machine.wake_at()
+        times = [due for due in self._stepper_due.values() if due is not None]
+        if wake_at is not None:
+            times.append(wake_at)
+        due = min(times, default=None)
+        if due is None:
+            return
+        delay = min(max(0.0, due - self._clock.now()), LONGEST_SLEEP_S)
+        when = self._loop.time() + delay
+        if self._timer is not None:
+            if not self._timer.cancelled() and self._timer_at <= when and self._timer_at > self._loop.time():
+                return
+            self._timer.cancel()
+        self._timer_at = when
+        self._timer = self._loop.call_at(when, self.schedule)
+
+
+class ThreadBackground:
+    """`Background` on a few threads; results come back to the loop's thread."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, threads: int = 4) -> None:
+        self._loop = loop
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="preheat")
+        self._streams = ThreadPoolExecutor(64, thread_name_prefix="preheat-stream")
+
+    def run(self, work: Callable[[], Any], done: Callable[[Any], None]) -> None:
+        def job() -> None:
+            try:
+                value = work()
+            except Exception as error:
+                value = error
+            self._post(done, value)
+
+        self._pool.submit(job)
+
+    def stream(self, produce: Callable[[], Iterable[Any]]) -> Channel:
+        channel = Channel()
+
+        def job() -> None:
+            error: BaseException | None = None
+            try:
+                for item in produce():
+                    if channel.cancelled:
+                        break
+                    self._post(channel.send, item)
+            except Exception as failure:
+                error = failure
+            self._post(channel.close, error)
+
+        self._streams.submit(job)
+        return channel
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._streams.shutdown(wait=False, cancel_futures=True)
+
+    def _post(self, function: Callable[[Any], None], value: Any) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(function, value)

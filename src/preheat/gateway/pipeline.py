@@ -1,0 +1,88 @@
+"""The stages of every request, in order. A door takes the requests that are its own; the last one takes the rest.
+
+    connection   bytes -> Exchange                                gateway/connection.py
+    doors        the platform's own pages, function URLs, HTTP APIs, then the AWS APIs
+    understand   HttpRequest -> Call                              wire
+    identify     signature -> Principal                           identity
+    do it        Call -> Reply or AwsError, in one transaction    services/machine.py
+    answer       HttpResponse -> bytes                            wire, gateway/connection.py
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from preheat.gateway.connection import Exchange
+from preheat.kernel.entropy import Entropy
+from preheat.kernel.errors import AwsError
+from preheat.kernel.http import Call, HttpRequest
+from preheat.kernel.scope import Scope
+from preheat.services.contract import Principal, Reply
+from preheat.services.machine import Machine
+from preheat.wire import Wire
+
+Identify = Callable[[HttpRequest, Call], Principal]
+
+
+class Door(Protocol):
+    """A front door: `matches` looks at method, path and host only; `handle` answers the exchange, now or later."""
+
+    def matches(self, request: HttpRequest) -> bool: ...
+
+    def handle(self, exchange: Exchange) -> None: ...
+
+
+class Pipeline:
+    def __init__(self, doors: Sequence[Door]) -> None:
+        self._doors = tuple(doors)
+
+    def __call__(self, exchange: Exchange) -> None:
+        request = exchange.request
+        for door in self._doors:
+            if door.matches(request):
+                door.handle(exchange)
+                return
+
+
+class ApiDoor:
+    """The AWS APIs: everything that no other door claims."""
+
+    def __init__(self, wire: Wire, machine: Machine, identify: Identify, entropy: Entropy) -> None:
+        self._wire = wire
+        self._machine = machine
+        self._identify = identify
+        self._entropy = entropy
+
+    def matches(self, request: HttpRequest) -> bool:
+        return True
+
+    def handle(self, exchange: Exchange) -> None:
+        request = exchange.request
+        wire = self._wire
+        request_id = self._entropy.uuid()
+        call: Call | None = None
+        try:
+            call = wire.understand(request)
+            principal = self._identify(request, call)
+        except AwsError as error:
+            exchange.respond(wire.error(call, request, error, request_id))
+            return
+        known = call
+
+        def answer(reply: Reply | AwsError) -> None:
+            if isinstance(reply, Reply):
+                response = wire.reply(known, reply.output, request_id, reply.status, reply.headers)
+            else:
+                response = wire.error(known, request, reply, request_id)
+            exchange.respond(response)
+
+        task = self._machine.submit(
+            call.service,
+            call.operation,
+            call.params,
+            answer,
+            scope=Scope(principal.account, call.region),
+            principal=principal,
+            request=request,
+            request_id=request_id,
+        )
+        exchange.on_gone = lambda: self._machine.cancel(task)

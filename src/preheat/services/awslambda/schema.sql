@@ -1,0 +1,98 @@
+CREATE TABLE IF NOT EXISTS lambda_functions (
+    account TEXT NOT NULL,
+    region TEXT NOT NULL,
+    name TEXT NOT NULL,
+    reserved INTEGER,
+    last_version INTEGER NOT NULL DEFAULT 0,
+    tags TEXT NOT NULL DEFAULT '{}',
+    PRIMARY KEY (account, region, name)
+) WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS lambda_versions (
+    account TEXT NOT NULL,
+    region TEXT NOT NULL,
+    name TEXT NOT NULL,
+    version TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    settings BLOB NOT NULL,
+    package BLOB NOT NULL,
+    revision TEXT NOT NULL,
+    modified REAL NOT NULL,
+    PRIMARY KEY (account, region, name, version),
+    FOREIGN KEY (account, region, name) REFERENCES lambda_functions ON DELETE CASCADE
+) WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS lambda_aliases (
+    account TEXT NOT NULL,
+    region TEXT NOT NULL,
+    name TEXT NOT NULL,
+    alias TEXT NOT NULL,
+    version TEXT NOT NULL,
+    description TEXT NOT NULL,
+    weights TEXT NOT NULL DEFAULT '{}',
+    revision TEXT NOT NULL,
+    PRIMARY KEY (account, region, name, alias),
+    FOREIGN KEY (account, region, name) REFERENCES lambda_functions ON DELETE CASCADE
+) WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS lambda_statements (
+    id INTEGER PRIMARY KEY,
+    account TEXT NOT NULL,
+    region TEXT NOT NULL,
+    name TEXT NOT NULL,
+    qualifier TEXT NOT NULL,
+    sid TEXT NOT NULL,
+    statement TEXT NOT NULL,
+    UNIQUE (account, region, name, qualifier, sid),
+    FOREIGN KEY (account, region, name) REFERENCES lambda_functions ON DELETE CASCADE
+);
+
+CREATE TABLE IF NOT EXISTS lambda_urls (
+    account TEXT NOT NULL,
+    region TEXT NOT NULL,
+    name TEXT NOT NULL,
+    qualifier TEXT NOT NULL,
+    url_id TEXT NOT NULL UNIQUE,
+    auth_type TEXT NOT NULL,
+    invoke_mode TEXT NOT NULL,
+    cors TEXT,
+    created REAL NOT NULL,
+    modified REAL NOT NULL,
+    PRIMARY KEY (account, region, name, qualifier),
+    FOREIGN KEY (account, region, name) REFERENCES lambda_functions ON DELETE CASCADE
+) WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS lambda_event_invoke (
+    account TEXT NOT NULL,
+    region TEXT NOT NULL,
+    name TEXT NOT NULL,
+    qualifier TEXT NOT NULL,
+    config TEXT NOT NULL,
+    modified REAL NOT NULL,
+    PRIMARY KEY (account, region, name, qualifier),
+    FOREIGN KEY (account, region, name) REFERENCES lambda_functions ON DELETE CASCADE
+) WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS lambda_mappings (
+    uuid TEXT PRIMARY KEY,
+    account TEXT NOT NULL,
+    region TEXT NOT NULL,
+    source_arn TEXT NOT NULL,
+    function_arn TEXT NOT NULL,
+    enabled INTEGER NOT NULL,
+    config BLOB NOT NULL,
+    modified REAL NOT NULL,
+    tags TEXT NOT NULL DEFAULT '{}'
+);
+
+CREATE TABLE IF NOT EXISTS lambda_layers (
+    account TEXT NOT NULL,
+    region TEXT NOT NULL,
+    name TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    package BLOB NOT NULL,
+    details TEXT NOT NULL,
+    created REAL NOT NULL,
+    deleted INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (account, region, name, version)
+) WITHOUT ROWID;

@@ -1,0 +1,347 @@
+"""SQS's rules, pure: names, attributes, digests, receipt handles. Texts and ranges: aws_facts section 2."""
+
+import base64
+import binascii
+import hashlib
+import re
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from preheat.kernel.errors import AwsError
+from preheat.kernel.scope import Arn, Scope
+
+MAX_MESSAGE_BYTES = 1_048_576
+DEDUPLICATION_WINDOW_MS = 300_000
+MAX_IN_FLIGHT = 120_000
+MAX_VISIBILITY_S = 43_200
+NAME = re.compile(r"[A-Za-z0-9_-]{1,80}\Z")
+FIFO_NAME = re.compile(r"[A-Za-z0-9_-]{1,75}\.fifo\Z")
+ENTRY_ID = re.compile(r"[A-Za-z0-9_-]{1,80}\Z")
+ATTRIBUTE_NAME = re.compile(r"[A-Za-z0-9_.-]{1,256}\Z")
+PUNCTUATED = re.compile(r"[A-Za-z0-9!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~]{1,128}\Z")
+BAD_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
+INTEGER_RANGES = {
+    "VisibilityTimeout": (0, 43_200, "30"),
+    "DelaySeconds": (0, 900, "0"),
+    "MessageRetentionPeriod": (60, 1_209_600, "345600"),
+    "ReceiveMessageWaitTimeSeconds": (0, 20, "0"),
+    "MaximumMessageSize": (1_024, MAX_MESSAGE_BYTES, str(MAX_MESSAGE_BYTES)),
+    "KmsDataKeyReusePeriodSeconds": (60, 86_400, "300"),
+}
+FIFO_ONLY = {
+    "ContentBasedDeduplication": ("true", "false"),
+    "DeduplicationScope": ("queue", "messageGroup"),
+    "FifoThroughputLimit": ("perQueue", "perMessageGroupId"),
+}
+BOOLEANS = ("true", "false")
+TEXT_ATTRIBUTES = ("Policy", "RedrivePolicy", "RedriveAllowPolicy", "KmsMasterKeyId")
+COMPUTED = (
+    "ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible", "ApproximateNumberOfMessagesDelayed",
+    "CreatedTimestamp", "LastModifiedTimestamp", "QueueArn",
+)  # fmt: skip
+SETTABLE = (*INTEGER_RANGES, *FIFO_ONLY, *TEXT_ATTRIBUTES, "SqsManagedSseEnabled", "FifoQueue")
+RECEIPT = struct.Struct(">IQQ")
+
+
+@dataclass(frozen=True, slots=True)
+class RedrivePolicy:
+    dead_letter_arn: str
+    max_receive_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """One queue with its attributes parsed; times in the units of their names."""
+
+    id: int
+    scope: Scope
+    name: str
+    attributes: dict[str, str]
+    created_s: int
+    modified_s: int
+    arn: str
+    topic: str
+    fifo: bool
+    visibility_ms: int
+    delay_ms: int
+    retention_ms: int
+    wait_s: int
+    max_bytes: int
+    redrive: RedrivePolicy | None
+
+
+def make_queue(row: Any) -> Queue:
+    """A Queue of a row of `sqs_queues`."""
+    attributes = msgspec.json.decode(row["attributes"])
+    scope = Scope(row["account"], row["region"])
+    arn = scope.arn("sqs", row["name"])
+
+    def number(name: str) -> int:
+        return int(attributes.get(name) or INTEGER_RANGES[name][2])
+
+    policy = attributes.get("RedrivePolicy")
+    redrive = None
+    if policy:
+        document = msgspec.json.decode(policy)
+        redrive = RedrivePolicy(document["deadLetterTargetArn"], int(document["maxReceiveCount"]))
+    return Queue(
+        id=row["id"],
+        scope=scope,
+        name=row["name"],
+        attributes=attributes,
+        created_s=row["created_s"],
+        modified_s=row["modified_s"],
+        arn=arn,
+        topic="sqs:" + arn,
+        fifo=row["name"].endswith(".fifo"),
+        visibility_ms=number("VisibilityTimeout") * 1_000,
+        delay_ms=number("DelaySeconds") * 1_000,
+        retention_ms=number("MessageRetentionPeriod") * 1_000,
+        wait_s=number("ReceiveMessageWaitTimeSeconds"),
+        max_bytes=number("MaximumMessageSize"),
+        redrive=redrive,
+    )
+
+
+# -- errors -----------------------------------------------------------------------------------------------------------
+
+
+def no_such_queue() -> AwsError:
+    return AwsError(
+        "QueueDoesNotExist",
+        "The specified queue does not exist.",
+        query_code="AWS.SimpleQueueService.NonExistentQueue",
+    )
+
+
+def invalid_value(message: str) -> AwsError:
+    return AwsError("InvalidParameterValueException", message, query_code="InvalidParameterValue")
+
+
+def missing(name: str) -> AwsError:
+    return AwsError(
+        "MissingRequiredParameterException",
+        f"The request must contain the parameter {name}.",
+        query_code="MissingParameter",
+    )
+
+
+def invalid_attribute_value(message: str) -> AwsError:
+    return AwsError("InvalidAttributeValue", message, query_code="InvalidAttributeValue")
+
+
+def invalid_attribute_name(message: str) -> AwsError:
+    return AwsError("InvalidAttributeName", message, query_code="InvalidAttributeName")
+
+
+def simple(code: str, message: str, status: int = 400) -> AwsError:
+    """The errors whose query code has the service's long prefix."""
+    return AwsError(code, message, status, query_code=f"AWS.SimpleQueueService.{code}")
+
+
+def bad_handle(handle: str) -> AwsError:
+    return AwsError(
+        "ReceiptHandleIsInvalid",
+        f'The input receipt handle "{handle}" is not a valid receipt handle.',
+        404,
+        query_code="ReceiptHandleIsInvalid",
+    )
+
+
+# -- names and attributes ---------------------------------------------------------------------------------------------
+
+
+def check_name(name: str, fifo: bool) -> None:
+    if fifo and not name.endswith(".fifo"):
+        raise invalid_value("The name of a FIFO queue can only include alphanumeric characters, hyphens, or "
+                            "underscores, must end with .fifo suffix and be 1 to 80 in length.")  # fmt: skip
+    if not (FIFO_NAME if fifo else NAME).match(name):
+        raise invalid_value(
+            "Can only include alphanumeric characters, hyphens, or underscores. 1 to 80 in length"
+        )
+
+
+def check_attributes(attributes: dict[str, str], *, fifo: bool, create: bool) -> None:
+    """Raises the AWS error for the first attribute that this kind of queue cannot take."""
+    for name, value in attributes.items():
+        if name not in SETTABLE:
+            raise invalid_attribute_name(f"Unknown Attribute {name}.")
+        if name in INTEGER_RANGES and value != "":
+            low, high, _ = INTEGER_RANGES[name]
+            if not value.isdigit() or not low <= int(value) <= high:
+                raise invalid_attribute_value(f"Invalid value for the parameter {name}.")
+        elif name == "FifoQueue":
+            if not create:
+                raise invalid_attribute_value(
+                    "Invalid value for the parameter FifoQueue. Reason: Modifying queue type is not supported."
+                )
+            if value != "true":
+                raise invalid_attribute_name("Unknown Attribute FifoQueue.")
+        elif name in FIFO_ONLY:
+            if not fifo:
+                if name == "ContentBasedDeduplication":
+                    raise invalid_attribute_name("Unknown Attribute ContentBasedDeduplication.")
+                raise invalid_attribute_name(f"You can specify the {name} only when FifoQueue is set to true.")
+            if value not in FIFO_ONLY[name]:
+                raise invalid_attribute_value(f"Invalid value for the parameter {name}.")
+        elif name == "SqsManagedSseEnabled" and value not in BOOLEANS:
+            raise invalid_attribute_value("Invalid value for the parameter SqsManagedSseEnabled.")
+        elif name in ("RedrivePolicy", "RedriveAllowPolicy", "Policy") and value:
+            _check_document(name, value)
+    throughput = attributes.get("FifoThroughputLimit")
+    if throughput == "perMessageGroupId" and attributes.get("DeduplicationScope", "messageGroup") != "messageGroup":
+        raise invalid_attribute_value("The perMessageGroupId value is allowed only when the value for "
+                                      "DeduplicationScope is messageGroup.")  # fmt: skip
+
+
+def _check_document(name: str, value: str) -> None:
+    try:
+        document = msgspec.json.decode(value)
+    except msgspec.DecodeError as error:
+        raise invalid_attribute_value(f"Invalid value for the parameter {name}. Reason: it is not valid JSON "
+                                      f"({error}).") from error  # fmt: skip
+    if not isinstance(document, dict):
+        raise invalid_attribute_value(f"Invalid value for the parameter {name}.")
+    if name == "RedrivePolicy":
+        check_redrive_policy(value, document)
+    elif name == "RedriveAllowPolicy":
+        permission = document.get("redrivePermission")
+        arns = document.get("sourceQueueArns")
+        if permission not in ("allowAll", "denyAll", "byQueue") or (permission == "byQueue") != bool(arns):
+            raise invalid_attribute_value(f"Value {value} for parameter RedriveAllowPolicy is invalid. Reason: Amazon "
+                                          "SQS can't create the redrive allow policy.")  # fmt: skip
+
+
+def check_redrive_policy(value: str, document: dict[str, Any]) -> None:
+    def refuse(reason: str) -> AwsError:
+        return invalid_value(f"Value {value} for parameter RedrivePolicy is invalid. Reason: {reason}")
+
+    if "deadLetterTargetArn" not in document or "maxReceiveCount" not in document:
+        absent = "maxReceiveCount" if "deadLetterTargetArn" in document else "deadLetterTargetArn"
+        raise refuse(f"Redrive policy does not contain mandatory attribute: {absent}.")
+    try:
+        count = int(document["maxReceiveCount"])
+    except (TypeError, ValueError):
+        count = 0
+    if not 1 <= count <= 1_000:
+        raise refuse("Invalid value for maxReceiveCount: "
+                     f"{document['maxReceiveCount']}, valid values are from 1 to 1000 both inclusive.")  # fmt: skip
+    try:
+        Arn.parse(str(document["deadLetterTargetArn"]))
+    except ValueError as error:
+        raise refuse("Invalid value for deadLetterTargetArn.") from error
+
+
+# -- messages ---------------------------------------------------------------------------------------------------------
+
+
+def check_body(body: str) -> None:
+    if not body:
+        raise missing("MessageBody")
+    if not body.isascii() or not body.isprintable():
+        match = BAD_TEXT.search(body)
+        if match:
+            raise AwsError(
+                "InvalidMessageContents",
+                "Invalid characters found. Valid unicode characters are #x9 | #xA | #xD | #x20 to #xD7FF | "
+                "#xE000 to #xFFFD | #x10000 to #x10FFFF",
+            )
+
+
+def check_group_text(name: str, value: str) -> None:
+    if not PUNCTUATED.match(value):
+        raise invalid_value(f"Value {value} for parameter {name} is invalid. Reason: {name} can only include "
+                            "alphanumeric and punctuation characters. 1 to 128 in length.")  # fmt: skip
+
+
+def attributes_size(attributes: dict[str, Any]) -> int:
+    """Bytes that message attributes count towards the message's size."""
+    total = 0
+    for name, value in attributes.items():
+        content = value.get("BinaryValue")
+        size = len(content) if content is not None else len(value.get("StringValue", "").encode())
+        total += len(name.encode()) + len(value.get("DataType", "").encode()) + size
+    return total
+
+
+def check_message_attributes(attributes: dict[str, Any]) -> None:
+    if len(attributes) > 10:
+        raise invalid_value(f"Number of message attributes [{len(attributes)}] exceeds the allowed maximum [10].")
+    for name, value in attributes.items():
+        if not ATTRIBUTE_NAME.match(name) or name.startswith(".") or name.endswith(".") or ".." in name:
+            raise invalid_value(f"Message (user) attribute name '{name}' can contain only A-Z, a-z, 0-9, underscore "
+                                "(_), hyphen (-), and period (.), and not start or end with a period.")  # fmt: skip
+        if name.lower().startswith(("aws.", "amazon.")):
+            raise invalid_value(f"Message (user) attribute name '{name}' starts with a reserved prefix.")
+        kind = value.get("DataType", "")
+        base = kind.partition(".")[0]
+        if base not in ("String", "Number", "Binary") or len(kind) > 256:
+            raise invalid_value(f"The type of message (user) attribute '{name}' is invalid. You must use only the "
+                                "following supported type prefixes: Binary, Number, String.")  # fmt: skip
+        member = "BinaryValue" if base == "Binary" else "StringValue"
+        content = value.get(member)
+        if not content:
+            raise invalid_value(f"Message (user) attribute '{name}' must contain a non-empty value of type '{base}'.")
+        if base == "Number":
+            try:
+                float(content)
+            except ValueError:
+                raise invalid_value(f"Can't cast the value of message (user) attribute '{name}' to a number."
+                                    ) from None  # fmt: skip
+
+
+def body_md5(body: str) -> str:
+    return hashlib.md5(body.encode(), usedforsecurity=False).hexdigest()
+
+
+def attributes_md5(attributes: dict[str, Any]) -> str:
+    """The digest SDKs check: names sorted; length-prefixed name, type, one byte of transport type, value."""
+    out = bytearray()
+    for name in sorted(attributes):
+        value = attributes[name]
+        for text in (name, value["DataType"]):
+            encoded = text.encode()
+            out += len(encoded).to_bytes(4, "big") + encoded
+        binary = value.get("BinaryValue")
+        content = binary if binary is not None else value["StringValue"].encode()
+        out += b"\x02" if binary is not None else b"\x01"
+        out += len(content).to_bytes(4, "big") + content
+    return hashlib.md5(out, usedforsecurity=False).hexdigest()
+
+
+def receipt_handle(queue_id: int, message: int, nonce: int) -> str:
+    return base64.b64encode(RECEIPT.pack(queue_id, message, nonce)).decode()
+
+
+def parse_handle(handle: str) -> tuple[int, int, int]:
+    """(queue id, message row, nonce). Raises ReceiptHandleIsInvalid."""
+    try:
+        return RECEIPT.unpack(base64.b64decode(handle, validate=True))
+    except (binascii.Error, struct.error, ValueError) as error:
+        raise bad_handle(handle) from error
+
+
+def check_entries(entries: list[dict[str, Any]]) -> None:
+    """The rules every batch shares."""
+    if not entries:
+        raise simple("EmptyBatchRequest", "There should be at least one entry in the request.")
+    if len(entries) > 10:
+        raise simple("TooManyEntriesInBatchRequest",
+                     f"Maximum number of entries per request are 10. You have sent {len(entries)}.")  # fmt: skip
+    seen = set()
+    for entry in entries:
+        name = entry.get("Id") or ""
+        if not ENTRY_ID.match(name):
+            raise simple("InvalidBatchEntryId", "A batch entry id can only contain alphanumeric characters, hyphens "
+                         "and underscores. It can be at most 80 letters long.")  # fmt: skip
+        if name in seen:
+            raise simple("BatchEntryIdsNotDistinct", f"Id {name} repeated.")
+        seen.add(name)
+
+
+def check_range(name: str, value: int, low: int, high: int, reason: str) -> None:
+    if not low <= value <= high:
+        raise invalid_value(f"Value {value} for parameter {name} is invalid. Reason: {reason}")

@@ -1,0 +1,57 @@
+CREATE TABLE IF NOT EXISTS sqs_queues (
+    id INTEGER PRIMARY KEY,
+    account TEXT NOT NULL,
+    region TEXT NOT NULL,
+    name TEXT NOT NULL,
+    created_s INTEGER NOT NULL,
+    modified_s INTEGER NOT NULL,
+    purged_at REAL,
+    sequence INTEGER NOT NULL DEFAULT 0,
+    attributes TEXT NOT NULL,
+    tags TEXT NOT NULL,
+    UNIQUE (account, region, name)
+);
+
+-- Times in epoch milliseconds. A message is receivable when visible_at has come; `receipt` is the nonce of the last
+-- receive, part of every receipt handle that still counts.
+CREATE TABLE IF NOT EXISTS sqs_messages (
+    id INTEGER PRIMARY KEY,
+    queue_id INTEGER NOT NULL,
+    visible_at INTEGER NOT NULL,
+    receive_count INTEGER NOT NULL,
+    receipt INTEGER NOT NULL,
+    first_received INTEGER,
+    sent_at INTEGER NOT NULL,
+    message_id TEXT NOT NULL,
+    sender TEXT NOT NULL,
+    md5 TEXT NOT NULL,
+    group_id TEXT,
+    sequence INTEGER,
+    dedup_id TEXT,
+    trace TEXT,
+    source_arn TEXT,
+    attributes TEXT,
+    body TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS sqs_by_visibility ON sqs_messages (queue_id, visible_at);
+CREATE INDEX IF NOT EXISTS sqs_by_group ON sqs_messages (queue_id, group_id, sequence) WHERE sequence IS NOT NULL;
+
+-- FIFO: one row per message group that has messages; nothing of it is received before available_at.
+CREATE TABLE IF NOT EXISTS sqs_groups (
+    queue_id INTEGER NOT NULL,
+    group_id TEXT NOT NULL,
+    available_at INTEGER NOT NULL,
+    PRIMARY KEY (queue_id, group_id)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS sqs_groups_ready ON sqs_groups (queue_id, available_at);
+
+CREATE TABLE IF NOT EXISTS sqs_deduplication (
+    queue_id INTEGER NOT NULL,
+    scope TEXT NOT NULL,
+    dedup_id TEXT NOT NULL,
+    message_id TEXT NOT NULL,
+    sequence INTEGER NOT NULL,
+    expires_at INTEGER NOT NULL,
+    PRIMARY KEY (queue_id, scope, dedup_id)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS sqs_deduplication_expiry ON sqs_deduplication (expires_at);

@@ -1,0 +1,273 @@
+"""Amazon SQS: operations on queues, and the table of all operations."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from preheat.kernel.errors import AwsError
+from preheat.kernel.scope import Scope
+from preheat.services.contract import Context, Operation, Outcome, Params, Platform
+from preheat.services.sqs import domain
+from preheat.services.sqs.domain import Queue
+from preheat.services.sqs.messages import MessageOperations
+from preheat.services.sqs.repository import SqsRepository
+
+PURGE_INTERVAL_S = 60.0
+EXPIRED_PER_STEP = 1_000
+PAGE = 1_000
+
+
+class SqsService:
+    name = "sqs"
+    schema = (Path(__file__).parent / "schema.sql").read_text()
+
+    def __init__(self, platform: Platform) -> None:
+        self._rows = SqsRepository(platform.db)
+        self._endpoint = platform.settings.endpoint
+        self.messages = MessageOperations(self._rows, self._find)
+        self.loops = [Expiry(self._rows)]
+        messages = self.messages
+        self.operations: dict[str, Operation] = {
+            "CreateQueue": self.create_queue,
+            "GetQueueUrl": self.get_queue_url,
+            "ListQueues": self.list_queues,
+            "DeleteQueue": self.delete_queue,
+            "GetQueueAttributes": self.get_queue_attributes,
+            "SetQueueAttributes": self.set_queue_attributes,
+            "TagQueue": self.tag_queue,
+            "UntagQueue": self.untag_queue,
+            "ListQueueTags": self.list_queue_tags,
+            "PurgeQueue": self.purge_queue,
+            "ListDeadLetterSourceQueues": self.list_dead_letter_source_queues,
+            "SendMessage": messages.send_message,
+            "SendMessageBatch": messages.send_message_batch,
+            "ReceiveMessage": messages.receive_message,
+            "DeleteMessage": messages.delete_message,
+            "DeleteMessageBatch": messages.delete_message_batch,
+            "ChangeMessageVisibility": messages.change_message_visibility,
+            "ChangeMessageVisibilityBatch": messages.change_message_visibility_batch,
+        }
+
+    # -- for the platform -----------------------------------------------------------------------------------------
+
+    def queue_by_arn(self, arn: str) -> Queue | None:
+        """The queue an ARN names, or None."""
+        _, _, _, region, account, name = arn.split(":", 5)
+        return self._rows.queue(Scope(account, region), name)
+
+    def next_visible(self, ctx: Context, queue_arn: str) -> float | None:
+        """When the next message that cannot be received yet becomes visible (epoch seconds), or None."""
+        queue = self.queue_by_arn(queue_arn)
+        at = None if queue is None else self._rows.next_visible(queue, ctx.now_ms)
+        return None if at is None else at / 1_000
+
+    def _find(self, ctx: Context, params: Params) -> Queue:
+        url = params.get("QueueUrl")
+        if not url:
+            raise domain.missing("QueueUrl")
+        account, _, name = url.rstrip("/").rpartition("/")
+        account = account.rpartition("/")[2]
+        if not (account.isdigit() and len(account) == 12):
+            account = ctx.scope.account
+        queue = self._rows.queue(Scope(account, ctx.scope.region), name)
+        if queue is None:
+            raise domain.no_such_queue()
+        return queue
+
+    def _url(self, ctx: Context, queue: Queue) -> str:
+        host = ctx.request.headers.get("host") if ctx.request is not None else None
+        base = f"http://{host}" if host else self._endpoint
+        return f"{base}/{queue.scope.account}/{queue.name}"
+
+    # -- queues ---------------------------------------------------------------------------------------------------
+
+    def create_queue(self, ctx: Context, params: Params) -> Outcome:
+        name = params["QueueName"]
+        attributes = dict(params.get("Attributes") or {})
+        fifo = attributes.get("FifoQueue") == "true" or name.endswith(".fifo")
+        domain.check_name(name, fifo)
+        if name.endswith(".fifo") and attributes.get("FifoQueue") != "true":
+            raise domain.invalid_value(
+                "Can only include alphanumeric characters, hyphens, or underscores. 1 to 80 in length"
+            )
+        domain.check_attributes(attributes, fifo=fifo, create=True)
+        self._check_dead_letter_target(ctx, attributes, fifo)
+        known = self._rows.queue(ctx.scope, name)
+        if known is not None:
+            _compare(known, attributes)
+            return {"QueueUrl": self._url(ctx, known)}
+        stored = {name: value for name, value in attributes.items() if value != ""}
+        queue = self._rows.create_queue(ctx.scope, name, stored, dict(params.get("tags") or {}), int(ctx.now))
+        ctx.db.notify("sqs:queues")
+        return {"QueueUrl": self._url(ctx, queue)}
+
+    def _check_dead_letter_target(self, ctx: Context, attributes: dict[str, str], fifo: bool) -> None:
+        policy = attributes.get("RedrivePolicy")
+        if not policy:
+            return
+        document = msgspec.json.decode(policy)
+        arn = document["deadLetterTargetArn"]
+        target = self.queue_by_arn(arn)
+        if target is None:
+            raise domain.invalid_value(f"Value {policy} for parameter RedrivePolicy is invalid. Reason: Dead letter "
+                                       "target does not exist.")  # fmt: skip
+        if target.fifo != fifo:
+            raise domain.invalid_value(f"Value {policy} for parameter RedrivePolicy is invalid. Reason: Dead-letter "
+                                       "queue must be same type of queue as the source.")  # fmt: skip
+
+    def get_queue_url(self, ctx: Context, params: Params) -> Outcome:
+        owner = params.get("QueueOwnerAWSAccountId") or ctx.scope.account
+        queue = self._rows.queue(Scope(owner, ctx.scope.region), params["QueueName"])
+        if queue is None:
+            raise domain.no_such_queue()
+        return {"QueueUrl": self._url(ctx, queue)}
+
+    def list_queues(self, ctx: Context, params: Params) -> Outcome:
+        limit = params.get("MaxResults")
+        size = limit if limit is not None else PAGE
+        domain.check_range("MaxResults", size, 1, PAGE, "MaxResults must be an integer between 1 and 1000.")
+        queues = self._rows.queues(
+            ctx.scope, params.get("QueueNamePrefix") or "", params.get("NextToken") or "", size + 1
+        )
+        output: Params = {}
+        if queues:
+            output["QueueUrls"] = [self._url(ctx, queue) for queue in queues[:size]]
+        if limit is not None and len(queues) > size:
+            output["NextToken"] = queues[size - 1].name
+        return output
+
+    def delete_queue(self, ctx: Context, params: Params) -> Outcome:
+        queue = self._find(ctx, params)
+        self._rows.delete_queue(queue)
+        ctx.db.notify(queue.topic)
+        ctx.db.notify("sqs:queues")
+        return {}
+
+    def get_queue_attributes(self, ctx: Context, params: Params) -> Outcome:
+        queue = self._find(ctx, params)
+        names = params.get("AttributeNames") or []
+        known = {*domain.SETTABLE, *domain.COMPUTED, "All"}
+        for name in names:
+            if name not in known:
+                raise domain.invalid_attribute_name(f"Unknown Attribute {name}.")
+        values = self._attributes(ctx, queue, names)
+        chosen = values if "All" in names else {name: values[name] for name in names if name in values}
+        return {"Attributes": chosen} if chosen else {}
+
+    def _attributes(self, ctx: Context, queue: Queue, names: list[str]) -> dict[str, str]:
+        values = {
+            name: default
+            for name, (_, _, default) in domain.INTEGER_RANGES.items()
+            if name != "KmsDataKeyReusePeriodSeconds"
+        }
+        values["SqsManagedSseEnabled"] = "false" if queue.attributes.get("KmsMasterKeyId") else "true"
+        if queue.fifo:
+            values |= {"ContentBasedDeduplication": "false", "DeduplicationScope": "queue"}
+            values["FifoThroughputLimit"] = "perQueue"
+        values |= queue.attributes
+        values["QueueArn"] = queue.arn
+        values["CreatedTimestamp"] = str(queue.created_s)
+        values["LastModifiedTimestamp"] = str(queue.modified_s)
+        if "All" in names or any(name.startswith("Approximate") for name in names):
+            visible, in_flight, delayed = self._rows.depth(queue, ctx.now_ms)
+            values["ApproximateNumberOfMessages"] = str(visible)
+            values["ApproximateNumberOfMessagesNotVisible"] = str(in_flight)
+            values["ApproximateNumberOfMessagesDelayed"] = str(delayed)
+        return values
+
+    def set_queue_attributes(self, ctx: Context, params: Params) -> Outcome:
+        queue = self._find(ctx, params)
+        changes = dict(params["Attributes"])
+        domain.check_attributes(changes, fifo=queue.fifo, create=False)
+        self._check_dead_letter_target(ctx, changes, queue.fifo)
+        merged = {**queue.attributes, **changes}
+        self._rows.set_attributes(
+            queue, {name: value for name, value in merged.items() if value != ""}, int(ctx.now)
+        )
+        ctx.db.notify(queue.topic + ":later")
+        ctx.db.notify("sqs:queues")
+        return {}
+
+    def tag_queue(self, ctx: Context, params: Params) -> Outcome:
+        queue = self._find(ctx, params)
+        tags = self._rows.tags(queue) | params["Tags"]
+        if len(tags) > 50:
+            raise domain.invalid_value(f"Too many tags added for queue {queue.name}.")
+        self._rows.set_tags(queue, tags)
+        return {}
+
+    def untag_queue(self, ctx: Context, params: Params) -> Outcome:
+        queue = self._find(ctx, params)
+        tags = self._rows.tags(queue)
+        for key in params["TagKeys"]:
+            tags.pop(key, None)
+        self._rows.set_tags(queue, tags)
+        return {}
+
+    def list_queue_tags(self, ctx: Context, params: Params) -> Outcome:
+        tags = self._rows.tags(self._find(ctx, params))
+        return {"Tags": tags} if tags else {}
+
+    def purge_queue(self, ctx: Context, params: Params) -> Outcome:
+        queue = self._find(ctx, params)
+        last = self._rows.purged_at(queue)
+        if last is not None and ctx.now - last < PURGE_INTERVAL_S:
+            raise domain.simple(
+                "PurgeQueueInProgress",
+                f"Only one PurgeQueue operation on {queue.name} is allowed every 60 seconds.",
+                403,
+            )
+        self._rows.purge(queue)
+        self._rows.set_purged_at(queue, ctx.now)
+        return {}
+
+    def list_dead_letter_source_queues(self, ctx: Context, params: Params) -> Outcome:
+        target = self._find(ctx, params)
+        urls = [
+            self._url(ctx, queue)
+            for queue in self._rows.queues(ctx.scope)
+            if queue.redrive is not None and queue.redrive.dead_letter_arn == target.arn
+        ]
+        return {"queueUrls": urls}
+
+
+class Expiry:
+    """Drops messages past their retention and deduplication ids past their window."""
+
+    name = "sqs expiry"
+    topics = ("sqs:queues",)
+
+    def __init__(self, repository: SqsRepository) -> None:
+        self._rows = repository
+
+    def step(self, ctx: Context) -> float | None:
+        now_ms = ctx.now_ms
+        times: list[float] = [now_ms + 60_000]
+        for queue in self._rows.all_queues():
+            dropped, next_ms = self._rows.expire(queue, now_ms, EXPIRED_PER_STEP)
+            if dropped == EXPIRED_PER_STEP:
+                next_ms = now_ms
+            if next_ms is not None:
+                times.append(next_ms)
+        following = self._rows.forget_duplicates(now_ms, EXPIRED_PER_STEP)
+        if following is not None:
+            times.append(following)
+        return max(min(times), now_ms) / 1_000
+
+
+def _compare(queue: Queue, attributes: dict[str, Any]) -> None:
+    defaults = {name: default for name, (_, _, default) in domain.INTEGER_RANGES.items()}
+    for name, value in attributes.items():
+        if name == "FifoQueue":
+            continue
+        if queue.attributes.get(name, defaults.get(name)) != value:
+            raise AwsError(
+                "QueueNameExists",
+                f"A queue already exists with the same name and a different value for attribute {name}",
+                query_code="QueueAlreadyExists",
+            )
+
+
+def build(platform: Platform) -> SqsService:
+    return SqsService(platform)

@@ -1,0 +1,27 @@
+"""Every setting of the platform, in one frozen object, read once at the edge (command line, environment)."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """`state` None keeps everything in memory."""
+
+    state: Path | None = Path(".preheat")
+    host: str = "127.0.0.1"
+    port: int = 4566
+    durability: Literal["process", "power"] = "process"
+    iam: Literal["off", "enforce"] = "off"
+    region: str = "us-east-1"
+    max_body: int = 512 * 1024 * 1024
+    account_concurrency: int = 1_000
+    max_environments: int = 512
+    idle_environment_s: float = 300.0
+    models: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def endpoint(self) -> str:
+        """What clients and functions put into AWS_ENDPOINT_URL."""
+        return f"http://127.0.0.1:{self.port}"
