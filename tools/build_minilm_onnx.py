@@ -42,10 +42,9 @@ def layer(index: int, source: str) -> tuple[list, list]:
     def norm(inputs: list[str], output: str):
         return helper.make_node("SkipLayerNormalization", inputs, [output], domain=FUSED, epsilon=EPSILON)
 
+    attended = [source, p + "qkv.weight", p + "qkv.bias", "mask"]
     nodes = [
-        helper.make_node(
-            "Attention", [source, p + "qkv.weight", p + "qkv.bias", "mask"], [p + "mixed"], domain=FUSED, num_heads=HEADS
-        ),
+        helper.make_node("Attention", attended, [p + "mixed"], domain=FUSED, num_heads=HEADS),
         helper.make_node("MatMul", [p + "mixed", p + "output.weight"], [p + "attended"]),
         norm([p + "attended", source, p + "norm1.weight", p + "norm1.bias", p + "output.bias"], p + "middle"),
         helper.make_node("MatMul", [p + "middle", p + "up.weight"], [p + "raised"]),

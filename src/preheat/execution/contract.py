@@ -54,6 +54,8 @@ class Invocation:
     client_context: str | None = None
     cognito_identity: str | None = None
     trace_id: str | None = None
+    asynchronous: bool = False
+    """From Lambda's own queue: not held to ten requests a second per unit of concurrency."""
     tail: bool = False
     """Collect the last 4 KB of log into `Outcome.log_tail` (X-Amz-Log-Type: Tail)."""
     on_stream: "Callable[[StreamStart], None] | None" = None

@@ -94,7 +94,8 @@ class RuntimeSession:
     def fail(self, connection: "RuntimeConnection", error_type: str, body: bytes) -> None:
         self.state = "Responded"
         connection.accept()
-        error_type = error_type or "Unhandled"
+        if not error_type or error_type == "Unhandled":
+            error_type = _named_type(body) or "Unhandled"
         if not body:
             body = _json({"errorMessage": "Unknown application error occurred", "errorType": error_type})
         self.events.answered(Answer(body, error_type))
@@ -285,6 +286,15 @@ class RuntimeConnection:
         if out:
             self._write(out[0] if len(out) == 1 else b"".join(out))
             self._out = []
+
+
+def _named_type(body: bytes) -> str:
+    """The `errorType` of an error document; "" when it names none."""
+    try:
+        named = json.loads(body)["errorType"]
+    except (ValueError, KeyError, TypeError):
+        return ""
+    return named if isinstance(named, str) else ""
 
 
 def _json(document: dict[str, str]) -> bytes:

@@ -7,12 +7,19 @@ request in turn, so a short question does not wait behind a long document.
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from preheat.kernel.stream import Background
 from preheat.models.contract import Embedder, Kind
 
 BATCH_TEXTS = 16
+
+
+class Embedded(NamedTuple):
+    """A text's vector (float32) and its tokens before it was cut."""
+
+    vector: Any
+    tokens: int
 
 
 @dataclass(slots=True, eq=False)
@@ -40,7 +47,7 @@ class Batcher:
         self.batches = 0
 
     def submit(self, texts: Sequence[str], kind: Kind, done: Callable[[Any], None]) -> Ticket:
-        """`done` gets a list with one vector for each text, or the exception."""
+        """`done` gets a list with one Embedded for each text, or the exception."""
         ticket = Ticket(texts, kind, done, [None] * len(texts))
         if not texts:
             done([])
@@ -115,6 +122,8 @@ def _embed(embedder: Embedder, parts: "list[tuple[Ticket, int, int]]") -> list[A
         at = 0
         for index in members:
             size = parts[index][2] - parts[index][1]
-            answers[index] = list(rows[at : at + size])
+            ticket, first, last = parts[index]
+            counts = [embedder.count_tokens(text) for text in ticket.texts[first:last]]
+            answers[index] = [Embedded(row, count) for row, count in zip(rows[at : at + size], counts)]
             at += size
     return answers

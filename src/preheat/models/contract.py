@@ -67,10 +67,12 @@ class Usage:
 
 
 class Embedder(Protocol):
-    """Texts to vectors. Thread-safe. `max_tokens` is where a text is cut (0: never)."""
+    """Texts to vectors. Thread-safe. `max_tokens` is where a text is cut (0: never). `dimensions` are the lengths that
+    `shorten` can give, `dimension` itself among them."""
 
     id: str
     dimension: int
+    dimensions: tuple[int, ...]
     max_tokens: int
 
     def embed(self, texts: Sequence[str], kind: Kind = "document") -> "numpy.ndarray":
@@ -79,6 +81,9 @@ class Embedder(Protocol):
 
     def count_tokens(self, text: str) -> int:
         """Tokens of the whole text, before it is cut."""
+
+    def shorten(self, vector: "numpy.ndarray", dimension: int) -> "numpy.ndarray":
+        """One vector of `embed` in another of the `dimensions`."""
 
 
 class Generation(Protocol):
@@ -108,6 +113,7 @@ class Generator(Protocol):
         max_tokens: int = 1_024,
         stop: Sequence[str] = (),
         temperature: float | None = None,
+        top_p: float | None = None,
     ) -> Generation:
         """Raises ModelError, here or while the generation is iterated."""
 

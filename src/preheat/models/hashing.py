@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 _WORDS = re.compile(r"\w+")
 NGRAMS = (3, 4, 5)
+SIZES = (256, 512)
 
 
 class HashingEmbedder:
@@ -22,6 +23,7 @@ class HashingEmbedder:
     def __init__(self, id: str = "preheat.hashing-1024", dimension: int = 1_024) -> None:
         self.id = id
         self.dimension = dimension
+        self.dimensions = (*(size for size in SIZES if size < dimension and dimension % size == 0), dimension)
 
     def embed(self, texts: Sequence[str], kind: Kind = "document") -> "numpy.ndarray":
         import numpy
@@ -38,6 +40,13 @@ class HashingEmbedder:
 
     def count_tokens(self, text: str) -> int:
         return len(_WORDS.findall(text))
+
+    def shorten(self, vector: "numpy.ndarray", dimension: int) -> "numpy.ndarray":
+        """Buckets folded together, which is what hashing into fewer buckets gives."""
+        import numpy
+
+        folded = vector.reshape(-1, dimension).sum(axis=0)
+        return folded / (float(numpy.linalg.norm(folded)) or 1.0)
 
 
 def _features(text: str) -> list[tuple[str, float]]:

@@ -52,6 +52,7 @@ class MiniLM:
     environment when numpy is imported). `max_tokens` is where a text is cut, 3 to 512. Thread-safe."""
 
     dimension = DIMENSION
+    dimensions = (DIMENSION,)
 
     def __init__(
         self,
@@ -108,6 +109,9 @@ class MiniLM:
 
     def count_tokens(self, text: str) -> int:
         return self._load_tokenizer().count(text)
+
+    def shorten(self, vector: "numpy.ndarray", dimension: int) -> "numpy.ndarray":
+        return vector
 
     def _batches(self, texts: Sequence[str]) -> "Iterator[tuple[list[int], numpy.ndarray, numpy.ndarray]]":
         """(row numbers, mask, hidden states), shortest texts first so that little is padded."""
@@ -248,7 +252,7 @@ class NumpyRunner:
         import numpy
 
         weights = self._weights
-        count, tokens = ids.shape
+        tokens = ids.shape[1]
         states = _norm(weights["word"][ids] + weights["position"][:tokens], weights, "norm")
         hidden = numpy.where(mask[:, None, None, :] != 0, 0.0, -1e9).astype(numpy.float32)
         for index in range(LAYERS):

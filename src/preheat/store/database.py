@@ -155,10 +155,11 @@ class Database:
         """A write with a RETURNING clause; its rows."""
         return self._write(sql, values).fetchall()
 
-    def many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
+    def many(self, sql: str, rows: Iterable[Sequence[Any]]) -> int:
+        """One write for many rows of values; returns the number of rows changed."""
         self._mark_write()
         try:
-            self._connection.executemany(sql, rows)
+            return self._connection.executemany(sql, rows).rowcount
         except sqlite3.OperationalError as error:
             raise _full(error) from error
 

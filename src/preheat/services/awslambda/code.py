@@ -8,6 +8,7 @@ import stat
 import tempfile
 import weakref
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 
 from preheat.kernel.stream import FileSlice
@@ -18,6 +19,11 @@ MAX_ZIPPED = 52_428_800
 MAX_UNZIPPED = 262_144_000
 _CHUNK = 1 << 20
 _BAD_ZIP = "Could not unzip uploaded file. Please check your file, then try to upload again."
+
+_UNREADABLE = (
+    zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, ValueError,
+    FileExistsError, NotADirectoryError, IsADirectoryError,
+)  # fmt: skip
 
 
 class CodeStore:
@@ -106,7 +112,7 @@ def _unpack(data: bytes, target: Path, limit: int) -> None:
                 left -= _unpack_member(archive, member, target, left)
                 if left <= 0:
                     raise too_big
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError) as error:
+    except _UNREADABLE as error:
         raise invalid(_BAD_ZIP) from error
 
 

@@ -23,19 +23,22 @@ RUNTIMES = (
     "nodejs18.x", "nodejs20.x", "nodejs22.x", "nodejs24.x", "python3.9", "python3.10", "python3.11", "python3.12",
     "python3.13", "python3.14", "provided.al2", "provided.al2023",
 )  # fmt: skip
-_RETIRED = re.compile(r"nodejs(4|6|8|10|12|14|16)\..*|nodejs|python2\.7|python3\.[678]|go1\.x|provided|ruby2\..*|dotnet.*")
+_RETIRED = re.compile(
+    r"nodejs(4|6|8|10|12|14|16)\..*|nodejs|python2\.7|python3\.[678]|go1\.x|provided|ruby2\..*|dotnet.*"
+)
 _FOREIGN = re.compile(r"(java|dotnet|ruby).*")
 _SNAP_START = re.compile(r"python3\.1[2-9]")
 _ROLE_PATTERN = r"arn:(aws[a-zA-Z-]*)?:iam::\d{12}:role/?[a-zA-Z_0-9+=,.@\-_/]+"
 _LAYER = re.compile(r"arn:aws[a-zA-Z-]*:lambda:[a-z0-9-]+:\d{12}:layer:([a-zA-Z0-9-_]+):\d+")
 _VARIABLE = re.compile(r"[a-zA-Z]([a-zA-Z0-9_])+")
 _LOG_GROUP_PATTERN = r"[\.\-_/#A-Za-z0-9]+"
-_RESERVED_VARIABLES = frozenset(
-    "_HANDLER _X_AMZN_TRACE_ID AWS_DEFAULT_REGION AWS_REGION AWS_EXECUTION_ENV AWS_LAMBDA_FUNCTION_NAME "
-    "AWS_LAMBDA_FUNCTION_MEMORY_SIZE AWS_LAMBDA_FUNCTION_VERSION AWS_LAMBDA_INITIALIZATION_TYPE "
-    "AWS_LAMBDA_LOG_GROUP_NAME AWS_LAMBDA_LOG_STREAM_NAME AWS_ACCESS_KEY AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY "
-    "AWS_SESSION_TOKEN AWS_LAMBDA_RUNTIME_API LAMBDA_TASK_ROOT LAMBDA_RUNTIME_DIR".split()
-)
+_RESERVED_VARIABLES = (
+    "_HANDLER", "_X_AMZN_TRACE_ID", "AWS_DEFAULT_REGION", "AWS_REGION", "AWS_EXECUTION_ENV",
+    "AWS_LAMBDA_FUNCTION_NAME", "AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "AWS_LAMBDA_FUNCTION_VERSION",
+    "AWS_LAMBDA_INITIALIZATION_TYPE", "AWS_LAMBDA_LOG_GROUP_NAME", "AWS_LAMBDA_LOG_STREAM_NAME", "AWS_ACCESS_KEY",
+    "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_LAMBDA_RUNTIME_API", "LAMBDA_TASK_ROOT",
+    "LAMBDA_RUNTIME_DIR",
+)  # fmt: skip
 _REFUSED = (
     "FileSystemConfigs", "CodeSigningConfigArn", "ImageConfig", "TenancyConfig", "CapacityProviderConfig",
     "DurableConfig", "RuntimeConfig", "AcceleratorConfig", "PublishTo",
@@ -51,7 +54,9 @@ def settings_of(params: Params, before: Settings | None = None) -> Settings:
         raise invalid("Preheat runs functions with PackageType Zip; container images are not supported.")
     if before is None:
         if not params.get("Runtime") or not params.get("Handler"):
-            raise invalid("Runtime and Handler are mandatory parameters for functions created with deployment packages.")
+            raise invalid(
+                "Runtime and Handler are mandatory parameters for functions created with deployment packages."
+            )
         before = Settings(role="", runtime="", handler="")
     changes: dict[str, Any] = {}
     for member, check in _CHECKS.items():
@@ -112,7 +117,7 @@ def _environment(value: Params) -> dict[str, Any]:
     for key in variables:
         if not _VARIABLE.fullmatch(key):
             raise violation(
-                "{}=...".format(key), "environment.variables",
+                f"{key}=...", "environment.variables",
                 "Map keys must satisfy constraint: [Member must satisfy regular expression pattern: "
                 "[a-zA-Z]([a-zA-Z0-9_])+]",
             )  # fmt: skip
@@ -192,9 +197,7 @@ def _logging(value: Params) -> dict[str, Any]:
         )
     application, system = value.get("ApplicationLogLevel", ""), value.get("SystemLogLevel", "")
     if log_format == "Text" and (application or system):
-        raise invalid(
-            "To use ApplicationLogLevel or SystemLogLevel, set LogFormat to JSON."
-        )
+        raise invalid("To use ApplicationLogLevel or SystemLogLevel, set LogFormat to JSON.")
     if log_format == "JSON":
         application, system = application or "INFO", system or "INFO"
     return {
@@ -245,7 +248,7 @@ def check_tags(tags: dict[str, str]) -> dict[str, str]:
 
 
 def answer(version: Version, layer_sizes: dict[str, int], *, qualified: bool = False) -> Params:
-    """FunctionConfiguration. `layer_sizes` maps layer version ARNs to bytes; `qualified` puts the version in the ARN."""
+    """FunctionConfiguration. `layer_sizes` in bytes by layer version ARN; `qualified`: the ARN ends in the version."""
     settings = version.settings
     logging = {"LogFormat": settings.log_format, "LogGroup": settings.log_group or f"/aws/lambda/{version.name}"}
     if settings.log_format == "JSON":
@@ -285,8 +288,10 @@ def answer(version: Version, layer_sizes: dict[str, int], *, qualified: bool = F
         output["KMSKeyArn"] = settings.kms_key
     if settings.subnets:
         output["VpcConfig"] = {
-            "SubnetIds": list(settings.subnets), "SecurityGroupIds": list(settings.security_groups), "VpcId": "vpc-local",
-        }  # fmt: skip
+            "SubnetIds": list(settings.subnets),
+            "SecurityGroupIds": list(settings.security_groups),
+            "VpcId": "vpc-local",
+        }
     return output
 
 

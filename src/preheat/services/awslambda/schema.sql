@@ -14,8 +14,8 @@ CREATE TABLE IF NOT EXISTS lambda_versions (
     name TEXT NOT NULL,
     version TEXT NOT NULL,
     number INTEGER NOT NULL,
-    settings BLOB NOT NULL,
-    package BLOB NOT NULL,
+    settings TEXT NOT NULL,
+    package TEXT NOT NULL,
     revision TEXT NOT NULL,
     modified REAL NOT NULL,
     PRIMARY KEY (account, region, name, version),
@@ -80,7 +80,7 @@ CREATE TABLE IF NOT EXISTS lambda_mappings (
     source_arn TEXT NOT NULL,
     function_arn TEXT NOT NULL,
     enabled INTEGER NOT NULL,
-    config BLOB NOT NULL,
+    config TEXT NOT NULL,
     modified REAL NOT NULL,
     tags TEXT NOT NULL DEFAULT '{}'
 );
@@ -90,7 +90,7 @@ CREATE TABLE IF NOT EXISTS lambda_layers (
     region TEXT NOT NULL,
     name TEXT NOT NULL,
     version INTEGER NOT NULL,
-    package BLOB NOT NULL,
+    package TEXT NOT NULL,
     details TEXT NOT NULL,
     created REAL NOT NULL,
     deleted INTEGER NOT NULL DEFAULT 0,

@@ -1,8 +1,8 @@
--- Tables, their indexes and items. `slot` of an encoded partition key: its first four bytes are the CRC-32 of the rest,
--- so a scan goes in hash order and a segment is one range.
+-- Tables, their indexes and items. A table's id is its number in dynamodb_holdings. The first four bytes of a stored
+-- partition key are the CRC-32 of the rest, so a scan goes in hash order and a segment is one range.
 
 CREATE TABLE IF NOT EXISTS dynamodb_tables (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    id INTEGER PRIMARY KEY,
     account TEXT NOT NULL,
     region TEXT NOT NULL,
     name TEXT NOT NULL,
@@ -34,18 +34,21 @@ CREATE TABLE IF NOT EXISTS dynamodb_entries (
     holding INTEGER NOT NULL,
     pk BLOB NOT NULL,
     sk BLOB NOT NULL,
+    base_pk BLOB NOT NULL,
+    base_sk BLOB NOT NULL,
     item_id INTEGER NOT NULL,
     size INTEGER NOT NULL,
-    PRIMARY KEY (holding, pk, sk, item_id)
+    PRIMARY KEY (holding, pk, sk, base_pk, base_sk)
 ) WITHOUT ROWID;
 
--- Long work done in small steps: "drop-items", "drop-entries", "index", "expiry"; `position` is the last item id done.
+-- Long work done in small steps: "drop-items", "drop-entries", "index", "expiry". The key is that of the last item done.
 CREATE TABLE IF NOT EXISTS dynamodb_jobs (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     kind TEXT NOT NULL,
     table_id INTEGER NOT NULL,
     holding INTEGER NOT NULL,
-    position INTEGER NOT NULL DEFAULT 0
+    pk BLOB NOT NULL DEFAULT x'',
+    sk BLOB NOT NULL DEFAULT x''
 );
 
 CREATE TABLE IF NOT EXISTS dynamodb_tokens (

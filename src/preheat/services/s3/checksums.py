@@ -14,9 +14,7 @@ from typing import Any, NamedTuple
 from preheat.kernel.errors import AwsError
 
 Buffer = bytes | bytearray | memoryview
-MEMBER = {
-    name: "Checksum" + name for name in ("CRC32", "CRC32C", "CRC64NVME", "SHA1", "SHA256", "SHA512", "MD5")
-}
+MEMBER = {name: "Checksum" + name for name in ("CRC32", "CRC32C", "CRC64NVME", "SHA1", "SHA256", "SHA512", "MD5")}
 UNAVAILABLE = ("ChecksumXXHASH64", "ChecksumXXHASH3", "ChecksumXXHASH128")
 FULL_ONLY = frozenset({"CRC64NVME"})
 CRCS = frozenset({"CRC32", "CRC32C", "CRC64NVME"})

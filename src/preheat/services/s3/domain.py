@@ -140,7 +140,8 @@ def attributes_of(params: Mapping[str, Any]) -> Attributes:
         )
     if "SSEKMSKeyId" in params and encryption == "AES256":
         raise invalid_argument(
-            "Server Side Encryption with AWS KMS managed key requires HTTP header x-amz-server-side-encryption : aws:kms",
+            "Server Side Encryption with AWS KMS managed key requires HTTP header x-amz-server-side-encryption : "
+            "aws:kms",
             "x-amz-server-side-encryption",
             encryption,
         )

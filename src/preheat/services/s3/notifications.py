@@ -13,7 +13,6 @@ from urllib.parse import quote_plus, unquote_plus
 from preheat.kernel.errors import AwsError
 from preheat.kernel.scope import Arn
 from preheat.services.contract import Context, Params
-from preheat.services.s3 import repository
 from preheat.services.s3.domain import invalid_argument, not_implemented
 from preheat.services.s3.repository import Bucket
 
@@ -218,7 +217,7 @@ def notify(
     if bucket.notifications is None:
         return
     record = None
-    for destination in json.loads(bucket.notifications):
+    for destination in configured(bucket):
         if (
             key.startswith(destination["prefix"])
             and key.endswith(destination["suffix"])
@@ -229,10 +228,9 @@ def notify(
             _deliver(ctx, bucket, destination["arn"], {"Records": [record]})
 
 
-def configured(db: Any, bucket: Bucket) -> list[dict[str, Any]]:
+def configured(bucket: Bucket) -> list[dict[str, Any]]:
     """The stored destinations of a bucket."""
-    fresh = repository.bucket(db, bucket.name)
-    return [] if fresh is None or fresh.notifications is None else json.loads(fresh.notifications)
+    return [] if bucket.notifications is None else json.loads(bucket.notifications)
 
 
 def _record(

@@ -49,7 +49,7 @@ class Part(NamedTuple):
 
 
 class Upload(NamedTuple):
-    """`checksum` is (algorithm, type) of a multipart upload, kept in its attributes' checksum as (algorithm, "", type)."""
+    """`attributes` are the future object's; their checksum is (algorithm, "", type) as announced."""
 
     id: str
     bucket: int
@@ -74,9 +74,7 @@ def bucket(db: Database, name: str) -> Bucket | None:
     return None if row is None else Bucket(*row)
 
 
-def buckets(
-    db: Database, account: str, prefix: str, after: str, region: str | None, limit: int
-) -> list[Bucket]:
+def buckets(db: Database, account: str, prefix: str, after: str, region: str | None, limit: int) -> list[Bucket]:
     rows = db.all(
         "SELECT id, name, account, region, created, notifications FROM s3_buckets"
         " WHERE account = ? AND name > ? AND substr(name, 1, ?) = ? AND (? IS NULL OR region = ?)"
@@ -153,9 +151,7 @@ def delete(db: Database, object_id: int) -> None:
     db.run("DELETE FROM s3_objects WHERE id = ?", object_id)
 
 
-def page(
-    db: Database, bucket_id: int, start: str, inclusive: bool, end: str | None, limit: int
-) -> list[sqlite3.Row]:
+def page(db: Database, bucket_id: int, start: str, inclusive: bool, end: str | None, limit: int) -> list[sqlite3.Row]:
     """Object heads in key order from `start`, below `end`."""
     compare = ">=" if inclusive else ">"
     bound = "" if end is None else " AND key < ?"

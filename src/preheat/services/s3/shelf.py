@@ -84,9 +84,7 @@ class Shelf:
     def named(self, ctx: Context, name: str) -> Bucket:
         found = repository.bucket(ctx.db, name)
         if found is None:
-            raise AwsError(
-                "NoSuchBucket", "The specified bucket does not exist", 404, fields={"BucketName": name}
-            )
+            raise AwsError("NoSuchBucket", "The specified bucket does not exist", 404, fields={"BucketName": name})
         return found
 
     def new_blob(self, ctx: Context) -> str:
@@ -129,13 +127,14 @@ class Shelf:
 
 
 def refuse(params: Params) -> None:
-    """Raises for the first member nothing acts on."""
-    member = min(_REFUSED_NAMES.intersection(params))
-    if member in _GRANTS:
-        raise acl_refused()
-    if params[member] is False:
-        return
-    raise not_implemented("A header you provided implies functionality that is not implemented", REFUSED[member])
+    """Raises for a member nothing acts on; one that says no is let through."""
+    for member in sorted(_REFUSED_NAMES.intersection(params)):
+        if member in _GRANTS:
+            raise acl_refused()
+        if params[member] not in (False, "OFF"):
+            raise not_implemented(
+                "A header you provided implies functionality that is not implemented", REFUSED[member]
+            )
 
 
 def acl_refused() -> AwsError:

@@ -29,7 +29,7 @@ CREATE TABLE IF NOT EXISTS s3vectors_indexes (
 -- `vector` is little-endian float32, `metadata` a JSON object.
 CREATE TABLE IF NOT EXISTS s3vectors_vectors (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
-    index_id INTEGER NOT NULL REFERENCES s3vectors_indexes (id),
+    index_id INTEGER NOT NULL,
     key TEXT NOT NULL,
     vector BLOB NOT NULL,
     metadata TEXT NOT NULL,
@@ -43,3 +43,6 @@ CREATE TABLE IF NOT EXISTS s3vectors_tags (
     value TEXT NOT NULL,
     PRIMARY KEY (arn, key)
 ) WITHOUT ROWID;
+
+-- Removed indexes whose vectors are still to be deleted.
+CREATE TABLE IF NOT EXISTS s3vectors_garbage (index_id INTEGER PRIMARY KEY);

@@ -5,6 +5,7 @@ half of the slots are cleared the owner builds the structures anew.
 """
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -107,8 +108,8 @@ class SearchIndex:
         return self.dense.pending_graph() > 0
 
     def run(self, query: Query) -> list[Hit]:
-        """The best `query.count` vectors: by distance, by BM25, or fused by reciprocal rank. Ties go to the vector
-        that was written first."""
+        """The best `query.count` vectors: by distance, by BM25, or fused by reciprocal rank (equal ranks: the nearer
+        one first). Other ties go to the vector that was written first."""
         import numpy as np
 
         alive = np.frombuffer(bytes(self._alive), dtype=bool)
@@ -131,10 +132,8 @@ class SearchIndex:
 
     def _by_text(self, query: Query, alive: "np.ndarray") -> list[Hit]:
         scores = self._text_scores(query, alive)
-        total = sum(one for _, one in scores)
-        return [
-            Hit(self._keys[slot], bm25=_matched(scores, slot)) for slot in _ranking(total, query.count)
-        ]
+        total = sum((one for _, one in scores), 0 * alive)
+        return [Hit(self._keys[slot], bm25=_matched(scores, slot)) for slot in _ranking(total, query.count)]
 
     def _fused(self, query: Query, alive: "np.ndarray") -> list[Hit]:
         depth = max(query.count, FUSION_DEPTH)
@@ -145,11 +144,12 @@ class SearchIndex:
         for ranking in (list(near), *(_ranking(one, depth) for _, one in scores)):
             for rank, slot in enumerate(ranking, 1):
                 fused[slot] = fused.get(slot, 0.0) + 1.0 / (RRF_K + rank)
-        order = sorted(fused, key=lambda slot: (-fused[slot], slot))[: query.count]
+        order = sorted(fused, key=lambda slot: (-fused[slot], near.get(slot, math.inf), slot))[: query.count]
         return [Hit(self._keys[slot], near.get(slot), fused[slot], _matched(scores, slot)) for slot in order]
 
     def _text_scores(self, query: Query, alive: "np.ndarray") -> "list[tuple[str, np.ndarray]]":
-        return [(key, self._texts[key].scores(text, len(alive)) * alive) for key, text in query.texts]
+        texts = [(key, text) for key, text in query.texts if key in self._texts]
+        return [(key, self._texts[key].scores(text, len(alive)) * alive) for key, text in texts]
 
 
 def _ranking(scores: "np.ndarray", count: int) -> list[int]:

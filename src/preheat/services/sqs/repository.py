@@ -242,12 +242,7 @@ class SqsRepository:
 
     def delete(self, queue: Queue, handles: Sequence[tuple[int, int]]) -> None:
         """Delete messages by (row, nonce); a handle of an earlier receive no longer counts."""
-        if len(handles) == 1:
-            gone = self.db.run("DELETE FROM sqs_messages WHERE id = ? AND receipt = ?", *handles[0])
-        else:
-            marks = ", ".join(["(?, ?)"] * len(handles))
-            values = [value for handle in handles for value in handle]
-            gone = self.db.run(f"DELETE FROM sqs_messages WHERE (id, receipt) IN (VALUES {marks})", *values)
+        gone = self.db.many("DELETE FROM sqs_messages WHERE id = ? AND receipt = ?", handles)
         self._count(queue.id, -gone)
 
     def message(self, message: int, nonce: int) -> Any:

@@ -1,0 +1,48 @@
+"""Puts a pool of real processes together. The one place that chooses the parts."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from preheat.execution.contract import FunctionSpec, LogLine
+from preheat.execution.pool import DEFAULT_LIMITS, Pool, PoolLimits
+from preheat.execution.workers.process import ProcessWorkerFactory
+from preheat.kernel.clock import Clock
+from preheat.kernel.entropy import Entropy
+
+LOCAL_CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_SESSION_TOKEN": "test"}
+
+
+def local_credentials(spec: FunctionSpec) -> Mapping[str, str]:
+    """Credentials that Preheat accepts while IAM is off."""
+    return LOCAL_CREDENTIALS
+
+
+def build_pool(
+    loop: Any,
+    clock: Clock,
+    entropy: Entropy,
+    *,
+    scratch: Path,
+    endpoint: str | Callable[[], str] = "",
+    on_log: Callable[[list[LogLine]], None] = lambda lines: None,
+    on_notice: Callable[[str], None] = lambda text: None,
+    credentials: Callable[[FunctionSpec], Mapping[str, str]] = local_credentials,
+    limits: PoolLimits = DEFAULT_LIMITS,
+    tools: Path | None = None,
+) -> Pool:
+    """`loop` is an asyncio (or uvloop) event loop; `scratch` a directory for the environments' private /tmp; `tools`
+    one whose node_modules may hold aws-lambda-ric. Let the driver call `pool.step` at `pool.next_deadline`, and again
+    whenever `pool.on_wake` is called."""
+    factory = ProcessWorkerFactory(loop, on_notice, tools)
+    return Pool(
+        clock,
+        entropy,
+        factory,
+        on_log=on_log,
+        on_notice=on_notice,
+        credentials=credentials,
+        endpoint=endpoint,
+        limits=limits,
+        scratch=scratch.absolute(),
+    )

@@ -1,0 +1,482 @@
+"""One execution environment: its lifecycle, one invocation at a time.
+
+The lifecycle is the table `ALLOWED`; whatever is not in it is refused. A process that times out or crashes is killed
+and the environment is reset: the next invocation initialises a new process in it, with the same /tmp, inside its own
+timeout (AWS's "suppressed init").
+"""
+
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Protocol
+
+from preheat.execution import reports
+from preheat.execution.contract import FunctionSpec, Invocation, Outcome, StreamFailed, StreamStart
+from preheat.execution.runtime_api import MAX_RESPONSE_BYTES
+from preheat.execution.workers.contract import Answer, Exit, Worker, WorkRequest
+from preheat.kernel.clock import Clock
+from preheat.kernel.stream import Channel
+
+INIT_LIMIT_S = 10.0
+LINGER_S = 0.05
+TAIL_BYTES = 4096
+MAX_LINE_BYTES = 262_144
+MAX_STREAM_BYTES = 200 * 1024 * 1024
+MIB = 1024 * 1024
+
+
+class State(StrEnum):
+    STARTING = "starting"
+    INITIALISING = "initialising"
+    IDLE = "idle"
+    BUSY = "busy"
+    RESETTING = "resetting"
+    STOPPING = "stopping"
+    DEAD = "dead"
+
+
+ALLOWED: dict[State, frozenset[State]] = {
+    State.STARTING: frozenset((State.INITIALISING, State.RESETTING, State.STOPPING, State.DEAD)),
+    State.INITIALISING: frozenset((State.IDLE, State.BUSY, State.RESETTING, State.STOPPING, State.DEAD)),
+    State.IDLE: frozenset((State.BUSY, State.STOPPING, State.DEAD)),
+    State.BUSY: frozenset((State.IDLE, State.RESETTING, State.STOPPING, State.DEAD)),
+    State.RESETTING: frozenset((State.STARTING, State.STOPPING, State.DEAD)),
+    State.STOPPING: frozenset((State.DEAD,)),
+    State.DEAD: frozenset(),
+}
+
+
+class IllegalTransition(RuntimeError):
+    """A step that the lifecycle does not know."""
+
+
+class Job:
+    """An admitted invocation on its way. `begun` is monotonic seconds at START."""
+
+    __slots__ = ("begun", "delivered", "done", "invocation")
+
+    def __init__(self, invocation: Invocation, done: Callable[[Outcome], None]) -> None:
+        self.invocation = invocation
+        self.done = done
+        self.begun: float | None = None
+        self.delivered = False
+
+
+class Host(Protocol):
+    """What an environment needs of its pool."""
+
+    clock: Clock
+
+    def start_worker(self, environment: "Environment") -> Worker: ...
+    def log(self, environment: "Environment", message: str) -> None: ...
+    def flush(self) -> None: ...
+    def due(self, at: float) -> None:
+        """Have `expire` looked at by then (monotonic seconds)."""
+
+    def available(self, environment: "Environment") -> None:
+        """It can take an invocation."""
+
+    def settled(self, environment: "Environment", job: Job) -> None:
+        """The job is over, its concurrency is free."""
+
+    def gone(self, environment: "Environment") -> None:
+        """It is dead."""
+
+
+class Environment:
+    """Implements `workers.contract.Listener`. Times ending in `_at` are monotonic seconds, `idle_since` epoch."""
+
+    def __init__(self, host: Host, spec: FunctionSpec, name: str, log_stream: str, scratch: Path | None) -> None:
+        self.host = host
+        self.spec = spec
+        self.name = name
+        self.log_stream = log_stream
+        self.scratch = scratch
+        self.state = State.STARTING
+        self.draining = False
+        self.idle_since = 0.0
+        self.deadline: float | None = None
+        self.worker: Worker | None = None
+        self.job: Job | None = None
+        self.used_mb = 0
+        self._phase = "init"
+        self._init_at = 0.0
+        self._init_ms: float | None = None
+        self._failure: tuple[str, bytes] | None = None
+        self._reset()
+
+    def _reset(self) -> None:
+        self._answer: Answer | None = None
+        self._answered_at = 0.0
+        self._channel: Channel | None = None
+        self._chunks: list[bytes] | None = None
+        self._stream_type = ""
+        self._streamed_bytes = 0
+        self._tail = bytearray()
+        self._partial = b""
+
+    def move(self, to: State) -> None:
+        if to not in ALLOWED[self.state]:
+            raise IllegalTransition(f"{self.spec.name}: an environment that is {self.state} cannot become {to}")
+        self.state = to
+
+    @property
+    def takes_work(self) -> bool:
+        """Idle, or reset and waiting for an invocation to start it again (after its old process has died)."""
+        return self.job is None and (self.state is State.IDLE or self.state is State.RESETTING)
+
+    # -- what the pool asks ---------------------------------------------------------------------------------------
+
+    def launch(self, job: Job | None) -> None:
+        """Start a fresh environment, for `job` if there is one."""
+        self.job = job
+        self._spawn("init")
+
+    def assign(self, job: Job) -> None:
+        """Give work to an environment that `takes_work`."""
+        self.job = job
+        if self.state is State.IDLE:
+            self._init_ms = None
+            self._announce()
+            self._deliver()
+        elif self.worker is None:
+            self._restart()
+
+    def stop(self) -> None:
+        """End it; `host.gone` follows, at once when there is no process."""
+        if self.state in (State.STOPPING, State.DEAD):
+            return
+        self.move(State.STOPPING)
+        self.deadline = None
+        if self.worker is None:
+            self._bury()
+        else:
+            self.worker.kill("stop")
+
+    def watch(self, now: float) -> None:
+        """Enforce the deadline and the memory limit; deliver an answer whose runtime lingers. `now` is monotonic."""
+        if self.worker is None:
+            return
+        if self.state is State.BUSY or self.state is State.INITIALISING:
+            self._measure()
+            if self.used_mb > self.spec.memory_mb and self.job is not None and self._answer is None:
+                self._out_of_memory()
+                return
+        job = self.job
+        if self._answer is not None and job is not None and not job.delivered and now - self._answered_at >= LINGER_S:
+            job.delivered = True
+            job.done(self._outcome(job, (now - (job.begun or now)) * 1000.0))
+        if self.deadline is not None and now >= self.deadline:
+            self.deadline = None
+            self._expire(now)
+
+    # -- what the worker reports ----------------------------------------------------------------------------------
+
+    def started(self, worker: Worker) -> None:
+        if worker is self.worker and self.state is State.STARTING:
+            self.move(State.INITIALISING)
+
+    def ready(self, worker: Worker) -> None:
+        if worker is not self.worker:
+            return
+        if self.state is State.BUSY:
+            self._complete()
+            return
+        if self.state is not State.INITIALISING:
+            return
+        if self._phase == "init":
+            self._init_ms = (self.host.clock.monotonic() - self._init_at) * 1000.0
+        self.deadline = None
+        if self.job is None:
+            self.move(State.IDLE)
+            self.host.available(self)
+            return
+        if self._phase == "init":
+            self._announce()
+        else:
+            self.deadline = (self.job.begun or 0.0) + self.spec.timeout_s
+        self._deliver()
+
+    def init_failed(self, worker: Worker, error_type: str, body: bytes) -> None:
+        if worker is not self.worker or self.state is not State.INITIALISING:
+            return
+        self._failure = (error_type, body)
+        worker.kill("initialisation failed")
+
+    def stream_begun(self, worker: Worker, content_type: str) -> None:
+        job = self.job
+        if worker is not self.worker or job is None or self.state is not State.BUSY:
+            return
+        self._stream_type = content_type
+        if job.invocation.on_stream is None:
+            self._chunks = []
+            return
+        channel = self._channel = Channel()
+        channel.on_resume = worker.resume
+        channel.on_cancel = worker.resume
+        job.invocation.on_stream(StreamStart(content_type, channel))
+
+    def chunk(self, worker: Worker, data: bytes) -> None:
+        if worker is not self.worker or self.state is not State.BUSY or self._answer is not None:
+            return
+        self._streamed_bytes += len(data)
+        if self._chunks is not None:
+            if self._streamed_bytes <= MAX_RESPONSE_BYTES:
+                self._chunks.append(data)
+        elif self._channel is not None:
+            if self._streamed_bytes > MAX_STREAM_BYTES:
+                body = reports.size_document(MAX_STREAM_BYTES)
+                self._abandon(Answer(body, "Function.ResponseSizeTooLarge", streamed=True))
+                return
+            self._channel.send(data)
+            if self._channel.paused:
+                worker.pause()
+
+    def answered(self, worker: Worker, answer: Answer) -> None:
+        if worker is not self.worker or self.state is not State.BUSY or self._answer is not None:
+            return
+        self._answer = answer
+        self._answered_at = self.host.clock.monotonic()
+        channel = self._channel
+        if channel is not None:
+            channel.close(None if answer.error is None else StreamFailed(answer.error, answer.payload))
+        elif self._chunks is not None and answer.error is None:
+            if self._streamed_bytes > MAX_RESPONSE_BYTES:
+                body = reports.size_document(MAX_RESPONSE_BYTES)
+                self._answer = Answer(body, "Function.ResponseSizeTooLarge")
+            else:
+                self._answer = Answer(b"".join(self._chunks), None, self._stream_type)
+
+    def output(self, worker: Worker, data: bytes) -> None:
+        """Lines go to the log as they come; an unfinished one waits for its end, the invocation's or 256 KB."""
+        lines = (self._partial + data).split(b"\n")
+        self._partial = lines.pop()
+        for line in lines:
+            self._line(line)
+        while len(self._partial) > MAX_LINE_BYTES:
+            self._line(self._partial[:MAX_LINE_BYTES])
+            self._partial = self._partial[MAX_LINE_BYTES:]
+        if self._answer is None:
+            self.host.flush()
+
+    def died(self, worker: Worker, exit: Exit) -> None:
+        if worker is not self.worker:
+            return
+        self.worker = None
+        state = self.state
+        if state in (State.STARTING, State.INITIALISING):
+            self._init_died(exit)
+        elif state is State.BUSY:
+            self.move(State.RESETTING)
+            if self._answer is None:
+                document = reports.exit_document(self.job.invocation.request_id, exit)
+                self._fail("Runtime.ExitError", document, "error", "Runtime.ExitError")
+            else:
+                self._finish(None, None)
+        elif state is State.RESETTING:
+            if self.job is not None:
+                self._restart()
+        else:
+            self._bury()
+
+    # -- steps of the life ----------------------------------------------------------------------------------------
+
+    def _spawn(self, phase: str) -> None:
+        now = self.host.clock.monotonic()
+        self._phase, self._init_at, self._init_ms, self._failure = phase, now, None, None
+        self.used_mb = 0
+        if phase == "init":
+            self.host.log(self, reports.init_start(self.spec))
+            self.deadline = now + INIT_LIMIT_S
+            self.host.due(self.deadline)
+        elif self.job is not None and self.job.begun is None:
+            self._announce()
+        self.worker = self.host.start_worker(self)
+
+    def _restart(self) -> None:
+        self.move(State.STARTING)
+        self._spawn("invoke")
+
+    def _announce(self) -> None:
+        """START: the invocation's time runs."""
+        job = self.job
+        assert job is not None
+        job.begun = self.host.clock.monotonic()
+        self.deadline = job.begun + self.spec.timeout_s
+        self.host.due(self.deadline)
+        if self._partial:
+            self._line(self._partial)
+            self._partial = b""
+        self._system(reports.start(job.invocation.request_id, self.spec.version))
+
+    def _deliver(self) -> None:
+        job, worker = self.job, self.worker
+        assert job is not None and worker is not None and job.begun is not None
+        self.move(State.BUSY)
+        invocation = job.invocation
+        left = job.begun + self.spec.timeout_s - self.host.clock.monotonic()
+        worker.invoke(
+            WorkRequest(
+                invocation.request_id,
+                invocation.payload,
+                int((self.host.clock.peer_now() + left) * 1000.0),
+                invocation.invoked_arn or self.spec.arn,
+                invocation.trace_id,
+                invocation.client_context,
+                invocation.cognito_identity,
+            )
+        )
+
+    def _complete(self) -> None:
+        assert self.worker is not None
+        self._measure()
+        self.worker.collect_output()
+        self.move(State.IDLE)
+        self._finish(None, None)
+
+    def _expire(self, now: float) -> None:
+        """Out of time: the ten seconds of initialisation, or the function's timeout."""
+        worker, job = self.worker, self.job
+        assert worker is not None
+        worker.collect_output()
+        if self.state is not State.BUSY and self._phase == "init":
+            self._system(reports.init_report((now - self._init_at) * 1000.0, "init", "timeout"))
+            self.move(State.RESETTING)
+            worker.kill("initialisation took too long")
+            return
+        assert job is not None
+        if self.state is not State.BUSY:
+            self._system(reports.init_report((now - self._init_at) * 1000.0, "invoke", "timeout"))
+        self.move(State.RESETTING)
+        worker.kill("timeout")
+        if self._answer is None:
+            document = reports.timeout_document(job.invocation.request_id, self.spec.timeout_s)
+            self._fail("Sandbox.Timedout", document, "timeout", None)
+        else:
+            self._finish("timeout", None)
+
+    def _out_of_memory(self) -> None:
+        worker, job = self.worker, self.job
+        assert worker is not None and job is not None
+        self.used_mb = self.spec.memory_mb
+        if self.state is not State.BUSY:
+            worker.kill("out of memory")
+            return
+        worker.collect_output()
+        self.move(State.RESETTING)
+        worker.kill("out of memory")
+        document = reports.exit_document(job.invocation.request_id, Exit(signal=9))
+        self._fail("Runtime.ExitError", document, "error", "Runtime.OutOfMemory")
+
+    def _abandon(self, answer: Answer) -> None:
+        """Break off a stream that exceeds its limit."""
+        worker = self.worker
+        assert worker is not None
+        worker.collect_output()
+        self.move(State.RESETTING)
+        worker.kill("the answer is too large")
+        self._fail(answer.error or "", answer.payload, "error", answer.error)
+
+    def _init_died(self, exit: Exit) -> None:
+        duration_ms = (self.host.clock.monotonic() - self._init_at) * 1000.0
+        error_type = "Runtime.ExitError" if self._failure is None else self._failure[0]
+        self._system(reports.init_report(duration_ms, self._phase, "error", error_type))
+        self.move(State.RESETTING)
+        job = self.job
+        if job is None:
+            self._bury()
+        elif self._phase == "init":
+            self._restart()
+        else:
+            if self._failure is None or not self._failure[1]:
+                document = reports.exit_document(job.invocation.request_id, exit)
+            else:
+                document = self._failure[1]
+            self.draining = True
+            self._fail(error_type, document, "error", error_type)
+
+    def _bury(self) -> None:
+        self.deadline = None
+        self.move(State.DEAD)
+        self.host.gone(self)
+
+    # -- the end of an invocation ---------------------------------------------------------------------------------
+
+    def _fail(self, error_type: str, document: bytes, status: str, reported: str | None) -> None:
+        if self._channel is not None:
+            self._channel.close(StreamFailed(error_type, document))
+        self._answer = Answer(document, error_type, streamed=self._channel is not None)
+        self._finish(status, reported)
+
+    def _finish(self, status: str | None, error_type: str | None) -> None:
+        job = self.job
+        assert job is not None and self._answer is not None
+        self.deadline = None
+        begun = self.host.clock.monotonic() if job.begun is None else job.begun
+        duration_ms = (self.host.clock.monotonic() - begun) * 1000.0
+        if status == "timeout":
+            duration_ms = self.spec.timeout_s * 1000.0
+        if self._partial:
+            self._line(self._partial)
+        if self._answer.error == "Function.ResponseSizeTooLarge":
+            status, error_type = "error", self._answer.error
+        invocation = job.invocation
+        outcome = self._outcome(job, duration_ms)
+        self._system(reports.end(invocation.request_id))
+        self._system(
+            reports.report(
+                invocation.request_id,
+                duration_ms,
+                outcome.billed_ms,
+                self.spec.memory_mb,
+                outcome.max_memory_mb,
+                self._init_ms,
+                status,
+                error_type,
+                invocation.trace_id,
+            )
+        )
+        outcome.log_tail = bytes(self._tail[-TAIL_BYTES:])
+        self.job = None
+        self._init_ms = None
+        self._reset()
+        self.host.settled(self, job)
+        if not job.delivered:
+            job.delivered = True
+            job.done(outcome)
+        self.host.flush()
+
+    def _outcome(self, job: Job, duration_ms: float) -> Outcome:
+        answer = self._answer
+        assert answer is not None
+        streamed = self._channel is not None
+        return Outcome(
+            payload=answer.payload,
+            error=answer.error,
+            content_type=self._stream_type if streamed else answer.content_type,
+            log_tail=bytes(self._tail[-TAIL_BYTES:]),
+            duration_ms=duration_ms,
+            billed_ms=reports.billed(duration_ms, self._init_ms),
+            init_ms=self._init_ms,
+            max_memory_mb=min(self.used_mb, self.spec.memory_mb),
+            streamed=streamed,
+        )
+
+    def _measure(self) -> None:
+        assert self.worker is not None
+        self.used_mb = max(self.used_mb, -(-self.worker.memory_bytes() // MIB))
+
+    def _line(self, line: bytes) -> None:
+        self._system(line.rstrip(b"\r").replace(b"\r", b"\n").decode("utf-8", "replace"))
+
+    def _system(self, message: str) -> None:
+        self.host.log(self, message)
+        job = self.job
+        if job is not None and job.invocation.tail and job.begun is not None:
+            self._tail += message.encode() + b"\n"
+            if len(self._tail) > 16 * TAIL_BYTES:
+                del self._tail[:-TAIL_BYTES]
+
+    def describe(self) -> dict[str, Any]:
+        """For `preheat status` and tests."""
+        return {"name": self.name, "function": self.spec.name, "state": str(self.state), "memory_mb": self.used_mb}

@@ -1,0 +1,105 @@
+"""Lambda's own words: log lines in the text format of 2024 and later, and the documents of sandbox errors."""
+
+import hashlib
+import json
+import math
+import signal
+
+from preheat.execution.contract import FunctionSpec
+from preheat.execution.workers.contract import Exit
+
+SIGNAL_NAMES = {
+    signal.SIGHUP: "hangup", signal.SIGINT: "interrupt", signal.SIGQUIT: "quit", signal.SIGILL: "illegal instruction",
+    signal.SIGTRAP: "trace/breakpoint trap", signal.SIGABRT: "aborted", signal.SIGBUS: "bus error",
+    signal.SIGFPE: "floating point exception", signal.SIGKILL: "killed", signal.SIGSEGV: "segmentation fault",
+    signal.SIGPIPE: "broken pipe", signal.SIGALRM: "alarm clock", signal.SIGTERM: "terminated",
+    signal.SIGUSR1: "user defined signal 1", signal.SIGUSR2: "user defined signal 2",
+    signal.SIGXFSZ: "file size limit exceeded",
+}  # fmt: skip
+
+
+def init_start(spec: FunctionSpec) -> str:
+    runtime = spec.runtime
+    for language in ("python", "nodejs", "provided"):
+        if runtime.startswith(language):
+            runtime = f"{language}:{runtime.removeprefix(language).lstrip('.')}.preheat"
+    digest = hashlib.sha256(runtime.encode()).hexdigest()
+    return f"INIT_START Runtime Version: {runtime}\tRuntime Version ARN: arn:aws:lambda:{spec.region}::runtime:{digest}"
+
+
+def init_report(duration_ms: float, phase: str, status: str, error_type: str | None = None) -> str:
+    text = f"INIT_REPORT Init Duration: {duration_ms:.2f} ms\tPhase: {phase}\tStatus: {status}"
+    return text if error_type is None else f"{text}\tError Type: {error_type}"
+
+
+def start(request_id: str, version: str) -> str:
+    return f"START RequestId: {request_id} Version: {version}"
+
+
+def end(request_id: str) -> str:
+    return f"END RequestId: {request_id}"
+
+
+def report(
+    request_id: str,
+    duration_ms: float,
+    billed_ms: int,
+    memory_mb: int,
+    used_mb: int,
+    init_ms: float | None,
+    status: str | None,
+    error_type: str | None,
+    trace_id: str | None,
+) -> str:
+    """The REPORT line. `status` is "timeout" or "error" (with `error_type`), None for anything the runtime answered."""
+    fields = [
+        f"REPORT RequestId: {request_id}",
+        f"Duration: {duration_ms:.2f} ms",
+        f"Billed Duration: {billed_ms} ms",
+        f"Memory Size: {memory_mb} MB",
+        f"Max Memory Used: {used_mb} MB",
+    ]
+    if init_ms is not None:
+        fields.append(f"Init Duration: {init_ms:.2f} ms")
+    if status is not None:
+        fields.append(f"Status: {status}")
+    if error_type is not None:
+        fields.append(f"Error Type: {error_type}")
+    parts = dict(part.partition("=")[::2] for part in (trace_id or "").split(";"))
+    if parts.get("Sampled") == "1":
+        fields += [f"XRAY TraceId: {parts.get('Root', '')}", f"SegmentId: {parts.get('Parent', '')}", "Sampled: true"]
+    return "\t".join(fields) + "\t"
+
+
+def billed(duration_ms: float, init_ms: float | None) -> int:
+    """Whole milliseconds, rounded up; since August 2025 initialisation is billed too."""
+    return max(1, math.ceil(round(duration_ms + (init_ms or 0.0), 2)))
+
+
+def timeout_document(request_id: str, timeout_s: float) -> bytes:
+    return _document("Sandbox.Timedout", f"RequestId: {request_id} Error: Task timed out after {timeout_s:.2f} seconds")
+
+
+def exit_document(request_id: str, exit: Exit) -> bytes:
+    return _document("Runtime.ExitError", f"RequestId: {request_id} Error: {exit_text(exit)}")
+
+
+def exit_text(exit: Exit) -> str:
+    if exit.reason:
+        return f"Runtime failed to start: {exit.reason}"
+    if exit.signal is not None:
+        return f"Runtime exited with error: signal: {SIGNAL_NAMES.get(exit.signal, f'signal {exit.signal}')}"
+    if exit.status:
+        return f"Runtime exited with error: exit status {exit.status}"
+    return "Runtime exited without providing a reason"
+
+
+def size_document(limit: int) -> bytes:
+    return _document(
+        "Function.ResponseSizeTooLarge",
+        f"Response payload size exceeded maximum allowed payload size ({limit} bytes).",
+    )
+
+
+def _document(error_type: str, message: str) -> bytes:
+    return json.dumps({"errorType": error_type, "errorMessage": message}, separators=(",", ":")).encode()

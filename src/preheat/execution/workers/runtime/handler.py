@@ -1,0 +1,78 @@
+"""Finding the handler, and errors as AWS's Python runtime reports them (types, texts, document)."""
+
+import importlib
+import sys
+import traceback
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+HERE = __file__.rpartition("/")[0]
+
+
+class Fault(Exception):
+    """An error of the runtime's own: `error_type` such as "Runtime.ImportModuleError"; `trace` its stack lines."""
+
+    def __init__(self, error_type: str, message: str, trace: list[str] | None = None) -> None:
+        super().__init__(message)
+        self.error_type = error_type
+        self.trace = trace or []
+
+
+def load(name: str) -> Callable[[Any, Any], Any]:
+    """The function that "module.function" or "folder/module.function" names. Raises Fault or what the module raised."""
+    module_name, dot, function_name = name.rpartition(".")
+    if not dot:
+        raise Fault(
+            "Runtime.MalformedHandlerName", f"Bad handler '{name}': not enough values to unpack (expected 2, got 1)"
+        )
+    if module_name.split(".")[0] in sys.builtin_module_names:
+        raise Fault(
+            "Runtime.BuiltInModuleConflict", f"Cannot use built-in module {module_name} as a handler module"
+        )
+    try:
+        module = importlib.import_module(module_name.replace("/", "."))
+    except ImportError as error:
+        text = f"Unable to import module '{module_name}': {error}"
+        raise Fault("Runtime.ImportModuleError", text) from error
+    except SyntaxError as error:
+        trace = [f'  File "{error.filename}" Line {error.lineno}\n    {error.text}']
+        text = f"Syntax error in module '{module_name}': {error}"
+        raise Fault("Runtime.UserCodeSyntaxError", text, trace) from error
+    function = getattr(module, function_name, None)
+    if function is None:
+        raise Fault("Runtime.HandlerNotFound", f"Handler '{function_name}' missing on module '{module_name}'")
+    return function
+
+
+def describe(error: BaseException, request_id: str) -> tuple[str, dict[str, Any]]:
+    """An exception's error type and AWS's document of it. Frames of the runtime and of the import system before the
+    function's own are left out."""
+    if isinstance(error, Fault):
+        error_type, trace = error.error_type, error.trace
+    else:
+        error_type, trace = type(error).__name__, _stack(error.__traceback__)
+    document = {"errorMessage": str(error), "errorType": error_type, "requestId": request_id, "stackTrace": trace}
+    return error_type, document
+
+
+def log_text(document: dict[str, Any]) -> str:
+    """An uncaught error as one log event: its lines are joined by carriage returns."""
+    text = f"[ERROR] {document['errorType']}"
+    if document["errorMessage"]:
+        text += f": {document['errorMessage']}"
+    lines = [text]
+    if document["stackTrace"]:
+        lines.append("Traceback (most recent call last):")
+        lines += document["stackTrace"]
+    return "\r".join("\r".join(lines).splitlines()) + "\n"
+
+
+def _stack(trace: TracebackType | None) -> list[str]:
+    frames = traceback.extract_tb(trace)
+    start = 0
+    while start < len(frames) and (
+        frames[start].filename.startswith((HERE, "<frozen importlib")) or "/importlib/" in frames[start].filename
+    ):
+        start += 1
+    return traceback.format_list(frames[start:])

@@ -1,0 +1,111 @@
+"""How each Lambda runtime is started here: Preheat's own Python runtime, or somebody else's program."""
+
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from preheat.execution.contract import FunctionSpec
+
+OWN_PYTHON = f"python{sys.version_info.major}.{sys.version_info.minor}"
+NODE_CLIENT = "aws-lambda-ric"
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """`argv` None: Preheat's Python runtime, with `path` in front of sys.path. Else a program that speaks the Runtime
+    API over TCP. `variables` are added to the environment."""
+
+    argv: tuple[str, ...] | None
+    path: tuple[str, ...] = ()
+    variables: dict[str, str] = field(default_factory=dict)
+
+
+class Unstartable(Exception):
+    """This function cannot be initialised here; `error_type` and `body` as a runtime would have posted them."""
+
+    def __init__(self, error_type: str, message: str) -> None:
+        super().__init__(message)
+        self.error_type = error_type
+        self.body = json.dumps({"errorMessage": message, "errorType": error_type}).encode()
+
+
+def plan_launch(spec: FunctionSpec, tools: Path | None, on_notice: Callable[[str], None]) -> Launch:
+    """`tools` is a directory whose node_modules may hold the Node client. Raises Unstartable."""
+    if not spec.code.is_dir():
+        raise Unstartable("Runtime.InvalidWorkingDir", f"the code directory {spec.code} does not exist")
+    runtime = spec.runtime
+    if runtime.startswith("python3"):
+        if runtime != OWN_PYTHON:
+            on_notice(f"{runtime} is not installed for Preheat; functions of that runtime run on {OWN_PYTHON}")
+        return Launch(None, python_path(spec))
+    if runtime.startswith("nodejs"):
+        return _node(spec, tools)
+    if runtime.startswith("provided"):
+        return Launch((_bootstrap(spec),))
+    raise Unstartable(
+        "Runtime.InvalidEntrypoint",
+        f"Preheat runs python3.x, nodejs and provided runtimes, not {runtime or 'container images'}; "
+        "package the function with a bootstrap for provided.al2023 to run it here",
+    )
+
+
+def python_path(spec: FunctionSpec) -> tuple[str, ...]:
+    """What AWS puts in front of sys.path: the code, then the layers' Python directories, later layers first."""
+    found = [str(spec.code)]
+    for layer in reversed(spec.layers):
+        for folder in (layer / "python" / "lib" / OWN_PYTHON / "site-packages", layer / "python"):
+            if folder.is_dir():
+                found.append(str(folder))
+    return tuple(found)
+
+
+def carries(spec: FunctionSpec, names: tuple[str, ...]) -> bool:
+    """Whether the function or its layers bring a package of one of these names, which then wins over ours."""
+    folders = python_path(spec)
+    return any(
+        os.path.exists(f"{folder}/{name}") or os.path.exists(f"{folder}/{name}.py")
+        for folder in folders
+        for name in names
+    )
+
+
+def _bootstrap(spec: FunctionSpec) -> str:
+    for folder in (spec.code, *reversed(spec.layers)):
+        candidate = folder / "bootstrap"
+        if candidate.is_file():
+            if not os.access(candidate, os.X_OK):
+                raise Unstartable("Runtime.InvalidEntrypoint", f"fork/exec {candidate}: permission denied")
+            return str(candidate)
+    raise Unstartable(
+        "Runtime.InvalidEntrypoint", "Couldn't find valid bootstrap(s): [/var/task/bootstrap /opt/bootstrap]"
+    )
+
+
+def _node(spec: FunctionSpec, tools: Path | None) -> Launch:
+    node = shutil.which("node")
+    if node is None:
+        raise Unstartable("Runtime.InvalidEntrypoint", f"{spec.runtime} needs Node.js: there is no `node` in PATH")
+    places = [spec.code, *(layer / "nodejs" for layer in reversed(spec.layers))]
+    if tools is not None:
+        places.append(tools)
+    major = (re.findall(r"\d+", spec.runtime) or [""])[0]
+    modules = []
+    for layer in reversed(spec.layers):
+        modules += [str(layer / "nodejs" / f"node{major}" / "node_modules"), str(layer / "nodejs" / "node_modules")]
+    for place in places:
+        client = place / "node_modules" / ".bin" / NODE_CLIENT
+        if client.exists():
+            modules.append(str(place / "node_modules"))
+            return Launch((node, str(client.resolve()), spec.handler), variables={"NODE_PATH": ":".join(modules)})
+    found = shutil.which(NODE_CLIENT)
+    if found is None:
+        raise Unstartable(
+            "Runtime.InvalidEntrypoint",
+            f"{spec.runtime} needs AWS's runtime client: run `npm install {NODE_CLIENT}` in the function's directory",
+        )
+    return Launch((node, os.path.realpath(found), spec.handler), variables={"NODE_PATH": ":".join(modules)})

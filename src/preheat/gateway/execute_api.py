@@ -1,0 +1,268 @@
+"""Deployed HTTP APIs: `<api>.execute-api.<region>.localhost` (or amazonaws.com), or the path
+`/_aws/execute-api/<api>/...` where names cannot be resolved. What follows is the path, stage first unless $default."""
+
+import re
+from typing import Any
+
+import msgspec
+
+from preheat.execution.contract import Throttled
+from preheat.gateway.connection import Exchange
+from preheat.gateway.http_events import (
+    BadHandlerAnswer,
+    Cors,
+    Origin,
+    event_v1,
+    event_v2,
+    is_preflight,
+    proxy_response,
+)
+from preheat.gateway.invoking import answer, invoke_buffered, plain, run_step
+from preheat.kernel.entropy import Entropy
+from preheat.kernel.errors import AwsError
+from preheat.kernel.http import HttpRequest, HttpResponse
+from preheat.services.apigatewayv2.domain import Route, function_of, map_parameter, select_route
+from preheat.services.apigatewayv2.repository import Deployed
+from preheat.services.contract import Context, Deferred, Outcome, Wait
+from preheat.services.machine import Machine
+
+HOST = re.compile(r"([a-z0-9]+)\.execute-api\.[a-z0-9-]+\.(?:localhost|amazonaws\.com)(?::\d+)?\Z")
+PATH = "/_aws/execute-api/"
+MAX_PAYLOAD = 10 * 1024 * 1024
+ERRORS = {404: "Not Found", 413: "Request Entity Too Large", 429: "Too Many Requests", 500: "Internal Server Error",
+          503: "Service Unavailable"}  # fmt: skip
+
+
+class Bucket:
+    """A token bucket: `rate` a second, at most `burst` at once."""
+
+    def __init__(self, rate: float, burst: float, now: float) -> None:
+        self.rate, self.burst = rate, burst
+        self._tokens, self._at = burst, now
+
+    def take(self, now: float) -> bool:
+        self._tokens = min(self.burst, self._tokens + (now - self._at) * self.rate)
+        self._at = now
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
+
+
+class ExecuteApiDoor:
+    """`apis` is the API Gateway service, `functions` the Lambda service."""
+
+    def __init__(self, machine: Machine, apis: Any, functions: Any, entropy: Entropy) -> None:
+        self._machine = machine
+        self._apis = apis
+        self._functions = functions
+        self._entropy = entropy
+        self._buckets: dict[tuple[str, str, str], Bucket] = {}
+
+    def matches(self, request: HttpRequest) -> bool:
+        return request.path.startswith(PATH) or HOST.match(request.headers.get("host", "")) is not None
+
+    def handle(self, exchange: Exchange) -> None:
+        request = exchange.request
+        match = HOST.match(request.headers.get("host", ""))
+        if match is not None:
+            api_id, path = match[1], request.path
+        else:
+            api_id, _, rest = request.path[len(PATH) :].partition("/")
+            path = "/" + rest
+        request_id = self._entropy.uuid()
+        cors: list[Cors] = []
+
+        def decorate(response: HttpResponse) -> None:
+            response.headers.append(("apigw-requestid", request_id))
+            if cors:
+                cors[0].apply(response, request.headers.get("origin"))
+
+        def step(ctx: Context) -> Outcome:
+            found = self._stage(api_id, path)
+            if found is None:
+                return answer(_error(404))
+            deployed, inner = found
+            rules = Cors.of(deployed.api.get("CorsConfiguration"))
+            if rules is not None:
+                cors.append(rules)
+                if is_preflight(request):
+                    headers = rules.headers_for(request.headers.get("origin"), preflight=True)
+                    return answer(HttpResponse(204, headers, b""))
+            return self._route(ctx, request, deployed, inner, path, request_id)
+
+        run_step(self._machine, exchange, step, lambda error: _error(500), decorate)
+
+    def _stage(self, api_id: str, path: str) -> tuple[Deployed, str] | None:
+        first, _, rest = path[1:].partition("/")
+        named = self._apis.deployed(api_id, first) if first else None
+        if named is not None:
+            return named, "/" + rest
+        default = self._apis.deployed(api_id, "$default")
+        return None if default is None else (default, path)
+
+    def _route(
+        self, ctx: Context, request: HttpRequest, deployed: Deployed, inner: str, path: str, request_id: str
+    ) -> Outcome:
+        selected = select_route(deployed.routes, request.method, inner)
+        if selected is None:
+            return answer(_error(404))
+        route, parameters = selected
+        if len(request.body) > MAX_PAYLOAD:
+            return answer(_error(413))
+        if not self._admit(ctx.now, deployed, route):
+            return answer(_error(429))
+        integration = deployed.integrations.get(route.target)
+        if integration is None:
+            return answer(_error(500))
+        stage = deployed.stage
+        origin = Origin(
+            deployed.scope.account, deployed.api["ApiId"], request.headers.get("host", ""), stage["StageName"],
+            route.key, path, request_id, ctx.now, parameters or None, stage.get("StageVariables") or None,
+            resource=route.key.partition(" ")[2] or "$default",
+        )  # fmt: skip
+        if integration.get("IntegrationSubtype"):
+            return self._send_message(ctx, request, origin, integration)
+        return self._invoke(ctx, request, origin, integration)
+
+    def _admit(self, now: float, deployed: Deployed, route: Route) -> bool:
+        stage = deployed.stage
+        own = (stage.get("RouteSettings") or {}).get(route.key) or {}
+        chosen = {**(stage.get("DefaultRouteSettings") or {}), **own}
+        rate, burst = chosen.get("ThrottlingRateLimit"), chosen.get("ThrottlingBurstLimit")
+        if rate is None and burst is None:
+            return True
+        rate = 10_000.0 if rate is None else float(rate)
+        burst = 5_000.0 if burst is None else float(burst)
+        key = (deployed.api["ApiId"], stage["StageName"], route.key)
+        bucket = self._buckets.get(key)
+        if bucket is None or (bucket.rate, bucket.burst) != (rate, burst):
+            bucket = self._buckets[key] = Bucket(rate, burst, now)
+        return bucket.take(now)
+
+    # -- Lambda ---------------------------------------------------------------------------------------------------
+
+    def _invoke(self, ctx: Context, request: HttpRequest, origin: Origin, integration: dict[str, Any]) -> Outcome:
+        name = function_of(integration["IntegrationUri"])
+        second = integration["PayloadFormatVersion"] == "2.0"
+        target = self._functions.target(ctx, name)
+        event = event_v2(request, origin) if second else event_v1(request, origin)
+
+        def settle(ended: Any) -> HttpResponse:
+            if isinstance(ended, Throttled):
+                return _error(503)
+            if ended.error is None:
+                try:
+                    return proxy_response(ended.payload, infer=second)
+                except BadHandlerAnswer:
+                    pass
+            return _error(500)
+
+        deferred = invoke_buffered(self._functions.start_invocation, target, msgspec.json.encode(event), settle)
+        return self._limited(deferred, ctx, integration["TimeoutInMillis"] / 1_000)
+
+    def _limited(self, deferred: Deferred, ctx: Context, timeout_s: float) -> Outcome:
+        """The integration's own time limit: 503 when the function takes longer."""
+        topic = f"execute-api:{ctx.request_id}"
+        box: list[Any] = []
+        until = ctx.now + timeout_s
+
+        def arrived(value: Any) -> None:
+            box.append(value)
+            self._machine.perform(lambda inner: inner.db.notify(topic) or {}, lambda reply: None)
+
+        def again(inner: Context) -> Outcome:
+            if box:
+                if isinstance(box[0], Exception):
+                    raise box[0]
+                return deferred.then(inner, box[0])
+            if inner.now >= until:
+                return answer(_error(503))
+            return Wait((topic,), until, again)
+
+        ctx.db.after_commit(lambda: deferred.start(arrived))
+        return Wait((topic,), until, again)
+
+    # -- SQS ------------------------------------------------------------------------------------------------------
+
+    def _send_message(self, ctx: Context, request: HttpRequest, origin: Origin, integration: dict[str, Any]) -> Outcome:
+        lookup = _Lookup(request, origin)
+        params: dict[str, Any] = {}
+        for name, template in integration["RequestParameters"].items():
+            value = map_parameter(str(template), lookup)
+            if name == "DelaySeconds":
+                params[name] = int(value) if value.isdigit() else -1
+            elif name in ("MessageAttributes", "MessageSystemAttributes"):
+                params[name] = _json_object(value)
+            elif name != "Region" and value:
+                params[name] = value
+        try:
+            sent = ctx.call("sqs", "SendMessage", params)
+        except AwsError as error:
+            return answer(plain(error.status, {"message": error.message, "code": error.query_code or error.code}))
+        body = (
+            '<?xml version="1.0"?><SendMessageResponse xmlns="http://queue.amazonaws.com/doc/2012-11-05/">'
+            f"<SendMessageResult><MessageId>{sent['MessageId']}</MessageId>"
+            f"<MD5OfMessageBody>{sent['MD5OfMessageBody']}</MD5OfMessageBody></SendMessageResult><ResponseMetadata>"
+            f"<RequestId>{origin.request_id}</RequestId></ResponseMetadata></SendMessageResponse>"
+        )
+        return answer(HttpResponse(200, [("Content-Type", "text/xml")], body.encode()))
+
+
+class _Lookup:
+    """Values of mapping expressions: request.body, request.body.x.y, request.header.x, request.querystring.x,
+    request.path, request.path.x, context.x, stageVariables.x."""
+
+    def __init__(self, request: HttpRequest, origin: Origin) -> None:
+        self._request = request
+        self._origin = origin
+
+    def __call__(self, name: str) -> str | None:
+        kind, _, rest = name.partition(".")
+        if kind == "stageVariables":
+            return (self._origin.stage_variables or {}).get(rest)
+        if kind == "context":
+            return self._context(rest)
+        part, _, key = rest.partition(".")
+        if part == "header":
+            return self._request.headers.get(key.lower())
+        if part == "querystring":
+            values = [value for argument, value in self._request.arguments() if argument == key]
+            return ",".join(values) if values else None
+        if part == "path":
+            return (self._origin.path_parameters or {}).get(key) if key else self._origin.path
+        return self._body(key) if part == "body" else None
+
+    def _context(self, name: str) -> str | None:
+        origin = self._origin
+        return {
+            "requestId": origin.request_id, "apiId": origin.api_id, "stage": origin.stage, "accountId": origin.account,
+            "routeKey": origin.route_key, "domainName": origin.domain, "path": origin.path,
+            "identity.sourceIp": self._request.peer, "httpMethod": self._request.method,
+        }.get(name)  # fmt: skip
+
+    def _body(self, key: str) -> str | None:
+        text = self._request.body.decode("utf-8", "replace")
+        if not key:
+            return text
+        try:
+            value = msgspec.json.decode(text)
+        except msgspec.DecodeError:
+            return None
+        for step in key.split("."):
+            value = value.get(step) if isinstance(value, dict) else None
+        if value is None or isinstance(value, str):
+            return value
+        return msgspec.json.encode(value).decode()
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        value = msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        value = None
+    return value if isinstance(value, dict) else {}
+
+
+def _error(status: int) -> HttpResponse:
+    return plain(status, {"message": ERRORS[status]})

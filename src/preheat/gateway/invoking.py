@@ -1,0 +1,145 @@
+"""What the doors in front of functions share: run a step in the machine, invoke, answer buffered or streamed."""
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from preheat.execution.contract import Outcome as Ending
+from preheat.execution.contract import StreamStart, Throttled
+from preheat.gateway.connection import Exchange
+from preheat.gateway.http_events import PRELUDE_TYPE, BadHandlerAnswer, PreludeReader, response_head
+from preheat.kernel.errors import AwsError
+from preheat.kernel.http import HttpResponse
+from preheat.kernel.stream import Channel
+from preheat.services.contract import Context, Deferred, Outcome, Reply
+from preheat.services.machine import Machine
+
+Decorate = Callable[[HttpResponse], None]
+
+
+def plain(status: int, document: dict[str, Any], *headers: tuple[str, str]) -> HttpResponse:
+    """A JSON answer of the front door's own."""
+    return HttpResponse(status, [("Content-Type", "application/json"), *headers], msgspec.json.encode(document))
+
+
+def run_step(
+    machine: Machine,
+    exchange: Exchange,
+    step: Callable[[Context], Outcome],
+    failure: Callable[[AwsError], HttpResponse],
+    decorate: Decorate = lambda response: None,
+) -> None:
+    """Run `step` in a transaction. It answers with `answer(response)`, or defers; an error goes through `failure`."""
+
+    def reply(result: Reply | AwsError) -> None:
+        response = failure(result) if isinstance(result, AwsError) else result.output["response"]
+        if response is not None:
+            decorate(response)
+            exchange.respond(response)
+
+    task = machine.perform(step, reply)
+    exchange.on_gone = lambda: machine.cancel(task)
+
+
+def answer(response: HttpResponse | None) -> Reply:
+    """The outcome of a step that has the response; None when the response has already begun."""
+    return Reply({"response": response})
+
+
+def invoke_buffered(
+    start: Callable[..., Throttled | None],
+    target: Any,
+    payload: bytes,
+    settle: Callable[[Ending | Throttled], HttpResponse],
+    timed: "Callable[[Callable[[Any], None]], None] | None" = None,
+) -> Deferred:
+    """Invoke and make the response of how it ended. `start` is the Lambda service's `start_invocation`."""
+
+    def begin(resolve: Callable[[Any], None]) -> None:
+        refused = start(target, payload, done=resolve)
+        if refused is not None:
+            resolve(refused)
+        elif timed is not None:
+            timed(resolve)
+
+    return Deferred(begin, lambda ctx, ended: answer(settle(ended)))
+
+
+def invoke_streamed(
+    start: Callable[..., Throttled | None],
+    target: Any,
+    payload: bytes,
+    settle: Callable[[Ending | Throttled], HttpResponse],
+    exchange: Exchange,
+    decorate: Decorate,
+) -> Deferred:
+    """Invoke; a handler that streams reaches the client chunk by chunk, any other is answered by `settle`."""
+
+    def begin(resolve: Callable[[Any], None]) -> None:
+        def on_stream(started: StreamStart) -> None:
+            stream_response(started, exchange, decorate)
+
+        refused = start(target, payload, done=resolve, on_stream=on_stream)
+        if refused is not None:
+            resolve(refused)
+
+    def then(ctx: Context, ended: Ending | Throttled) -> Outcome:
+        if not isinstance(ended, Throttled) and ended.streamed:
+            return answer(None)
+        return answer(settle(ended))
+
+    return Deferred(begin, then)
+
+
+def stream_response(started: StreamStart, exchange: Exchange, decorate: Decorate) -> None:
+    """Send a streamed answer on: with its prelude's status and headers when it has one."""
+    body = Channel()
+    body.on_cancel = started.chunks.cancel
+    body.on_resume = started.chunks.resume
+
+    def respond(status: int, headers: list[tuple[str, str]]) -> None:
+        response = HttpResponse(status, headers, body)
+        decorate(response)
+        exchange.on_gone = None
+        exchange.respond(response)
+
+    if started.content_type != PRELUDE_TYPE:
+        respond(200, [("content-type", started.content_type or "application/octet-stream")])
+        started.chunks.attach(body.send, body.close)
+        return
+    reader: PreludeReader | None = PreludeReader()
+
+    def refuse() -> None:
+        body.close()
+        exchange.respond(HttpResponse(502, [("content-type", "text/plain")], b"Internal Server Error"))
+
+    def chunk(data: bytes) -> None:
+        nonlocal reader
+        if reader is None:
+            body.send(data)
+            return
+        try:
+            found = reader.feed(data)
+            if found is None:
+                return
+            status, headers = response_head(found[0])
+        except BadHandlerAnswer:
+            reader = None
+            started.chunks.cancel()
+            refuse()
+            return
+        reader = None
+        if not any(name == "content-type" for name, _ in headers):
+            headers.append(("content-type", "application/octet-stream"))
+        respond(status, headers)
+        if found[1]:
+            body.send(found[1])
+
+    def end(error: BaseException | None) -> None:
+        if reader is not None:
+            refuse()
+        else:
+            body.close(error)
+
+    started.chunks.attach(chunk, end)

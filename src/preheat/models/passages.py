@@ -1,0 +1,104 @@
+"""Reads a retrieval prompt: the numbered passages and the question. The documented form is
+
+    <passages>
+    [1] Title of the first passage
+    Its text, any number of lines.
+    [2] Title of the second
+    ...
+    </passages>
+    <question>The question</question>
+
+in the last user message; the passages may also stand in an earlier message or in the system prompt. Tolerated: numbered
+blocks or a "Context:" part without the tags, a "Question:" line, or a context with the question as its last paragraph.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from preheat.models.contract import Message
+
+_PASSAGES = re.compile(r"<passages>(.*?)</passages>", re.DOTALL | re.IGNORECASE)
+_QUESTION = re.compile(r"<question>(.*?)</question>", re.DOTALL | re.IGNORECASE)
+_HEAD = re.compile(r"^[ \t]*\[(\d{1,4})\][ \t]*(.*)$", re.MULTILINE)
+_LABELLED_QUESTION = re.compile(
+    r"^[ \t]*(?:user )?(?:question|query)[ \t]*:[ \t]*(.+?)[ \t]*(?:\n\s*answer\s*:.*)?\Z",
+    re.DOTALL | re.IGNORECASE | re.MULTILINE,
+)
+_LABELLED_CONTEXT = re.compile(
+    r"^[ \t]*(?:context|documents?|sources?|passages?)[ \t]*:[ \t]*", re.IGNORECASE | re.MULTILINE
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """`mark` is the number it is cited by."""
+
+    mark: int
+    title: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """`passages` is empty when the prompt carries none."""
+
+    question: str
+    passages: tuple[Passage, ...]
+
+
+def read_prompt(messages: Sequence[Message], system: str) -> Prompt:
+    said = [message.text for message in messages if message.role == "user"]
+    last = said[-1] if said else ""
+    tagged = _QUESTION.findall(last)
+    for text in [last, *reversed(said[:-1]), system]:
+        found = _PASSAGES.search(text)
+        if found:
+            question = tagged[-1] if tagged else _PASSAGES.sub("", last)
+            return Prompt(_clean_question(question), split_passages(found.group(1)))
+    if tagged:
+        return Prompt(_clean_question(tagged[-1]), split_passages(_plain_context(_QUESTION.sub("", last))))
+    context, question = _untagged(last)
+    return Prompt(_clean_question(question), split_passages(context))
+
+
+def split_passages(text: str) -> tuple[Passage, ...]:
+    """`[n] title` lines begin a passage; text without one is passage 1. A passage of one line has that line as text."""
+    heads = list(_HEAD.finditer(text))
+    if not heads:
+        plain = text.strip()
+        return (Passage(1, "", plain),) if plain else ()
+    passages = []
+    for head, following in zip(heads, [*heads[1:], None]):
+        body = text[head.end() : following.start() if following else len(text)].strip()
+        title = head.group(2).strip()
+        if not body:
+            title, body = "", title
+        if body:
+            passages.append(Passage(int(head.group(1)), title, body))
+    return tuple(passages)
+
+
+def _untagged(text: str) -> tuple[str, str]:
+    """(context, question) of a message without tags; the context is "" where there is none."""
+    labelled = _LABELLED_QUESTION.search(text)
+    if labelled:
+        return _plain_context(text[: labelled.start()]), labelled.group(1)
+    parts = [part for part in re.split(r"\n\s*\n", text.strip()) if part.strip()]
+    if len(parts) > 1:
+        if parts[-1].rstrip().endswith("?"):
+            return _plain_context("\n\n".join(parts[:-1])), parts[-1]
+        if parts[0].rstrip().endswith("?"):
+            return _plain_context("\n\n".join(parts[1:])), parts[0]
+    return "", text
+
+
+def _plain_context(text: str) -> str:
+    """What follows the "Context:" label, or all of it."""
+    label = _LABELLED_CONTEXT.search(text)
+    return text[label.end() :].strip() if label else text.strip()
+
+
+def _clean_question(text: str) -> str:
+    labelled = _LABELLED_QUESTION.search(text.strip())
+    return re.sub(r"\s+", " ", labelled.group(1) if labelled else text).strip()

@@ -1,0 +1,108 @@
+"""Reserved concurrency, the account's limits, and tags."""
+
+from preheat.services.awslambda import repository
+from preheat.services.awslambda.configuration import check_tags
+from preheat.services.awslambda.core import Core, Operation, existing, resource_missing
+from preheat.services.awslambda.domain import MIN_UNRESERVED, FunctionName, check_range, invalid, parse_name
+from preheat.services.contract import Context, Outcome, Params, Reply
+
+
+def _function(ctx: Context, params: Params) -> FunctionName:
+    function = parse_name(params["FunctionName"], ctx.scope)
+    if function.qualifier:
+        raise invalid(
+            "This operation is permitted on Lambda functions only. Aliases and versions do not support this operation. "
+            "Please specify either a function name or an unqualified function ARN."
+        )
+    return existing(ctx, params)
+
+
+def put_function_concurrency(core: Core, ctx: Context, params: Params) -> Outcome:
+    function = _function(ctx, params)
+    limit = check_range(params["ReservedConcurrentExecutions"], "reservedConcurrentExecutions", 0, 2**31 - 1)
+    others = repository.reserved_total(ctx.db, ctx.scope, function.name)
+    if limit and core.account_concurrency - others - limit < MIN_UNRESERVED:
+        raise invalid(
+            "Specified ReservedConcurrentExecutions for function decreases account's UnreservedConcurrentExecution "
+            f"below its minimum value of [{MIN_UNRESERVED}]."
+        )
+    repository.set_reserved(ctx.db, function, limit)
+    ctx.db.after_commit(lambda: core.executor.set_reserved(function.arn, limit))
+    return {"ReservedConcurrentExecutions": limit}
+
+
+def get_function_concurrency(core: Core, ctx: Context, params: Params) -> Outcome:
+    limit = repository.reserved(ctx.db, existing(ctx, params, unqualified=True))
+    return {} if limit is None else {"ReservedConcurrentExecutions": limit}
+
+
+def delete_function_concurrency(core: Core, ctx: Context, params: Params) -> Outcome:
+    function = _function(ctx, params)
+    repository.set_reserved(ctx.db, function, None)
+    ctx.db.after_commit(lambda: core.executor.set_reserved(function.arn, None))
+    return Reply({}, 204)
+
+
+def get_account_settings(core: Core, ctx: Context, params: Params) -> Outcome:
+    count, size = repository.usage(ctx.db, ctx.scope)
+    return {
+        "AccountLimit": {
+            "TotalCodeSize": 80_530_636_800,
+            "CodeSizeUnzipped": 262_144_000,
+            "CodeSizeZipped": 52_428_800,
+            "ConcurrentExecutions": core.account_concurrency,
+            "UnreservedConcurrentExecutions": core.account_concurrency - repository.reserved_total(ctx.db, ctx.scope),
+        },
+        "AccountUsage": {"TotalCodeSize": size, "FunctionCount": count},
+    }
+
+
+def _read_tags(ctx: Context, arn: str) -> tuple[FunctionName | str, dict[str, str]]:
+    """The tagged thing (a mapping by its id) and its tags."""
+    prefix = ctx.scope.arn("lambda", "event-source-mapping:")
+    if arn.startswith(prefix):
+        mapping = repository.mapping_of(ctx.db, arn.removeprefix(prefix))
+        if mapping is None:
+            raise resource_missing()
+        return mapping.uuid, mapping.tags
+    function = parse_name(arn, ctx.scope)
+    if function.qualifier:
+        raise invalid("Tags on function aliases and versions are not supported. Please specify either a function ARN.")
+    if not repository.exists(ctx.db, function):
+        raise function.missing()
+    return function, repository.tags(ctx.db, function)
+
+
+def _write_tags(ctx: Context, thing: FunctionName | str, tags: dict[str, str]) -> None:
+    if isinstance(thing, FunctionName):
+        repository.set_tags(ctx.db, thing, tags)
+    else:
+        repository.set_mapping_tags(ctx.db, thing, tags)
+
+
+def tag_resource(core: Core, ctx: Context, params: Params) -> Outcome:
+    thing, tags = _read_tags(ctx, params["Resource"])
+    _write_tags(ctx, thing, check_tags({**tags, **params["Tags"]}))
+    return Reply({}, 204)
+
+
+def untag_resource(core: Core, ctx: Context, params: Params) -> Outcome:
+    thing, tags = _read_tags(ctx, params["Resource"])
+    gone = set(params["TagKeys"])
+    _write_tags(ctx, thing, {key: value for key, value in tags.items() if key not in gone})
+    return Reply({}, 204)
+
+
+def list_tags(core: Core, ctx: Context, params: Params) -> Outcome:
+    return {"Tags": _read_tags(ctx, params["Resource"])[1]}
+
+
+OPERATIONS: dict[str, Operation] = {
+    "PutFunctionConcurrency": put_function_concurrency,
+    "GetFunctionConcurrency": get_function_concurrency,
+    "DeleteFunctionConcurrency": delete_function_concurrency,
+    "GetAccountSettings": get_account_settings,
+    "TagResource": tag_resource,
+    "UntagResource": untag_resource,
+    "ListTags": list_tags,
+}

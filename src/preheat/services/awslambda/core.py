@@ -1,0 +1,164 @@
+"""What the operations of Lambda share: the executor, the code on disk, and how a request's name becomes a function."""
+
+import base64
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from preheat.execution.contract import Executor, FunctionSpec
+from preheat.kernel.errors import AwsError
+from preheat.kernel.scope import Arn
+from preheat.services.awslambda import repository
+from preheat.services.awslambda.code import CodeStore
+from preheat.services.awslambda.configuration import runtime_variables
+from preheat.services.awslambda.domain import (
+    LATEST,
+    FunctionName,
+    Version,
+    invalid,
+    not_found,
+    parse_name,
+)
+from preheat.services.contract import Context, Outcome, Params
+
+MAX_CACHED_SPECS = 4_096
+
+
+class Target(NamedTuple):
+    """A function about to be invoked: `invoked_arn` is qualified only when the caller qualified it."""
+
+    spec: FunctionSpec
+    invoked_arn: str
+
+
+@dataclass(slots=True)
+class Core:
+    """`account_concurrency` is the account's limit per region; `endpoint` the base URL clients use;
+    `mapping_changes` grows with every committed change of an event source mapping."""
+
+    executor: Executor
+    code: CodeStore
+    account_concurrency: int
+    endpoint: str
+    specs: dict[str, FunctionSpec]
+    mapping_changes: int = 0
+
+    def target(self, ctx: Context, identifier: str, qualifier: str | None = None) -> Target:
+        """What an invocation of `identifier` runs now; an alias with weights is drawn anew. Raises AwsError 404."""
+        function = parse_name(identifier, ctx.scope, qualifier)
+        version = choose_version(ctx, function)
+        revision = repository.revision_of(ctx.db, function, version)
+        if revision is None:
+            raise function.missing()
+        spec = self.specs.get(revision)
+        if spec is None:
+            found = repository.version_of(ctx.db, function, version)
+            assert found is not None
+            spec = self._spec(ctx, found)
+            if len(self.specs) >= MAX_CACHED_SPECS:
+                self.specs.clear()
+            self.specs[revision] = spec
+        return Target(spec, function.qualified_arn)
+
+    def _spec(self, ctx: Context, version: Version) -> FunctionSpec:
+        settings = version.settings
+        return FunctionSpec(
+            arn=version.arn,
+            name=version.name,
+            version=version.version,
+            revision=version.revision,
+            runtime=settings.runtime,
+            handler=settings.handler,
+            code=Path(version.package.path),
+            layers=tuple(layer_path(ctx, arn) for arn in settings.layers),
+            memory_mb=settings.memory_mb,
+            timeout_s=float(settings.timeout_s),
+            ephemeral_mb=settings.ephemeral_mb,
+            environment=tuple(sorted(runtime_variables(settings).items())),
+            region=version.scope.region,
+            account=version.scope.account,
+            role=settings.role,
+            log_group=settings.log_group or f"/aws/lambda/{version.name}",
+            snap_start=settings.snap_start == "PublishedVersions" and version.version != LATEST,
+            watch=version.package.in_place,
+        )
+
+
+Operation = Callable[[Core, Context, Params], Outcome]
+
+
+def choose_version(ctx: Context, function: FunctionName) -> str:
+    """The version behind a qualifier. Raises AwsError 404 when there is no such alias."""
+    qualifier = function.qualifier or LATEST
+    if qualifier == LATEST or qualifier.isdigit():
+        return qualifier
+    alias = repository.alias_of(ctx.db, function, qualifier)
+    if alias is None:
+        raise function.missing()
+    return alias.choose(ctx.entropy.uniform()) if alias.weights else alias.version
+
+
+def existing(ctx: Context, params: Params, *, unqualified: bool = False) -> FunctionName:
+    """The function (and version or alias) that a request names. Raises AwsError 404 when there is none;
+    with `unqualified` a qualifier in the name is dropped."""
+    function = parse_name(params["FunctionName"], ctx.scope, params.get("Qualifier"))
+    if unqualified and function.qualifier:
+        function = FunctionName(function.scope, function.name)
+    found = load(ctx, function) if function.qualifier else repository.exists(ctx.db, function)
+    if not found:
+        raise function.missing()
+    return function
+
+
+def load(ctx: Context, function: FunctionName) -> Version:
+    """The version that a name stands for (of an alias its main version). Raises AwsError 404."""
+    version = function.qualifier or LATEST
+    if version != LATEST and not version.isdigit():
+        alias = repository.alias_of(ctx.db, function, version)
+        if alias is None:
+            raise function.missing()
+        version = alias.version
+    found = repository.version_of(ctx.db, function, version)
+    if found is None:
+        raise function.missing()
+    return found
+
+
+def layer_path(ctx: Context, arn: str) -> Path:
+    row = layer_row(ctx, arn)
+    return Path(repository.layer_package(row).path)
+
+
+def layer_row(ctx: Context, arn: str, *, deleted: bool = True) -> Any:
+    """The layer version behind an ARN; raises AwsError in the words of CreateFunction."""
+    parsed = Arn.parse(arn)
+    _, name, number = parsed.resource.split(":")
+    row = repository.layer_of(ctx.db, parsed.scope, name, int(number), deleted=deleted)
+    if row is None:
+        raise invalid(f"Layer version {arn} does not exist.")
+    return row
+
+
+def layer_sizes(ctx: Context, version: Version) -> dict[str, int]:
+    return {arn: repository.layer_package(layer_row(ctx, arn)).size for arn in version.settings.layers}
+
+
+def page(params: Params, maximum: int = 50) -> tuple[str, int]:
+    """(last key of the page before or "", number of items) of a list request."""
+    limit = min(params.get("MaxItems") or maximum, maximum)
+    marker = params.get("Marker")
+    if not marker:
+        return "", limit
+    try:
+        return base64.urlsafe_b64decode(marker.encode()).decode(), limit
+    except ValueError:
+        raise invalid("Invalid Marker") from None
+
+
+def marker(key: str) -> str:
+    return base64.urlsafe_b64encode(key.encode()).decode()
+
+
+def resource_missing() -> AwsError:
+    return not_found("The resource you requested does not exist.")

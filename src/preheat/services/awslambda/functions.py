@@ -1,0 +1,253 @@
+"""Functions: create, read, update, delete, list."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from preheat.kernel.errors import AwsError
+from preheat.kernel.stream import Channel, FileSlice
+from preheat.services.awslambda import repository
+from preheat.services.awslambda.code import LOCAL_BUCKET, MAX_ZIPPED
+from preheat.services.awslambda.configuration import answer, check_tags, pending, settings_of, updating
+from preheat.services.awslambda.core import (
+    Core,
+    Operation,
+    existing,
+    layer_row,
+    layer_sizes,
+    load,
+    marker,
+    page,
+)
+from preheat.services.awslambda.domain import (
+    LATEST,
+    FunctionName,
+    Package,
+    Settings,
+    Version,
+    check_revision,
+    conflict,
+    invalid,
+    parse_name,
+)
+from preheat.services.awslambda.versions import publish
+from preheat.services.contract import Context, Deferred, Outcome, Params, Reply
+
+_CONFIGURATION_MEMBERS = (
+    "Role", "Handler", "Description", "Timeout", "MemorySize", "VpcConfig", "Environment", "Runtime",
+    "DeadLetterConfig", "KMSKeyArn", "TracingConfig", "Layers", "FileSystemConfigs", "ImageConfig",
+    "EphemeralStorage", "SnapStart", "LoggingConfig", "CapacityProviderConfig", "DurableConfig", "RuntimeConfig",
+    "AcceleratorConfig",
+)  # fmt: skip
+
+Then = Callable[[Context, Package], Outcome]
+
+
+def with_package(core: Core, ctx: Context, source: Params, then: Then) -> Outcome:
+    """Get the archive that `source` (FunctionCode, LayerVersionContentInput) names, unpack it on another thread, then
+    continue with the package."""
+    if source.get("ImageUri"):
+        raise invalid("Preheat runs functions with PackageType Zip; container images are not supported.")
+    if source.get("SourceKMSKeyArn"):
+        raise invalid("Preheat does not support SourceKMSKeyArn.")
+    archive: Any = source.get("ZipFile")
+    bucket, key = source.get("S3Bucket"), source.get("S3Key")
+    if archive is not None and bucket:
+        raise invalid("Please do not provide other FunctionCode parameters when providing a ZipFile.")
+    if archive is not None:
+        if len(archive) > MAX_ZIPPED:
+            raise invalid(f"Zipped size must be smaller than {MAX_ZIPPED} bytes")
+    elif bucket == LOCAL_BUCKET:
+        return then(ctx, core.code.in_place(key or ""))
+    elif bucket and key:
+        archive = _object(ctx, bucket, key, source.get("S3ObjectVersion"))
+    else:
+        raise invalid("Please provide a source for function code.")
+
+    def start(resolve: Callable[[Any], None]) -> None:
+        _gather(archive, lambda data: ctx.machine.background.run(lambda: core.code.store(data), resolve), resolve)
+
+    return Deferred(start, then)
+
+
+def _object(ctx: Context, bucket: str, key: str, version: str | None) -> bytes | FileSlice | Channel:
+    wanted = {"Bucket": bucket, "Key": key}
+    if version:
+        wanted["VersionId"] = version
+    try:
+        return ctx.call("s3", "GetObject", wanted)["Body"]
+    except AwsError as error:
+        raise invalid(
+            f"Error occurred while GetObject. S3 Error Code: {error.code}. S3 Error Message: {error.message}"
+        ) from error
+
+
+def _gather(
+    archive: bytes | FileSlice | Channel, proceed: Callable[[bytes | FileSlice], None], resolve: Callable[[Any], None]
+) -> None:
+    """`proceed` with the archive once it is all there."""
+    if not isinstance(archive, Channel):
+        proceed(archive)
+        return
+    chunks: list[bytes] = []
+    archive.attach(chunks.append, lambda error: resolve(error) if error else proceed(b"".join(chunks)))
+
+
+def create_function(core: Core, ctx: Context, params: Params) -> Outcome:
+    function = parse_name(params["FunctionName"], ctx.scope)
+    if function.qualifier:
+        raise invalid("The function name must not carry a qualifier.")
+    settings = settings_of(params)
+    _check_references(ctx, function, settings)
+    tags = check_tags(params.get("Tags") or {})
+    if repository.exists(ctx.db, function):
+        raise conflict(f"Function already exist: {function.name}")
+    wants_version = bool(params.get("Publish"))
+
+    def finish(ctx: Context, package: Package) -> Outcome:
+        if repository.exists(ctx.db, function):
+            raise conflict(f"Function already exist: {function.name}")
+        repository.create(ctx.db, function, tags)
+        version = Version(function.scope, function.name, LATEST, settings, package, ctx.entropy.uuid(), ctx.now)
+        repository.save_version(ctx.db, version)
+        if wants_version:
+            version = publish(ctx, function, version, None)
+        return Reply(pending(answer(version, layer_sizes(ctx, version), qualified=wants_version)), 201)
+
+    return with_package(core, ctx, params.get("Code") or {}, finish)
+
+
+def _check_references(ctx: Context, function: FunctionName, settings: Settings) -> None:
+    for arn in settings.layers:
+        layer_row(ctx, arn, deleted=False)
+    if settings.dead_letter and settings.dead_letter.startswith(function.arn):
+        raise invalid("A function cannot be its own dead letter target.")
+
+
+def get_function_configuration(core: Core, ctx: Context, params: Params) -> Outcome:
+    function = existing(ctx, params)
+    version = load(ctx, function)
+    output = answer(version, layer_sizes(ctx, version))
+    output["FunctionArn"] = function.qualified_arn
+    return output
+
+
+def get_function(core: Core, ctx: Context, params: Params) -> Outcome:
+    function = existing(ctx, params)
+    version = load(ctx, function)
+    configuration = answer(version, layer_sizes(ctx, version))
+    configuration["FunctionArn"] = function.qualified_arn
+    package = version.package
+    location = Path(package.archive or package.path).as_uri()
+    output: Params = {"Configuration": configuration, "Code": {"RepositoryType": "S3", "Location": location}}
+    tags = repository.tags(ctx.db, function)
+    if tags:
+        output["Tags"] = tags
+    reserved = repository.reserved(ctx.db, function)
+    if reserved is not None:
+        output["Concurrency"] = {"ReservedConcurrentExecutions": reserved}
+    return output
+
+
+def list_functions(core: Core, ctx: Context, params: Params) -> Outcome:
+    wanted = params.get("FunctionVersion")
+    if wanted not in (None, "ALL"):
+        raise invalid("FunctionVersion must be ALL.")
+    if params.get("MasterRegion"):
+        raise invalid("Preheat does not support MasterRegion.")
+    key, limit = page(params)
+    name, _, number = key.partition(":")
+    after = (name, int(number) if number.isdigit() else 0) if key else ("", 0)
+    found = repository.functions(ctx.db, ctx.scope, after, limit + 1, wanted == "ALL")
+    shown = found[:limit]
+    output: Params = {
+        "Functions": [answer(version, layer_sizes(ctx, version), qualified=wanted == "ALL") for version in shown]
+    }
+    if len(found) > limit:
+        last = shown[-1]
+        output["NextMarker"] = marker(f"{last.name}:{0 if last.version == LATEST else last.version}")
+    return output
+
+
+def update_function_code(core: Core, ctx: Context, params: Params) -> Outcome:
+    function = existing(ctx, params, unqualified=True)
+    latest = load(ctx, function)
+    check_revision(params.get("RevisionId"), latest.revision)
+    members = {"Architectures": params.get("Architectures"), "PublishTo": params.get("PublishTo")}
+    settings_of(members, latest.settings)
+    dry_run, wants_version = bool(params.get("DryRun")), bool(params.get("Publish"))
+
+    def finish(ctx: Context, package: Package) -> Outcome:
+        if not repository.exists(ctx.db, function):
+            raise function.missing()
+        before = load(ctx, function)
+        settings = settings_of(members, before.settings)
+        revision = before.revision if dry_run else ctx.entropy.uuid()
+        version = replace(before, settings=settings, package=package, revision=revision, modified=ctx.now)
+        if not dry_run:
+            _replace_latest(core, ctx, version)
+        if wants_version and not dry_run:
+            version = publish(ctx, function, version, None)
+        return updating(answer(version, layer_sizes(ctx, version), qualified=version.version != LATEST))
+
+    return with_package(core, ctx, params, finish)
+
+
+def update_function_configuration(core: Core, ctx: Context, params: Params) -> Outcome:
+    function = existing(ctx, params, unqualified=True)
+    latest = load(ctx, function)
+    check_revision(params.get("RevisionId"), latest.revision)
+    asked = {member: params[member] for member in _CONFIGURATION_MEMBERS if member in params}
+    settings = settings_of(asked, latest.settings)
+    if "Layers" in asked:
+        _check_references(ctx, function, settings)
+    version = replace(latest, settings=settings, revision=ctx.entropy.uuid(), modified=ctx.now)
+    _replace_latest(core, ctx, version)
+    return updating(answer(version, layer_sizes(ctx, version)))
+
+
+def _replace_latest(core: Core, ctx: Context, version: Version) -> None:
+    repository.save_version(ctx.db, version)
+    ctx.db.after_commit(lambda: core.executor.retire(version.arn))
+
+
+def delete_function(core: Core, ctx: Context, params: Params) -> Outcome:
+    function = parse_name(params["FunctionName"], ctx.scope, params.get("Qualifier"))
+    if not repository.exists(ctx.db, function):
+        raise FunctionName(function.scope, function.name, function.qualifier).missing()
+    if function.qualifier:
+        _delete_version(ctx, function)
+    else:
+        repository.delete(ctx.db, function)
+        ctx.db.after_commit(lambda: core.executor.set_reserved(function.arn, None))
+    ctx.db.after_commit(lambda: core.executor.retire(function.arn))
+    return Reply({"StatusCode": 204}, 204)
+
+
+def _delete_version(ctx: Context, function: FunctionName) -> None:
+    qualifier = function.qualifier or ""
+    if qualifier == LATEST:
+        raise invalid("$LATEST version cannot be deleted without deleting the function.")
+    if not qualifier.isdigit():
+        raise invalid("Deletion of aliases is not currently supported.")
+    users = [
+        alias.name
+        for alias in repository.aliases(ctx.db, function, "", 10_000)
+        if alias.version == qualifier or qualifier in alias.weights
+    ]
+    if users:
+        raise conflict(f"Version is referenced by aliases: {', '.join(users)}")
+    repository.delete_version(ctx.db, function, qualifier)
+    repository.forget_qualifier(ctx.db, function)
+
+
+OPERATIONS: dict[str, Operation] = {
+    "CreateFunction": create_function,
+    "GetFunction": get_function,
+    "GetFunctionConfiguration": get_function_configuration,
+    "ListFunctions": list_functions,
+    "UpdateFunctionCode": update_function_code,
+    "UpdateFunctionConfiguration": update_function_configuration,
+    "DeleteFunction": delete_function,
+}

@@ -1,0 +1,244 @@
+"""Event source mappings: their configuration. `triggers/` polls for them."""
+
+from dataclasses import replace
+from typing import Any
+
+from preheat.kernel.errors import AwsError
+from preheat.kernel.scope import Arn
+from preheat.services.awslambda import repository
+from preheat.services.awslambda.configuration import check_tags
+from preheat.services.awslambda.core import Core, Operation, existing, load, marker, page, resource_missing
+from preheat.services.awslambda.domain import (
+    FunctionName,
+    Mapping,
+    MappingConfig,
+    as_datetime,
+    check_range,
+    conflict,
+    invalid,
+    parse_name,
+    violation,
+)
+from preheat.services.awslambda.patterns import PatternError, compile_text
+from preheat.services.contract import Context, Outcome, Params, Reply
+
+MAX_FILTERS = 5
+MAX_PATTERN_CHARACTERS = 4_096
+_STREAM_ONLY = (
+    "StartingPosition", "StartingPositionTimestamp", "ParallelizationFactor", "MaximumRecordAgeInSeconds",
+    "BisectBatchOnFunctionError", "MaximumRetryAttempts", "TumblingWindowInSeconds", "DestinationConfig", "Topics",
+    "Queues", "SourceAccessConfigurations", "SelfManagedEventSource", "AmazonManagedKafkaEventSourceConfig",
+    "SelfManagedKafkaEventSourceConfig", "DocumentDBEventSourceConfig",
+)  # fmt: skip
+_REFUSED = ("ProvisionedPollerConfig", "LoggingConfig")
+
+
+def _patterns(criteria: Params) -> tuple[str, ...]:
+    filters = criteria.get("Filters") or []
+    if len(filters) > MAX_FILTERS:
+        raise invalid(f"Filter criteria has {len(filters)} filters; the limit is {MAX_FILTERS}.")
+    patterns = []
+    for entry in filters:
+        text = entry.get("Pattern", "")
+        if len(text) > MAX_PATTERN_CHARACTERS:
+            raise violation(text, "filterCriteria", "Member must have length less than or equal to 4096")
+        try:
+            compile_text(text)
+        except PatternError as error:
+            raise invalid("Invalid filter pattern definition.") from error
+        patterns.append(text)
+    return tuple(patterns)
+
+
+def _config(params: Params, before: MappingConfig, fifo: bool) -> MappingConfig:
+    """The mapping's settings as `params` changes them. Raises AwsError."""
+    for member in _STREAM_ONLY:
+        if params.get(member):
+            raise invalid(f"Unsupported {member} parameter for given event source mapping type.")
+    for member in _REFUSED:
+        if params.get(member):
+            raise invalid(f"Preheat does not support {member}.")
+    changes: dict[str, Any] = {}
+    if params.get("BatchSize") is not None:
+        changes["batch_size"] = check_range(params["BatchSize"], "batchSize", 1, 10_000)
+    if params.get("MaximumBatchingWindowInSeconds") is not None:
+        window = params["MaximumBatchingWindowInSeconds"]
+        changes["window_s"] = check_range(window, "maximumBatchingWindowInSeconds", 0, 300)
+    if "FilterCriteria" in params:
+        changes["patterns"] = _patterns(params["FilterCriteria"] or {})
+    if "ScalingConfig" in params:
+        limit = (params["ScalingConfig"] or {}).get("MaximumConcurrency")
+        if limit is not None:
+            check_range(limit, "scalingConfig.maximumConcurrency", 2, 1_000)
+        changes["maximum_concurrency"] = limit
+    if "FunctionResponseTypes" in params:
+        types = params["FunctionResponseTypes"] or []
+        if any(kind != "ReportBatchItemFailures" for kind in types):
+            raise violation(
+                types, "functionResponseTypes", "Member must satisfy enum value set: [ReportBatchItemFailures]"
+            )
+        changes["report_item_failures"] = bool(types)
+    if "KMSKeyArn" in params:
+        changes["kms_key"] = params["KMSKeyArn"]
+    if "MetricsConfig" in params:
+        metrics = (params["MetricsConfig"] or {}).get("Metrics") or []
+        if any(metric not in ("EventCount", "ErrorCount") for metric in metrics):
+            raise invalid("MetricsConfig of an SQS event source mapping takes EventCount and ErrorCount.")
+        changes["metrics"] = tuple(metrics)
+    config = replace(before, **changes)
+    if fifo and config.batch_size > 10:
+        raise invalid("Maximum batch size for FIFO queues is 10.")
+    if fifo and config.window_s:
+        raise invalid("Batching window is not supported for FIFO queues.")
+    if config.batch_size > 10 and config.window_s < 1:
+        raise invalid("Maximum batch window in seconds must be greater than 0 if maximum batch size is greater than 10")
+    return config
+
+
+def _answer(mapping: Mapping, state: str | None = None) -> Params:
+    config = mapping.config
+    output: Params = {
+        "UUID": mapping.uuid,
+        "BatchSize": config.batch_size,
+        "MaximumBatchingWindowInSeconds": config.window_s,
+        "EventSourceArn": mapping.source_arn,
+        "FunctionArn": mapping.function_arn,
+        "LastModified": as_datetime(mapping.modified),
+        "State": state or ("Enabled" if mapping.enabled else "Disabled"),
+        "StateTransitionReason": "USER_INITIATED",
+        "FunctionResponseTypes": ["ReportBatchItemFailures"] if config.report_item_failures else [],
+        "EventSourceMappingArn": mapping.arn,
+    }
+    if config.patterns:
+        output["FilterCriteria"] = {"Filters": [{"Pattern": pattern} for pattern in config.patterns]}
+    if config.maximum_concurrency is not None:
+        output["ScalingConfig"] = {"MaximumConcurrency": config.maximum_concurrency}
+    if config.kms_key:
+        output["KMSKeyArn"] = config.kms_key
+    if config.metrics:
+        output["MetricsConfig"] = {"Metrics": list(config.metrics)}
+    return output
+
+
+def _queue(ctx: Context, arn: str) -> tuple[str, int]:
+    """(queue name, visibility timeout in seconds) of the queue that is to be polled. Raises AwsError."""
+    try:
+        parsed = Arn.parse(arn)
+    except ValueError:
+        raise invalid("Unrecognized event source.") from None
+    if parsed.service != "sqs":
+        raise invalid("Unrecognized event source. Preheat polls SQS queues.")
+    if parsed.scope != ctx.scope:
+        raise invalid("The queue must be in the region and account of the function.")
+    try:
+        url = ctx.call("sqs", "GetQueueUrl", {"QueueName": parsed.resource})["QueueUrl"]
+        wanted = {"QueueUrl": url, "AttributeNames": ["VisibilityTimeout"]}
+        attributes = ctx.call("sqs", "GetQueueAttributes", wanted)["Attributes"]
+    except AwsError as error:
+        raise invalid(
+            f"Error occurred while ReceiveMessage. SQS Error Code: {error.query_code or error.code}. "
+            f"SQS Error Message: {error.message}"
+        ) from error
+    return parsed.resource, int(attributes["VisibilityTimeout"])
+
+
+def _function_for(ctx: Context, identifier: str, visibility_s: int) -> FunctionName:
+    try:
+        function = existing(ctx, {"FunctionName": identifier})
+        timeout = load(ctx, function).settings.timeout_s
+    except AwsError as error:
+        if error.code != "ResourceNotFoundException":
+            raise
+        raise invalid("Function does not exist") from error
+    if visibility_s < timeout:
+        raise invalid(
+            f"Queue visibility timeout: {visibility_s} seconds is less than Function timeout: {timeout} seconds"
+        )
+    return function
+
+
+def _save(core: Core, ctx: Context, mapping: Mapping | None) -> None:
+    """Write it (None: only tell) and let the poller know after the commit."""
+    if mapping is not None:
+        repository.save_mapping(ctx.db, mapping)
+
+    def tell() -> None:
+        core.mapping_changes += 1
+
+    ctx.db.after_commit(tell)
+    ctx.db.notify("lambda:mappings")
+
+
+def create_event_source_mapping(core: Core, ctx: Context, params: Params) -> Outcome:
+    arn = params.get("EventSourceArn")
+    if not arn:
+        raise invalid("Unrecognized event source. Preheat polls SQS queues, named by EventSourceArn.")
+    queue, visibility_s = _queue(ctx, arn)
+    function = _function_for(ctx, params["FunctionName"], visibility_s)
+    config = _config(params, MappingConfig(), queue.endswith(".fifo"))
+    tags = check_tags(params.get("Tags") or {})
+    for other in repository.mappings_of(ctx.db, ctx.scope, arn, function.arn, "", 1_000):
+        if other.function_arn == function.qualified_arn:
+            raise conflict(
+                f'An event source mapping with SQS arn (" {arn} ") and function (" {function.name} ") already exists. '
+                f"Please update or delete the existing mapping with UUID {other.uuid}"
+            )
+    mapping = Mapping(
+        ctx.entropy.uuid(), ctx.scope, arn, function.qualified_arn, params.get("Enabled", True), config, ctx.now, tags
+    )
+    _save(core, ctx, mapping)
+    return Reply(_answer(mapping, "Creating"), 202)
+
+
+def _existing_mapping(ctx: Context, params: Params) -> Mapping:
+    mapping = repository.mapping_of(ctx.db, params["UUID"])
+    if mapping is None or mapping.scope != ctx.scope:
+        raise resource_missing()
+    return mapping
+
+
+def get_event_source_mapping(core: Core, ctx: Context, params: Params) -> Outcome:
+    return _answer(_existing_mapping(ctx, params))
+
+
+def update_event_source_mapping(core: Core, ctx: Context, params: Params) -> Outcome:
+    mapping = _existing_mapping(ctx, params)
+    config = _config(params, mapping.config, mapping.source_arn.endswith(".fifo"))
+    function_arn = mapping.function_arn
+    if params.get("FunctionName"):
+        _, visibility_s = _queue(ctx, mapping.source_arn)
+        function_arn = _function_for(ctx, params["FunctionName"], visibility_s).qualified_arn
+    enabled = params.get("Enabled", mapping.enabled)
+    changed = replace(mapping, config=config, function_arn=function_arn, enabled=enabled, modified=ctx.now)
+    _save(core, ctx, changed)
+    state = "Updating"
+    if enabled != mapping.enabled:
+        state = "Enabling" if enabled else "Disabling"
+    return Reply(_answer(changed, state), 202)
+
+
+def delete_event_source_mapping(core: Core, ctx: Context, params: Params) -> Outcome:
+    mapping = _existing_mapping(ctx, params)
+    repository.delete_mapping(ctx.db, mapping.uuid)
+    _save(core, ctx, None)
+    return Reply(_answer(mapping, "Deleting"), 202)
+
+
+def list_event_source_mappings(core: Core, ctx: Context, params: Params) -> Outcome:
+    name = params.get("FunctionName")
+    function_arn = parse_name(name, ctx.scope).qualified_arn if name else None
+    key, limit = page(params, 100)
+    found = repository.mappings_of(ctx.db, ctx.scope, params.get("EventSourceArn"), function_arn, key, limit + 1)
+    output: Params = {"EventSourceMappings": [_answer(mapping) for mapping in found[:limit]]}
+    if len(found) > limit:
+        output["NextMarker"] = marker(found[limit - 1].uuid)
+    return output
+
+
+OPERATIONS: dict[str, Operation] = {
+    "CreateEventSourceMapping": create_event_source_mapping,
+    "GetEventSourceMapping": get_event_source_mapping,
+    "UpdateEventSourceMapping": update_event_source_mapping,
+    "DeleteEventSourceMapping": delete_event_source_mapping,
+    "ListEventSourceMappings": list_event_source_mappings,
+}

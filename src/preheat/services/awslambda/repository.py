@@ -1,0 +1,392 @@
+"""Named SQL of the Lambda service. Reads give values of `domain`; writes take them."""
+
+import json
+import sqlite3
+
+import msgspec
+
+from preheat.kernel.scope import Scope
+from preheat.services.awslambda.domain import (
+    LATEST,
+    Alias,
+    FunctionName,
+    Mapping,
+    MappingConfig,
+    Package,
+    Settings,
+    Version,
+)
+from preheat.store.database import Database
+
+_VERSION = "account, region, name, version, settings, package, revision, modified"
+_OF = "account = ? AND region = ? AND name = ?"
+
+
+def _key(function: FunctionName) -> tuple[str, str, str]:
+    return function.scope.account, function.scope.region, function.name
+
+
+def _json(value: Settings | Package | MappingConfig) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _version(row: sqlite3.Row) -> Version:
+    return Version(
+        scope=Scope(row["account"], row["region"]),
+        name=row["name"],
+        version=row["version"],
+        settings=msgspec.json.decode(row["settings"], type=Settings),
+        package=msgspec.json.decode(row["package"], type=Package),
+        revision=row["revision"],
+        modified=row["modified"],
+    )
+
+
+# -- functions and versions -------------------------------------------------------------------------------------------
+
+
+def exists(db: Database, function: FunctionName) -> bool:
+    return db.one(f"SELECT 1 FROM lambda_functions WHERE {_OF}", *_key(function)) is not None
+
+
+def create(db: Database, function: FunctionName, tags: dict[str, str]) -> None:
+    account, region, name = _key(function)
+    db.run(
+        "INSERT INTO lambda_functions (account, region, name, tags) VALUES (?, ?, ?, ?)",
+        account, region, name, json.dumps(tags),
+    )  # fmt: skip
+
+
+def save_version(db: Database, version: Version) -> None:
+    """Insert it, or replace it when it is $LATEST."""
+    db.run(
+        "INSERT INTO lambda_versions (account, region, name, version, number, settings, package, revision, modified) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET settings = excluded.settings, "
+        "package = excluded.package, revision = excluded.revision, modified = excluded.modified",
+        version.scope.account, version.scope.region, version.name, version.version,
+        0 if version.version == LATEST else int(version.version),
+        _json(version.settings), _json(version.package), version.revision, version.modified,
+    )  # fmt: skip
+
+
+def next_number(db: Database, function: FunctionName) -> int:
+    """The next version's number; numbers are never used twice."""
+    sql = f"UPDATE lambda_functions SET last_version = last_version + 1 WHERE {_OF} RETURNING last_version"
+    return db.returning(sql, *_key(function))[0][0]
+
+
+def version_of(db: Database, function: FunctionName, version: str) -> Version | None:
+    row = db.one(f"SELECT {_VERSION} FROM lambda_versions WHERE {_OF} AND version = ?", *_key(function), version)
+    return None if row is None else _version(row)
+
+
+def revision_of(db: Database, function: FunctionName, version: str) -> str | None:
+    return db.value(f"SELECT revision FROM lambda_versions WHERE {_OF} AND version = ?", *_key(function), version)
+
+
+def newest(db: Database, function: FunctionName) -> Version | None:
+    """The last published version that still exists."""
+    sql = f"SELECT {_VERSION} FROM lambda_versions WHERE {_OF} AND number > 0 ORDER BY number DESC LIMIT 1"
+    row = db.one(sql, *_key(function))
+    return None if row is None else _version(row)
+
+
+def versions(db: Database, function: FunctionName, after: int, limit: int) -> list[Version]:
+    """In order, $LATEST (number 0) first; `after` -1 for all."""
+    sql = f"SELECT {_VERSION} FROM lambda_versions WHERE {_OF} AND number > ? ORDER BY number LIMIT ?"
+    return [_version(row) for row in db.all(sql, *_key(function), after, limit)]
+
+
+def functions(db: Database, scope: Scope, after: tuple[str, int], limit: int, every_version: bool) -> list[Version]:
+    sql = (
+        f"SELECT {_VERSION} FROM lambda_versions WHERE account = ? AND region = ? AND (name, number) > (?, ?) "
+        f"{'' if every_version else 'AND number = 0 '}ORDER BY name, number LIMIT ?"
+    )
+    return [_version(row) for row in db.all(sql, *scope, *after, limit)]
+
+
+def delete(db: Database, function: FunctionName) -> None:
+    db.run(f"DELETE FROM lambda_functions WHERE {_OF}", *_key(function))
+
+
+def delete_version(db: Database, function: FunctionName, version: str) -> int:
+    return db.run(f"DELETE FROM lambda_versions WHERE {_OF} AND version = ?", *_key(function), version)
+
+
+def referenced_packages(db: Database) -> set[str]:
+    rows = db.all("SELECT package FROM lambda_versions UNION SELECT package FROM lambda_layers")
+    return {msgspec.json.decode(row[0], type=Package).sha256 for row in rows}
+
+
+def usage(db: Database, scope: Scope) -> tuple[int, int]:
+    """Number of functions, and bytes of all their packages."""
+    count = db.value("SELECT count(*) FROM lambda_functions WHERE account = ? AND region = ?", *scope)
+    size = db.value(
+        "SELECT coalesce(sum(json_extract(package, '$.size')), 0) FROM lambda_versions "
+        "WHERE account = ? AND region = ?",
+        *scope,
+    )
+    return count, size
+
+
+# -- concurrency and tags ---------------------------------------------------------------------------------------------
+
+
+def reserved(db: Database, function: FunctionName) -> int | None:
+    return db.value(f"SELECT reserved FROM lambda_functions WHERE {_OF}", *_key(function))
+
+
+def set_reserved(db: Database, function: FunctionName, limit: int | None) -> None:
+    db.run(f"UPDATE lambda_functions SET reserved = ? WHERE {_OF}", limit, *_key(function))
+
+
+def reserved_total(db: Database, scope: Scope, but: str = "") -> int:
+    """Reserved concurrency of all functions of a region except the one named `but`."""
+    sql = "SELECT coalesce(sum(reserved), 0) FROM lambda_functions WHERE account = ? AND region = ? AND name != ?"
+    return db.value(sql, *scope, but)
+
+
+def all_reserved(db: Database) -> list[tuple[str, int]]:
+    """(function ARN, limit) of every function that has one."""
+    rows = db.all("SELECT account, region, name, reserved FROM lambda_functions WHERE reserved IS NOT NULL")
+    return [(Scope(row[0], row[1]).arn("lambda", f"function:{row[2]}"), row[3]) for row in rows]
+
+
+def tags(db: Database, function: FunctionName) -> dict[str, str]:
+    return json.loads(db.value(f"SELECT tags FROM lambda_functions WHERE {_OF}", *_key(function)) or "{}")
+
+
+def set_tags(db: Database, function: FunctionName, values: dict[str, str]) -> None:
+    db.run(f"UPDATE lambda_functions SET tags = ? WHERE {_OF}", json.dumps(values), *_key(function))
+
+
+# -- aliases ----------------------------------------------------------------------------------------------------------
+
+_ALIAS = "alias, version, description, weights, revision"
+
+
+def _alias(row: sqlite3.Row) -> Alias:
+    return Alias(row["alias"], row["version"], row["description"], json.loads(row["weights"]), row["revision"])
+
+
+def alias_of(db: Database, function: FunctionName, alias: str) -> Alias | None:
+    row = db.one(f"SELECT {_ALIAS} FROM lambda_aliases WHERE {_OF} AND alias = ?", *_key(function), alias)
+    return None if row is None else _alias(row)
+
+
+def save_alias(db: Database, function: FunctionName, alias: Alias) -> None:
+    db.run(
+        f"INSERT OR REPLACE INTO lambda_aliases (account, region, name, {_ALIAS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        *_key(function), alias.name, alias.version, alias.description, json.dumps(alias.weights), alias.revision,
+    )  # fmt: skip
+
+
+def delete_alias(db: Database, function: FunctionName, alias: str) -> None:
+    db.run(f"DELETE FROM lambda_aliases WHERE {_OF} AND alias = ?", *_key(function), alias)
+
+
+def aliases(db: Database, function: FunctionName, after: str, limit: int, version: str | None = None) -> list[Alias]:
+    sql = (
+        f"SELECT {_ALIAS} FROM lambda_aliases WHERE {_OF} AND alias > ? AND (? IS NULL OR version = ?) "
+        "ORDER BY alias LIMIT ?"
+    )
+    return [_alias(row) for row in db.all(sql, *_key(function), after, version, version, limit)]
+
+
+# -- resource policy --------------------------------------------------------------------------------------------------
+
+
+def statements(db: Database, function: FunctionName) -> list[str]:
+    """The statements' JSON texts of this qualifier ("" for the unqualified function), oldest first."""
+    sql = f"SELECT statement FROM lambda_statements WHERE {_OF} AND qualifier = ? ORDER BY id"
+    return [row[0] for row in db.all(sql, *_key(function), function.qualifier or "")]
+
+
+def add_statement(db: Database, function: FunctionName, sid: str, statement: str) -> bool:
+    """False when the id is taken."""
+    return db.run(
+        "INSERT OR IGNORE INTO lambda_statements (account, region, name, qualifier, sid, statement) "
+        "VALUES (?, ?, ?, ?, ?, ?)",
+        *_key(function), function.qualifier or "", sid, statement,
+    ) == 1  # fmt: skip
+
+
+def remove_statement(db: Database, function: FunctionName, sid: str) -> bool:
+    sql = f"DELETE FROM lambda_statements WHERE {_OF} AND qualifier = ? AND sid = ?"
+    return db.run(sql, *_key(function), function.qualifier or "", sid) == 1
+
+
+def forget_qualifier(db: Database, function: FunctionName) -> None:
+    """What hangs on a version or an alias goes with it."""
+    for table in ("lambda_statements", "lambda_urls", "lambda_event_invoke"):
+        db.run(f"DELETE FROM {table} WHERE {_OF} AND qualifier = ?", *_key(function), function.qualifier)
+
+
+# -- function URLs ----------------------------------------------------------------------------------------------------
+
+
+def url_of(db: Database, function: FunctionName) -> sqlite3.Row | None:
+    return db.one(f"SELECT * FROM lambda_urls WHERE {_OF} AND qualifier = ?", *_key(function), function.qualifier or "")
+
+
+def url_by_id(db: Database, url_id: str) -> sqlite3.Row | None:
+    return db.one("SELECT * FROM lambda_urls WHERE url_id = ?", url_id)
+
+
+def urls(db: Database, function: FunctionName, after: str, limit: int, *, inclusive: bool) -> list[sqlite3.Row]:
+    """By qualifier, "" (the unqualified function) first; `inclusive` includes `after` itself."""
+    compare = ">=" if inclusive else ">"
+    sql = f"SELECT * FROM lambda_urls WHERE {_OF} AND qualifier {compare} ? ORDER BY qualifier LIMIT ?"
+    return db.all(sql, *_key(function), after, limit)
+
+
+def save_url(
+    db: Database,
+    function: FunctionName,
+    url_id: str,
+    auth: str,
+    mode: str,
+    cors: str | None,
+    created: float,
+    now: float,
+) -> None:
+    db.run(
+        "INSERT OR REPLACE INTO lambda_urls (account, region, name, qualifier, url_id, auth_type, invoke_mode, cors, "
+        "created, modified) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        *_key(function), function.qualifier or "", url_id, auth, mode, cors, created, now,
+    )  # fmt: skip
+
+
+def delete_url(db: Database, function: FunctionName) -> bool:
+    sql = f"DELETE FROM lambda_urls WHERE {_OF} AND qualifier = ?"
+    return db.run(sql, *_key(function), function.qualifier or "") == 1
+
+
+# -- asynchronous invocation ------------------------------------------------------------------------------------------
+
+
+def event_invoke(db: Database, function: FunctionName) -> tuple[dict, float] | None:
+    """The configuration of exactly this qualifier and when it was written."""
+    sql = f"SELECT config, modified FROM lambda_event_invoke WHERE {_OF} AND qualifier = ?"
+    row = db.one(sql, *_key(function), function.qualifier or LATEST)
+    return None if row is None else (json.loads(row[0]), row[1])
+
+
+def event_invokes(db: Database, function: FunctionName, after: str, limit: int) -> list[sqlite3.Row]:
+    sql = (
+        f"SELECT qualifier, config, modified FROM lambda_event_invoke WHERE {_OF} AND qualifier > ? "
+        "ORDER BY qualifier LIMIT ?"
+    )
+    return db.all(sql, *_key(function), after, limit)
+
+
+def save_event_invoke(db: Database, function: FunctionName, config: dict, now: float) -> None:
+    db.run(
+        "INSERT OR REPLACE INTO lambda_event_invoke (account, region, name, qualifier, config, modified) "
+        "VALUES (?, ?, ?, ?, ?, ?)",
+        *_key(function), function.qualifier or LATEST, json.dumps(config), now,
+    )  # fmt: skip
+
+
+def delete_event_invoke(db: Database, function: FunctionName) -> bool:
+    sql = f"DELETE FROM lambda_event_invoke WHERE {_OF} AND qualifier = ?"
+    return db.run(sql, *_key(function), function.qualifier or LATEST) == 1
+
+
+# -- event source mappings --------------------------------------------------------------------------------------------
+
+
+def _mapping(row: sqlite3.Row) -> Mapping:
+    return Mapping(
+        uuid=row["uuid"],
+        scope=Scope(row["account"], row["region"]),
+        source_arn=row["source_arn"],
+        function_arn=row["function_arn"],
+        enabled=bool(row["enabled"]),
+        config=msgspec.json.decode(row["config"], type=MappingConfig),
+        modified=row["modified"],
+        tags=json.loads(row["tags"]),
+    )
+
+
+def mapping_of(db: Database, uuid: str) -> Mapping | None:
+    row = db.one("SELECT * FROM lambda_mappings WHERE uuid = ?", uuid)
+    return None if row is None else _mapping(row)
+
+
+def save_mapping(db: Database, mapping: Mapping) -> None:
+    db.run(
+        "INSERT OR REPLACE INTO lambda_mappings (uuid, account, region, source_arn, function_arn, enabled, config, "
+        "modified, tags) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        mapping.uuid, *mapping.scope, mapping.source_arn, mapping.function_arn, int(mapping.enabled),
+        _json(mapping.config), mapping.modified, json.dumps(mapping.tags),
+    )  # fmt: skip
+
+
+def delete_mapping(db: Database, uuid: str) -> None:
+    db.run("DELETE FROM lambda_mappings WHERE uuid = ?", uuid)
+
+
+def set_mapping_tags(db: Database, uuid: str, tags: dict[str, str]) -> None:
+    db.run("UPDATE lambda_mappings SET tags = ? WHERE uuid = ?", json.dumps(tags), uuid)
+
+
+def mappings(db: Database) -> list[Mapping]:
+    """Every mapping of every account and region, by id."""
+    return [_mapping(row) for row in db.all("SELECT * FROM lambda_mappings ORDER BY uuid")]
+
+
+def mappings_of(
+    db: Database, scope: Scope, source_arn: str | None, function_arn: str | None, after: str, limit: int
+) -> list[Mapping]:
+    """`function_arn` unqualified also finds mappings to its versions and aliases."""
+    sql = (
+        "SELECT * FROM lambda_mappings WHERE account = ? AND region = ? AND uuid > ? AND (? IS NULL OR source_arn = ?) "
+        "AND (? IS NULL OR function_arn = ? OR function_arn LIKE ? || ':%') ORDER BY uuid LIMIT ?"
+    )
+    rows = db.all(sql, *scope, after, source_arn, source_arn, function_arn, function_arn, function_arn, limit)
+    return [_mapping(row) for row in rows]
+
+
+# -- layers -----------------------------------------------------------------------------------------------------------
+
+
+def layer_package(row: sqlite3.Row) -> Package:
+    return msgspec.json.decode(row["package"], type=Package)
+
+
+def layer_of(db: Database, scope: Scope, name: str, version: int, *, deleted: bool = False) -> sqlite3.Row | None:
+    """One layer version; a deleted one only with `deleted` (functions that use it keep it)."""
+    sql = "SELECT * FROM lambda_layers WHERE account = ? AND region = ? AND name = ? AND version = ? AND deleted <= ?"
+    return db.one(sql, *scope, name, version, int(deleted))
+
+
+def save_layer(db: Database, scope: Scope, name: str, package: Package, details: dict, now: float) -> int:
+    """The new version's number."""
+    sql = "SELECT coalesce(max(version), 0) + 1 FROM lambda_layers WHERE account = ? AND region = ? AND name = ?"
+    version = db.value(sql, *scope, name)
+    db.run(
+        "INSERT INTO lambda_layers (account, region, name, version, package, details, created) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?)",
+        *scope, name, version, _json(package), json.dumps(details), now,
+    )  # fmt: skip
+    return version
+
+
+def delete_layer(db: Database, scope: Scope, name: str, version: int) -> None:
+    sql = "UPDATE lambda_layers SET deleted = 1 WHERE account = ? AND region = ? AND name = ? AND version = ?"
+    db.run(sql, *scope, name, version)
+
+
+def layer_versions(db: Database, scope: Scope, name: str) -> list[sqlite3.Row]:
+    """Newest first."""
+    sql = (
+        "SELECT * FROM lambda_layers WHERE account = ? AND region = ? AND name = ? AND deleted = 0 "
+        "ORDER BY version DESC"
+    )
+    return db.all(sql, *scope, name)
+
+
+def layer_names(db: Database, scope: Scope) -> list[str]:
+    sql = "SELECT DISTINCT name FROM lambda_layers WHERE account = ? AND region = ? AND deleted = 0 ORDER BY name"
+    return [row[0] for row in db.all(sql, *scope)]

@@ -1,0 +1,181 @@
+"""Published versions and the aliases that point to them."""
+
+import re
+from dataclasses import replace
+
+from preheat.services.awslambda import repository
+from preheat.services.awslambda.configuration import answer, pending
+from preheat.services.awslambda.core import Core, Operation, existing, layer_sizes, load, marker, page
+from preheat.services.awslambda.domain import (
+    LATEST,
+    Alias,
+    FunctionName,
+    Version,
+    check_revision,
+    conflict,
+    invalid,
+    not_found,
+    violation,
+)
+from preheat.services.contract import Context, Outcome, Params, Reply
+
+_ALIAS_PATTERN = r"(?!^[0-9]+$)([a-zA-Z0-9-_]+)"
+
+
+def publish(ctx: Context, function: FunctionName, latest: Version, description: str | None) -> Version:
+    """A new version of `latest`, or the last one when neither code nor configuration has changed since."""
+    settings = latest.settings if description is None else replace(latest.settings, description=description)
+    newest = repository.newest(ctx.db, function)
+    if newest and newest.package.sha256 == latest.package.sha256 and newest.settings == settings:
+        return newest
+    number = repository.next_number(ctx.db, function)
+    version = replace(latest, version=str(number), settings=settings, revision=ctx.entropy.uuid(), modified=ctx.now)
+    repository.save_version(ctx.db, version)
+    return version
+
+
+def publish_version(core: Core, ctx: Context, params: Params) -> Outcome:
+    function = existing(ctx, params, unqualified=True)
+    latest = load(ctx, function)
+    check_revision(params.get("RevisionId"), latest.revision)
+    wanted = params.get("CodeSha256")
+    if wanted and wanted != latest.package.code_sha256:
+        raise invalid(
+            f"CodeSHA256 ({wanted}) is different from current CodeSHA256 in $LATEST ({latest.package.code_sha256}). "
+            "Please try again with the CodeSHA256 in $LATEST."
+        )
+    if params.get("PublishTo"):
+        raise invalid("Preheat does not support PublishTo.")
+    version = publish(ctx, function, latest, params.get("Description") or None)
+    return Reply(pending(answer(version, layer_sizes(ctx, version), qualified=True)), 201)
+
+
+def list_versions_by_function(core: Core, ctx: Context, params: Params) -> Outcome:
+    function = existing(ctx, params, unqualified=True)
+    key, limit = page(params)
+    found = repository.versions(ctx.db, function, int(key) if key.isdigit() else -1, limit + 1)
+    output: Params = {
+        "Versions": [answer(version, layer_sizes(ctx, version), qualified=True) for version in found[:limit]]
+    }
+    if len(found) > limit:
+        last = found[limit - 1].version
+        output["NextMarker"] = marker("0" if last == LATEST else last)
+    return output
+
+
+def _alias_answer(function: FunctionName, alias: Alias) -> Params:
+    output: Params = {
+        "AliasArn": f"{function.arn}:{alias.name}",
+        "Name": alias.name,
+        "FunctionVersion": alias.version,
+        "Description": alias.description,
+        "RevisionId": alias.revision,
+    }
+    if alias.weights:
+        output["RoutingConfig"] = {"AdditionalVersionWeights": alias.weights}
+    return output
+
+
+def _check_alias(ctx: Context, function: FunctionName, alias: Alias) -> None:
+    """The versions exist and the routing is one AWS takes."""
+    for version in (alias.version, *alias.weights):
+        if version != LATEST and not version.isdigit():
+            raise violation(
+                version, "functionVersion", r"Member must satisfy regular expression pattern: (\$LATEST|[0-9]+)"
+            )
+        if repository.revision_of(ctx.db, function, version) is None:
+            raise not_found(f"Function not found: {function.arn}:{version}")
+    if not alias.weights:
+        return
+    if len(alias.weights) > 1:
+        raise invalid("Number of items in AdditionalVersionWeights cannot be greater than 1")
+    if alias.version == LATEST or LATEST in alias.weights:
+        raise invalid("$LATEST is not supported for an alias pointing to more than 1 version")
+    if alias.version in alias.weights:
+        raise invalid(
+            f"Invalid function version {alias.version}. Function version {alias.version} is already included in "
+            "routing configuration."
+        )
+    for weight in alias.weights.values():
+        if not 0.0 <= weight <= 1.0:
+            raise violation(
+                weight, "routingConfig.additionalVersionWeights", "Member must have value between 0.0 and 1.0"
+            )
+    both = [repository.version_of(ctx.db, function, version) for version in (alias.version, *alias.weights)]
+    if len({version.settings.role for version in both if version}) > 1:
+        raise invalid("An alias pointing to more than 1 version needs versions with the same execution role.")
+    if len({version.settings.dead_letter for version in both if version}) > 1:
+        raise invalid("An alias pointing to more than 1 version needs versions with the same dead letter target.")
+
+
+def _weights(params: Params) -> dict[str, float]:
+    return dict((params.get("RoutingConfig") or {}).get("AdditionalVersionWeights") or {})
+
+
+def create_alias(core: Core, ctx: Context, params: Params) -> Outcome:
+    function = existing(ctx, params, unqualified=True)
+    name = params["Name"]
+    if not re.fullmatch(_ALIAS_PATTERN, name) or len(name) > 128:
+        raise violation(name, "name", f"Member must satisfy regular expression pattern: {_ALIAS_PATTERN}")
+    if repository.alias_of(ctx.db, function, name):
+        raise conflict(f"Alias already exists: {function.arn}:{name}")
+    alias = Alias(name, params["FunctionVersion"], params.get("Description", ""), _weights(params), ctx.entropy.uuid())
+    _check_alias(ctx, function, alias)
+    repository.save_alias(ctx.db, function, alias)
+    return Reply(_alias_answer(function, alias), 201)
+
+
+def _existing_alias(ctx: Context, params: Params) -> tuple[FunctionName, Alias]:
+    function = existing(ctx, params, unqualified=True)
+    alias = repository.alias_of(ctx.db, function, params["Name"])
+    if alias is None:
+        raise not_found(f"Cannot find alias arn: {function.arn}:{params['Name']}")
+    return function, alias
+
+
+def get_alias(core: Core, ctx: Context, params: Params) -> Outcome:
+    return _alias_answer(*_existing_alias(ctx, params))
+
+
+def update_alias(core: Core, ctx: Context, params: Params) -> Outcome:
+    function, alias = _existing_alias(ctx, params)
+    check_revision(params.get("RevisionId"), alias.revision)
+    changed = Alias(
+        alias.name,
+        params.get("FunctionVersion") or alias.version,
+        params.get("Description", alias.description),
+        _weights(params) if "RoutingConfig" in params else alias.weights,
+        ctx.entropy.uuid(),
+    )
+    _check_alias(ctx, function, changed)
+    repository.save_alias(ctx.db, function, changed)
+    return _alias_answer(function, changed)
+
+
+def delete_alias(core: Core, ctx: Context, params: Params) -> Outcome:
+    function = existing(ctx, params, unqualified=True)
+    name = params["Name"]
+    repository.delete_alias(ctx.db, function, name)
+    repository.forget_qualifier(ctx.db, FunctionName(function.scope, function.name, name))
+    return Reply({}, 204)
+
+
+def list_aliases(core: Core, ctx: Context, params: Params) -> Outcome:
+    function = existing(ctx, params, unqualified=True)
+    key, limit = page(params)
+    found = repository.aliases(ctx.db, function, key, limit + 1, params.get("FunctionVersion"))
+    output: Params = {"Aliases": [_alias_answer(function, alias) for alias in found[:limit]]}
+    if len(found) > limit:
+        output["NextMarker"] = marker(found[limit - 1].name)
+    return output
+
+
+OPERATIONS: dict[str, Operation] = {
+    "PublishVersion": publish_version,
+    "ListVersionsByFunction": list_versions_by_function,
+    "CreateAlias": create_alias,
+    "GetAlias": get_alias,
+    "UpdateAlias": update_alias,
+    "DeleteAlias": delete_alias,
+    "ListAliases": list_aliases,
+}

@@ -1,0 +1,122 @@
+"""The loop over stored events: claim the rows of `due` whose time has come, and hand each to the handler of its kind.
+
+A row is claimed in the loop's transaction and handled in one of its own; the handler ends it with `settle` (done) or
+`retry` (again later), there or in a later transaction. A process that dies leaves claims, which the next one releases:
+events are handled at least once.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from preheat.kernel.errors import AwsError
+from preheat.services.contract import Context, Outcome, Platform, Reply
+from preheat.services.machine import Machine
+from preheat.triggers.contract import Notice, OnNotice
+
+CLAIMS_PER_STEP = 128
+MAX_UNSETTLED = 1_000
+MAX_DEFECT_PAUSE_S = 300.0
+
+
+@dataclass(slots=True, eq=False)
+class Event:
+    """One claimed row. `attempts` counts how often it was put back."""
+
+    id: int
+    kind: str
+    key: str | None
+    payload: bytes
+    attempts: int
+    outbox: "Outbox"
+
+    def settle(self, ctx: Context) -> None:
+        """It is done."""
+        ctx.db.run("DELETE FROM due WHERE id = ?", self.id)
+        ctx.db.after_commit(partial(self.outbox.let_go, self))
+
+    def retry(self, ctx: Context, due_at: float, payload: bytes | None = None) -> None:
+        """Again at `due_at`, with another payload if one is given."""
+        ctx.db.run(
+            "UPDATE due SET claimed = 0, due_at = ?, attempts = attempts + 1, payload = coalesce(?, payload) "
+            "WHERE id = ?",
+            due_at, payload, self.id,
+        )  # fmt: skip
+        ctx.db.notify("due")
+        ctx.db.after_commit(partial(self.outbox.let_go, self))
+
+
+Handler = Callable[[Context, Event], Outcome]
+"""Handles one event in a transaction of its own; an AwsError or a defect puts the event back with growing pauses."""
+
+
+class Outbox:
+    name = "outbox"
+    topics = ("due",)
+
+    def __init__(self, platform: Platform, handlers: dict[str, Handler], on_notice: OnNotice) -> None:
+        self._machine: Machine = platform.machine
+        self._handlers = handlers
+        self._on_notice = on_notice
+        self._unsettled: dict[int, str] = {}
+        self._stranded: list[Event] = []
+        self._marks = ", ".join("?" for _ in handlers)
+
+    def step(self, ctx: Context) -> float | None:
+        for event in self._stranded:
+            event.retry(ctx, ctx.now)
+        if self._stranded:
+            ctx.db.after_commit(self._stranded.clear)
+        room = MAX_UNSETTLED - len(self._unsettled)
+        if room <= 0 or not self._handlers:
+            return None
+        kinds = tuple(self._handlers)
+        rows = ctx.db.all(
+            "SELECT id, kind, key, payload, attempts FROM due WHERE claimed = 0 AND due_at <= ? "
+            f"AND kind IN ({self._marks}) ORDER BY due_at, id LIMIT ?",
+            ctx.now, *kinds, min(room, CLAIMS_PER_STEP),
+        )  # fmt: skip
+        if rows:
+            ctx.db.many("UPDATE due SET claimed = 1 WHERE id = ?", [(row["id"],) for row in rows])
+            events = [
+                Event(row["id"], row["kind"], row["key"], bytes(row["payload"]), row["attempts"], self) for row in rows
+            ]
+            ctx.db.after_commit(partial(self._start, events))
+        return ctx.db.value(f"SELECT min(due_at) FROM due WHERE claimed = 0 AND kind IN ({self._marks})", *kinds)
+
+    def let_go(self, event: Event) -> None:
+        full = len(self._unsettled) >= MAX_UNSETTLED
+        self._unsettled.pop(event.id, None)
+        if full:
+            self._machine.wake(self)
+
+    def _start(self, events: list[Event]) -> None:
+        for event in events:
+            self._unsettled[event.id] = event.kind
+            handler = self._handlers[event.kind]
+            self._machine.perform(partial(_handle, handler, event), partial(self.failed, event))
+
+    def failed(self, event: Event, reply: Reply | AwsError) -> None:
+        """To be called with the reply of every transaction that handles `event`: an error puts it back."""
+        if not isinstance(reply, AwsError):
+            return
+        pause = min(2.0**event.attempts, MAX_DEFECT_PAUSE_S)
+        self._on_notice(
+            Notice("event-failed", event.kind, f"{reply.code}: {reply.message} It is tried again in {pause:g} s.")
+        )
+
+        def put_back(ctx: Context) -> dict:
+            event.retry(ctx, ctx.now + pause)
+            return {}
+
+        self._machine.perform(put_back, partial(self._not_put_back, event))
+
+    def _not_put_back(self, event: Event, reply: Reply | AwsError) -> None:
+        """The disk refused: the loop puts it back when it is run next."""
+        if isinstance(reply, AwsError):
+            self._stranded.append(event)
+            self._machine.wake(self)
+
+
+def _handle(handler: Handler, event: Event, ctx: Context) -> Outcome:
+    return handler(ctx, event)

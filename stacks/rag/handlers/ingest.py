@@ -1,0 +1,113 @@
+"""S3 events from the queue -> the index. What lies in the bucket now is what is indexed: events may come late, twice or
+out of order. A document that cannot be read ends in the dead-letter queue after three tries, with its reason in the
+documents table."""
+
+import json
+import time
+from typing import Any
+from urllib.parse import unquote_plus
+
+from botocore.exceptions import ClientError
+from ragkit.chunking import chunk
+from ragkit.embed import NO_MODEL, EmbeddingUnavailable
+from ragkit.extract import UnreadableFile, UnsupportedFormat, extract, supported
+
+from handlers import wiring
+
+TRANSIENT = frozenset(
+    ("ThrottlingException", "ServiceUnavailableException", "ModelTimeoutException", "InternalServerException",
+     "ModelNotReadyException")
+)  # fmt: skip
+LONGEST_FILE = 50 * 1024 * 1024
+ATTEMPTS = 3
+
+
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    failures = []
+    for record in event["Records"]:
+        try:
+            for bucket, key in _changed(json.loads(record["body"])):
+                refresh(bucket, key)
+        except Exception as error:
+            print(json.dumps({"level": "ERROR", "message": "ingest failed", "messageId": record["messageId"],
+                              "error": f"{type(error).__name__}: {error}"}))  # fmt: skip
+            failures.append({"itemIdentifier": record["messageId"]})
+    return {"batchItemFailures": failures}
+
+
+def _changed(notification: dict[str, Any]) -> list[tuple[str, str]]:
+    """(bucket, key) of every object that a notification names; S3's test event names none."""
+    return [
+        (record["s3"]["bucket"]["name"], unquote_plus(record["s3"]["object"]["key"]))
+        for record in notification.get("Records", [])
+    ]
+
+
+def refresh(bucket: str, key: str) -> None:
+    """Make the index agree with the object. Repeated when the object changed meanwhile."""
+    for _ in range(ATTEMPTS):
+        tag, data = _read(bucket, key)
+        try:
+            details = _index(key, data)
+        except Exception as error:
+            _note(key, status="failed", etag=tag, reason=f"{type(error).__name__}: {error}"[:1_000])
+            raise
+        if _tag(bucket, key) == tag:
+            _note(key, etag=tag, **details)
+            return
+    raise RuntimeError(f"{key} keeps changing while it is indexed")
+
+
+def _index(key: str, data: bytes | None) -> dict[str, Any]:
+    store = wiring.store()
+    if data is None:
+        return {"status": "deleted", "chunks": 0, "deleted": store.delete(key)}
+    if not supported(key):
+        raise UnsupportedFormat(f"{key} is none of the formats that can be read")
+    if len(data) > LONGEST_FILE:
+        raise UnreadableFile(f"{key} has {len(data)} bytes; the most is {LONGEST_FILE}")
+    chunks = chunk(extract(key, data))
+    embedder = wiring.embedder()
+    note = ""
+    try:
+        embed = None if embedder.model == NO_MODEL else embedder.documents
+        stored = store.replace(key, chunks, embed, embedder.model)
+    except EmbeddingUnavailable as error:
+        if _code(error) in TRANSIENT:
+            raise
+        note = f"indexed for lexical search only: {error}"
+        print(json.dumps({"level": "WARN", "message": note, "document": key}))
+        stored = store.replace(key, chunks, None, NO_MODEL)
+    return {
+        "status": "indexed", "chunks": len(chunks), "written": stored.written, "unchanged": stored.unchanged,
+        "deleted": stored.deleted, "note": note,
+    }  # fmt: skip
+
+
+def _code(error: EmbeddingUnavailable) -> str:
+    cause = error.__cause__
+    return cause.response["Error"]["Code"] if isinstance(cause, ClientError) else ""
+
+
+def _read(bucket: str, key: str) -> tuple[str, bytes | None]:
+    """(ETag, content); ("", None) when the object is gone."""
+    try:
+        found = wiring.client("s3").get_object(Bucket=bucket, Key=key)
+    except ClientError as error:
+        if error.response["Error"]["Code"] in ("NoSuchKey", "404"):
+            return "", None
+        raise
+    return found["ETag"], found["Body"].read()
+
+
+def _tag(bucket: str, key: str) -> str:
+    try:
+        return wiring.client("s3").head_object(Bucket=bucket, Key=key)["ETag"]
+    except ClientError as error:
+        if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404:
+            return ""
+        raise
+
+
+def _note(key: str, **details: Any) -> None:
+    wiring.table("DOCUMENTS_TABLE").put_item(Item={"document": key, "updated": int(time.time()), **details})

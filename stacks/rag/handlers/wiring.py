@@ -1,0 +1,41 @@
+"""What the environment variables of the template become: clients, the store, the retriever. Made once per environment."""
+
+import os
+from functools import cache, lru_cache
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from ragkit.embed import BedrockEmbedder
+from ragkit.retrieve import Retriever
+from ragkit.store import S3VectorStore
+
+CLIENTS = Config(connect_timeout=2, read_timeout=30, retries={"mode": "standard", "max_attempts": 4})
+
+
+@cache
+def client(service: str) -> Any:
+    return boto3.client(service, config=CLIENTS)
+
+
+@cache
+def table(variable: str) -> Any:
+    """The DynamoDB table that the variable names."""
+    return boto3.resource("dynamodb", config=CLIENTS).Table(os.environ[variable])
+
+
+@lru_cache(maxsize=1)
+def embedder() -> BedrockEmbedder:
+    dimension = int(os.environ["EMBEDDING_DIMENSION"])
+    return BedrockEmbedder(client("bedrock-runtime"), os.environ["EMBEDDING_MODEL_ID"], dimension)
+
+
+@lru_cache(maxsize=1)
+def store() -> S3VectorStore:
+    dimension = int(os.environ["EMBEDDING_DIMENSION"])
+    return S3VectorStore(client("s3vectors"), os.environ["VECTOR_BUCKET"], os.environ["VECTOR_INDEX"], dimension)
+
+
+@lru_cache(maxsize=1)
+def retriever() -> Retriever:
+    return Retriever(store(), embedder())

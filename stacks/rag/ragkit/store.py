@@ -1,0 +1,178 @@
+"""Where chunks are kept: an interface, and S3 Vectors behind it.
+
+The index needs the metadata keys `text` and `context` searchable and not filterable; `index_configuration()` has them.
+Every vector carries the model that made it, and dense search asks for that model's vectors only, so two models never
+mix. Without a model a fixed placeholder stands in for the vector, and only lexical search finds the chunk.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ragkit.chunking import Chunk, chunk_id
+from ragkit.embed import NO_MODEL
+
+PUT_BATCH = 100
+GET_BATCH = 100
+LONGEST_QUERY_TEXT = 1_024
+FILTERABLE_TEXT = 300
+FIELDS = ("text", "context")
+
+Filter = dict[str, Any]
+Embed = Callable[[list[str]], list[list[float]]]
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A stored chunk as retrieval hands it out; `score` is 0 to 1 after fusion."""
+
+    id: str
+    document: str
+    number: int
+    title: str
+    context: str
+    text: str
+    page: int = 0
+    score: float = 0.0
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What `replace` did, in chunks."""
+
+    written: int
+    unchanged: int
+    deleted: int
+
+
+class VectorStore(Protocol):
+    def replace(self, document: str, chunks: Sequence[Chunk], embed: Embed | None, model: str) -> Stored:
+        """Make `chunks` the document's only ones. What did not change is neither embedded nor written again."""
+
+    def delete(self, document: str) -> int:
+        """Remove the document; returns how many chunks it had."""
+
+    def dense(self, vector: Sequence[float], count: int, model: str, where: Filter | None) -> list[tuple[str, float]]:
+        """(chunk id, distance), nearest first."""
+
+    def lexical(self, text: str, count: int, where: Filter | None) -> list[tuple[str, float]]:
+        """(chunk id, BM25 score), best first."""
+
+    def passages(self, ids: Sequence[str]) -> list[Passage]:
+        """The chunks with these ids, in this order; those that are gone are left out."""
+
+
+def index_configuration(language: str | None = "en") -> dict[str, Any]:
+    """`metadataConfiguration` for CreateIndex."""
+    extra = {"language": language} if language else {}
+    return {
+        "nonFilterableMetadataKeys": list(FIELDS),
+        "textSearchConfigurations": [{"metadataKey": field, **extra} for field in FIELDS],
+    }
+
+
+class S3VectorStore:
+    """`client` is boto3's s3vectors. `dimension` is the index's."""
+
+    def __init__(self, client: Any, bucket: str, index: str, dimension: int) -> None:
+        self._client = client
+        self._names = {"vectorBucketName": bucket, "indexName": index}
+        self._dimension = dimension
+
+    def replace(self, document: str, chunks: Sequence[Chunk], embed: Embed | None, model: str) -> Stored:
+        model = model if embed is not None else NO_MODEL
+        known = {key: (meta.get("digest"), meta.get("model")) for key, meta in self._metadata([c.id for c in chunks])}
+        fresh = [one for one in chunks if known.get(one.id) != (one.digest, model)]
+        for at in range(0, len(fresh), PUT_BATCH):
+            some = fresh[at : at + PUT_BATCH]
+            vectors = embed([one.embedded for one in some]) if embed is not None else [self._placeholder()] * len(some)
+            rows = [
+                {"key": one.id, "data": {"float32": self._checked(vector)}, "metadata": _metadata(one, model)}
+                for one, vector in zip(some, vectors)
+            ]
+            self._client.put_vectors(**self._names, vectors=rows)
+        return Stored(len(fresh), len(chunks) - len(fresh), self._delete_from(document, len(chunks)))
+
+    def delete(self, document: str) -> int:
+        return self._delete_from(document, 0)
+
+    def dense(self, vector: Sequence[float], count: int, model: str, where: Filter | None) -> list[tuple[str, float]]:
+        made = {"model": model}
+        query = {"queryVector": {"float32": list(vector)}, "returnDistance": True}
+        hits = self._query(count, {**query, "filter": {"$and": [made, where]} if where else made})
+        return [(hit["key"], hit["distance"]) for hit in hits]
+
+    def lexical(self, text: str, count: int, where: Filter | None) -> list[tuple[str, float]]:
+        text = text.strip()[:LONGEST_QUERY_TEXT]
+        if not text:
+            return []
+        query: dict[str, Any] = {"queryTexts": [{"text": text, "metadataKey": field} for field in FIELDS]}
+        hits = self._query(count, {**query, "returnScores": True, **({"filter": where} if where else {})})
+        return [(hit["key"], sum(one["score"] for one in hit["scores"]["bm25Scores"])) for hit in hits]
+
+    def passages(self, ids: Sequence[str]) -> list[Passage]:
+        found = dict(self._metadata(list(ids)))
+        return [_passage(key, found[key]) for key in ids if key in found]
+
+    def _query(self, count: int, query: dict[str, Any]) -> list[dict[str, Any]]:
+        hits: list[dict[str, Any]] = []
+        token: dict[str, str] = {}
+        while len(hits) < count:
+            page = self._client.query_vectors(**self._names, topK=count, **query, **token)
+            hits += page["vectors"]
+            if not page.get("nextToken"):
+                break
+            token = {"nextToken": page["nextToken"]}
+        return hits[:count]
+
+    def _metadata(self, keys: list[str]) -> list[tuple[str, dict[str, Any]]]:
+        found = []
+        for at in range(0, len(keys), GET_BATCH):
+            reply = self._client.get_vectors(**self._names, keys=keys[at : at + GET_BATCH], returnMetadata=True)
+            found += [(one["key"], one.get("metadata") or {}) for one in reply["vectors"]]
+        return found
+
+    def _delete_from(self, document: str, number: int) -> int:
+        """Delete the document's chunks from `number` on; their numbers have no gap."""
+        deleted = 0
+        while True:
+            keys = [chunk_id(document, number + deleted + at) for at in range(GET_BATCH)]
+            there = [one["key"] for one in self._client.get_vectors(**self._names, keys=keys)["vectors"]]
+            if there:
+                self._client.delete_vectors(**self._names, keys=there)
+                deleted += len(there)
+            if len(there) < GET_BATCH:
+                return deleted
+
+    def _checked(self, vector: Sequence[float]) -> list[float]:
+        if len(vector) != self._dimension:
+            raise ValueError(f"the model makes vectors of {len(vector)} numbers, the index holds {self._dimension}")
+        return list(vector) if any(vector) else self._placeholder()
+
+    def _placeholder(self) -> list[float]:
+        return [1.0] + [0.0] * (self._dimension - 1)
+
+
+def _metadata(chunk: Chunk, model: str) -> dict[str, Any]:
+    return {
+        "document": chunk.document,
+        "number": chunk.number,
+        "title": chunk.title[:FILTERABLE_TEXT],
+        "page": chunk.page,
+        "digest": chunk.digest,
+        "model": model,
+        "context": chunk.context,
+        "text": chunk.text,
+    }
+
+
+def _passage(key: str, metadata: dict[str, Any]) -> Passage:
+    return Passage(
+        key,
+        str(metadata.get("document", "")),
+        int(metadata.get("number", 0)),
+        str(metadata.get("title", "")),
+        str(metadata.get("context", "")),
+        str(metadata.get("text", "")),
+        int(metadata.get("page", 0)),
+    )

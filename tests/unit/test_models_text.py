@@ -1,0 +1,183 @@
+"""Prompt reading, sentences, stopping rules, the extractive answerer."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from preheat.models.contract import Message
+from preheat.models.extractive import NO_PASSAGES, NO_QUESTION, NOT_ANSWERED, ExtractiveAnswerer
+from preheat.models.generation import TextGeneration
+from preheat.models.passages import Passage, read_prompt, split_passages
+from preheat.models.sentences import split_sentences, stem, terms
+
+CITY = (
+    Passage(1, "Lisbon", "Lisbon is the capital of Portugal. It lies on the river Tagus. Ulysses founded it."),
+    Passage(2, "Porto", "Porto is known for port wine. About 230,000 people live in Porto. It lies on the Douro."),
+    Passage(
+        3, "Bridges", "The Vasco da Gama Bridge opened in 1998. It was designed by Armando Rito because traffic grew."
+    ),
+)
+
+
+def prompt(question, passages=CITY):
+    blocks = "\n".join(f"[{passage.mark}] {passage.title}\n{passage.text}" for passage in passages)
+    return f"<passages>\n{blocks}\n</passages>\n<question>{question}</question>"
+
+
+def answer(text, system="", **options):
+    return "".join(ExtractiveAnswerer().generate([Message("user", text)], system, **options))
+
+
+@pytest.mark.parametrize(
+    ("question", "expected"),
+    [
+        ("What is the capital of Portugal?", "Lisbon is the capital of Portugal. [1]"),
+        ("How many people live in Porto?", "About 230,000 people live in Porto. [2]"),
+        ("When did the Vasco da Gama Bridge open?", "The Vasco da Gama Bridge opened in 1998. [3]"),
+        ("What wine is Porto known for?", "Porto is known for port wine. [2]"),
+    ],
+)
+def test_quotes_the_sentence_that_answers(question, expected):
+    assert answer(prompt(question)) == expected
+
+
+@pytest.mark.parametrize("question", ["Why is the sky blue?", "Who won the football championship?", "Zyzzyx qwert?"])
+def test_says_when_nothing_matches(question):
+    assert answer(prompt(question)) == NOT_ANSWERED
+
+
+def test_without_passages_or_question():
+    assert answer("Hello, who are you?") == NO_PASSAGES
+    assert answer("<passages>\n[1] A\nText of one.\n</passages>\n<question>What is it?</question>") == NO_QUESTION
+
+
+def test_two_passages_are_cited_apart_and_in_order():
+    text = answer(prompt("What is known of Lisbon and Porto?"))
+    assert "Lisbon is the capital of Portugal. [1]" in text
+    assert "Porto is known for port wine. [2]" in text
+    assert text.index("[1]") < text.index("[2]")
+
+
+def test_neighbours_give_a_pronoun_its_meaning():
+    assert "It was designed by Armando Rito because traffic grew. [3]" in answer(prompt("Who designed the bridge?"))
+
+
+def test_redundant_sentences_are_quoted_once():
+    twice = (Passage(1, "", "The limit is 256 KB for a message."), Passage(2, "", "The limit is 256 KB for a message."))
+    assert answer(prompt("What is the limit for a message?", twice)) == "The limit is 256 KB for a message. [1]"
+
+
+words = st.text(alphabet=st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=60)
+
+
+@given(question=words, texts=st.lists(words, max_size=4))
+def test_never_invents(question, texts):
+    """Whatever comes in, every quoted sentence stands in the passage it is attributed to."""
+    passages = [Passage(mark, "", text) for mark, text in enumerate(texts, 1)]
+    for quote in ExtractiveAnswerer().select(question, passages):
+        assert quote.text in texts[quote.mark - 1]
+
+
+@given(text=words)
+def test_any_prompt_gets_an_answer(text):
+    assert answer(text)
+    assert answer(f"<passages>{text}</passages><question>{text}</question>")
+
+
+def test_streams_word_by_word():
+    pieces = list(ExtractiveAnswerer().generate([Message("user", prompt("What is the capital of Portugal?"))]))
+    assert pieces == ["Lisbon ", "is ", "the ", "capital ", "of ", "Portugal.", " [1]"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Context:\nThe door is red. The wall is white.\n\nQuestion: What colour is the door?",
+        "Context: The door is red. The wall is white.\nQuestion: What colour is the door?\nAnswer:",
+        "The door is red. The wall is white.\n\nWhat colour is the door?",
+        "[1] House\nThe door is red. The wall is white.\n\nWhat colour is the door?",
+        "<question>What colour is the door?</question>\nThe door is red. The wall is white.",
+    ],
+)
+def test_plain_context_is_tolerated(text):
+    assert answer(text) == "The door is red. [1]"
+
+
+def test_passages_of_an_earlier_turn_serve_a_later_question():
+    turns = [
+        Message("user", prompt("What is the capital of Portugal?")),
+        Message("assistant", "Lisbon is the capital of Portugal. [1]"),
+        Message("user", "<question>When did the bridge open?</question>"),
+    ]
+    assert "".join(ExtractiveAnswerer().generate(turns)) == "The Vasco da Gama Bridge opened in 1998. [3]"
+
+
+def test_split_passages():
+    assert split_passages("[1] T\nline one\nline two\n[12] only text\n[3]\n") == (
+        Passage(1, "T", "line one\nline two"),
+        Passage(12, "", "only text"),
+    )
+    assert split_passages("  ") == ()
+    assert split_passages("plain") == (Passage(1, "", "plain"),)
+
+
+def test_question_is_what_is_outside_the_passages():
+    read = read_prompt([Message("user", "Answer this.\n<passages>[1] a\nb</passages>\nQuestion: Why is b?")], "")
+    assert read.question == "Why is b?"
+
+
+def test_sentences():
+    text = "Dr. Smith of the U.S. Army met J. Doe at 3.5 km. \"Was it cold?\" No. 7 was.\n\nA heading\n- one\n- two"
+    assert split_sentences(text) == [
+        "Dr. Smith of the U.S. Army met J. Doe at 3.5 km.",
+        '"Was it cold?"',
+        "No. 7 was.",
+        "A heading",
+        "- one",
+        "- two",
+    ]
+
+
+@given(text=st.text(max_size=300))
+def test_sentences_lose_nothing_but_space(text):
+    assert "".join("".join(split_sentences(text)).split()) == "".join(text.split())
+
+
+def test_terms():
+    assert terms("The queues are throttled by Lambda's queue") == ["queu", "throttl", "lambda", "queu"]
+    assert stem("stopping") == stem("stopped") == stem("stops") == "stop"
+
+
+def spoken(pieces, max_tokens=100, stop=()):
+    generation = TextGeneration(iter(pieces), lambda text: len(text.split()), 3, max_tokens, stop)
+    return list(generation), generation
+
+
+def test_generation_ends_by_itself():
+    pieces, generation = spoken(["a ", "b ", "c"])
+    assert pieces == ["a ", "b ", "c"]
+    assert (generation.stop_reason, generation.usage.output_tokens, generation.usage.input_tokens) == ("end_turn", 3, 3)
+
+
+def test_generation_stops_at_max_tokens():
+    pieces, generation = spoken(["a ", "b ", "c"], max_tokens=2)
+    assert (pieces, generation.stop_reason) == (["a ", "b "], "max_tokens")
+    pieces, generation = spoken(["a ", "b "], max_tokens=2)
+    assert (pieces, generation.stop_reason) == (["a ", "b "], "end_turn")
+
+
+@given(
+    pieces=st.lists(st.text("abc", max_size=4), max_size=8),
+    stop=st.lists(st.text("abc", min_size=1, max_size=3), max_size=3),
+)
+def test_stop_sequences_across_pieces(pieces, stop):
+    whole = "".join(pieces)
+    got, generation = spoken(pieces, stop=stop)
+    hits = sorted((whole.find(text), text) for text in stop if text in whole)
+    if generation.stop_reason == "stop_sequence":
+        at = whole.find(generation.stop_sequence)
+        assert "".join(got) == whole[:at]
+        assert not any(text in "".join(got) for text in stop)
+    else:
+        assert not hits
+        assert "".join(got) == whole
