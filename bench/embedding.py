@@ -24,7 +24,7 @@ PASSAGES, REPEATS = 32, 30
 
 def read(path: Path) -> tuple[list[str], list[str]]:
     rows = [json.loads(line) for line in path.open(encoding="utf-8")]
-    texts = [row.get("text") or row["turns"][-1]["text"] for row in rows]
+    texts = [row["text"] if "text" in row else row["turns"][-1]["text"] for row in rows]
     return [row["id"] for row in rows], texts
 
 

@@ -10,18 +10,20 @@ import argparse
 import hashlib
 import json
 import math
+import sqlite3
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import numpy as np
 from inprocess_client import S3Vectors
-from ragkit.chunking import Chunk, chunk_id
+from ragkit.chunking import Chunk, chunk
+from ragkit.extract import plain
 from ragkit.retrieve import Retriever, Settings, contextual_query
 from ragkit.store import S3VectorStore, index_configuration
 
@@ -82,24 +84,33 @@ def p_value(one: Sequence[float], other: Sequence[float], rounds: int = 10_000, 
 
 
 class Cached:
-    """MiniLM with its vectors kept in a file per set of texts."""
+    """MiniLM with its vectors kept by the sha256 of the text."""
 
     model = MODEL
 
     def __init__(self) -> None:
-        self._model = None
+        folder = Path(tempfile.gettempdir()) / "preheat-bench"
+        folder.mkdir(parents=True, exist_ok=True)
+        self._kept = sqlite3.connect(folder / "minilm.db", isolation_level=None)
+        self._kept.execute("CREATE TABLE IF NOT EXISTS vectors (key TEXT PRIMARY KEY, vector BLOB NOT NULL)")
         self._known: dict[str, list[float]] = {}
+        self._model = None
 
-    def prepare(self, texts: Sequence[str]) -> None:
-        digest = hashlib.sha256("\x00".join(texts).encode()).hexdigest()[:24]
-        path = Path(tempfile.gettempdir()) / "preheat-bench" / f"minilm-{digest}.npy"
-        if path.exists():
-            vectors = np.load(path)
-        else:
-            vectors = self._embed(texts)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            np.save(path, vectors)
-        self._known.update(zip(texts, vectors.tolist()))
+    def prepare(self, texts: Iterable[str]) -> None:
+        """Have the vectors of `texts` at hand."""
+        missing = []
+        for text in dict.fromkeys(texts):
+            row = self._kept.execute("SELECT vector FROM vectors WHERE key = ?", (_sha(text),)).fetchone()
+            if row is None:
+                missing.append(text)
+            else:
+                self._known[text] = np.frombuffer(row[0], dtype="<f4").tolist()
+        for at in range(0, len(missing), 64):
+            some = missing[at : at + 64]
+            vectors = self._embed(some)
+            rows = [(_sha(text), vector.astype("<f4").tobytes()) for text, vector in zip(some, vectors)]
+            self._kept.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?)", rows)
+            self._known.update(zip(some, vectors.tolist()))
 
     def documents(self, texts: Sequence[str]) -> list[list[float]]:
         return [self._known[text] for text in texts]
@@ -115,8 +126,20 @@ class Cached:
         return self._model.embed(list(texts))
 
 
-def store_for(collection: Collection, embedder: Cached) -> tuple[S3Vectors, S3VectorStore, dict[str, str]]:
-    """The collection in an index of its own, one chunk a document; the last is chunk id -> document."""
+def _sha(text: str) -> str:
+    """White space does not count: the model's tokenizer does not see it."""
+    return hashlib.sha256(" ".join(text.split()).encode()).hexdigest()
+
+
+def chunks_of(collection: Collection) -> dict[str, list[Chunk]]:
+    """Each document as ragkit cuts it."""
+    return {key: chunk(replace(plain(key, text), title="")) for key, text in collection.documents.items()}
+
+
+def store_for(
+    chunks: dict[str, list[Chunk]], embedder: Cached
+) -> tuple[S3Vectors, S3VectorStore, dict[str, str]]:
+    """The collection in an index of its own; the last is chunk id -> document."""
     client = S3Vectors()
     names = {"vectorBucketName": "bench", "indexName": "passages"}
     client.create_vector_bucket(vectorBucketName="bench")
@@ -125,20 +148,23 @@ def store_for(collection: Collection, embedder: Cached) -> tuple[S3Vectors, S3Ve
         metadataConfiguration=index_configuration(),
     )  # fmt: skip
     store = S3VectorStore(client, "bench", "passages", DIMENSION)
-    owners = {}
-    for document, text in collection.documents.items():
-        one = Chunk(chunk_id(document, 0), document, 0, "", "", text, hashlib.sha256(text.encode()).hexdigest()[:32])
-        owners[one.id] = document
-        store.replace(document, [one], embedder.documents, embedder.model)
-    return client, store, owners
+    for document, parts in chunks.items():
+        store.replace(document, parts, embedder.documents, embedder.model)
+    return client, store, {one.id: document for document, parts in chunks.items() for one in parts}
+
+
+def by_document(ranking: Sequence[tuple[str, float]], owners: dict[str, str]) -> Run:
+    """A document stands where its best chunk stands; the run's scores are ranks, so the product's order is kept."""
+    documents = dict.fromkeys(owners[key] for key, _ in ranking)
+    return {document: -float(rank) for rank, document in enumerate(documents)}
 
 
 def measure(collection: Collection, embedder: Cached, settings: Settings) -> dict[str, list[float]]:
     """nDCG@10 of every query by column, in the order in which the product ranks."""
-    texts = list(dict.fromkeys(collection.documents.values()))
-    embedder.prepare(texts)
-    embedder.prepare(list(dict.fromkeys(collection.queries.values())))
-    client, store, owners = store_for(collection, embedder)
+    chunks = chunks_of(collection)
+    embedder.prepare(one.embedded for parts in chunks.values() for one in parts)
+    embedder.prepare(collection.queries.values())
+    client, store, owners = store_for(chunks, embedder)
     retriever = Retriever(store, embedder, settings)
 
     def service_hybrid(text: str) -> list[tuple[str, float]]:
@@ -159,7 +185,7 @@ def measure(collection: Collection, embedder: Cached, settings: Settings) -> dic
     results: dict[str, list[float]] = {}
     for column, way in ways.items():
         results[column] = [
-            ndcg({owners[key]: -float(rank) for rank, (key, _) in enumerate(way(text))}, collection.relevant[query])
+            ndcg(by_document(way(text), owners), collection.relevant[query])
             for query, text in collection.queries.items()
         ]
     return results

@@ -150,7 +150,7 @@ class Bench:
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as directory:
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:
         bench = Bench(Path(directory), "--quick" in sys.argv)
         light, heavy = bench.spec("light", LIGHT), bench.spec("heavy", HEAVY)
         bench.sequence([light], "first ever, light (ms)")

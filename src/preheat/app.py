@@ -2,26 +2,43 @@
 
 import asyncio
 import contextlib
+import gc
 import importlib
-import importlib.util
 import os
+import shutil
+import signal
 import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+from preheat.execution.build import build_pool
+from preheat.execution.contract import Executor, LogLine
+from preheat.execution.pool import Pool, PoolLimits
 from preheat.gateway.connection import Connection, ConnectionLimits
 from preheat.gateway.control import ControlDoor, seconds_argument
 from preheat.gateway.driver import Driver, ThreadBackground
+from preheat.gateway.execute_api import ExecuteApiDoor
+from preheat.gateway.function_url import FunctionUrlDoor
 from preheat.gateway.pipeline import ApiDoor, Door, Pipeline
 from preheat.kernel.clock import Clock, SystemClock
 from preheat.kernel.entropy import Entropy, SystemEntropy
 from preheat.kernel.http import Call, HttpRequest
 from preheat.kernel.stream import Background
-from preheat.services.contract import Platform, Principal
+from preheat.services.awslambda import service as lambda_service
+from preheat.services.contract import Context, Platform, Principal
 from preheat.services.machine import ROOT, Machine
 from preheat.services.table import SERVICES
 from preheat.settings import Settings
 from preheat.store.database import Database
+from preheat.template import service as template_service
+from preheat.triggers.build import build_triggers
+from preheat.triggers.contract import Notice
 from preheat.wire import Wire
+
+GC_THRESHOLDS = (50_000, 50, 50)
+"""Rare collections: a large live heap made a full one cost 500 ms (perf facts, B1)."""
 
 
 def build_machine(
@@ -30,21 +47,40 @@ def build_machine(
     clock: Clock,
     entropy: Entropy,
     background: Background,
-    only: set[str] | None = None,
-) -> tuple[Machine, Platform]:
-    """A machine with every service of the table (or `only` those) and their loops."""
+    executor: Executor,
+    on_notice: Callable[[Notice], None],
+) -> Platform:
+    """A machine with every service, CloudFormation and the triggers: what serves, and what the simulator runs."""
     machine = Machine(db, clock, entropy, background)
     platform = Platform(db, clock, entropy, background, machine, settings)
-    for name, module in SERVICES.items():
-        if (only is None or name in only) and importlib.util.find_spec(module.rpartition(".")[0]) is not None:
-            add_service(machine, importlib.import_module(module).build(platform))
-    return machine, platform
-
-
-def add_service(machine: Machine, service: Any) -> None:
-    machine.add_service(service)
-    for loop in getattr(service, "loops", ()):
+    functions = lambda_service.build(platform, executor)
+    services = [importlib.import_module(module).build(platform) for module in SERVICES.values()]
+    for service in (*services, functions, template_service.build(platform)):
+        machine.add_service(service)
+        for loop in getattr(service, "loops", ()):
+            machine.add_loop(loop)
+    for loop in build_triggers(platform, functions, on_notice):
         machine.add_loop(loop)
+    return platform
+
+
+class LogSink:
+    """Takes the lines of functions as they come and writes them with the next commit."""
+
+    def __init__(self) -> None:
+        self.machine: Machine | None = None
+        self._lines: list[LogLine] = []
+
+    def __call__(self, lines: list[LogLine]) -> None:
+        waiting = bool(self._lines)
+        self._lines.extend(lines)
+        if not waiting and self.machine is not None:
+            self.machine.perform(self._write, lambda reply: None)
+
+    def _write(self, ctx: Context) -> dict[str, Any]:
+        lines, self._lines = self._lines, []
+        ctx.machine.services["logs"].append(ctx, lines)
+        return {}
 
 
 class Server:
@@ -54,6 +90,7 @@ class Server:
         self.settings = settings
         self._listener: asyncio.Server | None = None
         self._connections: set[Connection] = set()
+        self.notices: list[str] = []
 
     async def start(self) -> None:
         """Raises StoreError when the state cannot be used, OSError when the port is taken."""
@@ -62,10 +99,18 @@ class Server:
         clock, entropy = SystemClock(), SystemEntropy()
         limits = ConnectionLimits(settings.max_body)
         self.db = Database(settings.state, settings.durability)
+        self.scratch = Path(tempfile.mkdtemp(prefix="preheat-"))
+        sink = LogSink()
         try:
             self.background = ThreadBackground(loop)
-            self.machine, platform = build_machine(settings, self.db, clock, entropy, self.background)
+            self.pool = self._pool(loop, clock, entropy, sink)
+            platform = build_machine(
+                settings, self.db, clock, entropy, self.background, self.pool, lambda notice: self._say(notice.text)
+            )
+            self.machine = sink.machine = platform.machine
             self.driver = Driver(loop, self.machine, clock)
+            self.driver.steppers.append(self.pool.step)
+            self.pool.on_wake = lambda: self.driver.step_soon(self.pool.step)
             pipeline = Pipeline(self._doors(platform, clock))
             self._listener = await loop.create_server(
                 lambda: Connection(pipeline, limits, self._connections),
@@ -73,11 +118,33 @@ class Server:
             )  # fmt: skip
         except BaseException:
             self.db.close()
+            shutil.rmtree(self.scratch, ignore_errors=True)
             raise
         self.machine.wake_all()
         self.driver.schedule()
 
+    def _pool(self, loop: Any, clock: Clock, entropy: Entropy, on_log: Callable[[list[LogLine]], None]) -> Pool:
+        settings = self.settings
+        limits = PoolLimits(
+            account_concurrency=settings.account_concurrency,
+            max_environments=settings.max_environments,
+            idle_s=settings.idle_environment_s,
+        )
+        return build_pool(
+            loop, clock, entropy, scratch=self.scratch, endpoint=settings.endpoint, on_log=on_log, on_notice=self._say,
+            limits=limits,
+        )  # fmt: skip
+
+    def _say(self, text: str) -> None:
+        """Something the user should know, once."""
+        if text not in self.notices:
+            self.notices.append(text)
+            sys.stderr.write(f"notice: {text}\n")
+            sys.stderr.flush()
+
     def _doors(self, platform: Platform, clock: SystemClock) -> list[Door]:
+        machine, entropy = self.machine, platform.entropy
+
         def identify(request: HttpRequest, call: Call) -> Principal:
             return ROOT
 
@@ -90,44 +157,48 @@ class Server:
                 ("GET", "health"): lambda request: {"status": "ok", "pid": os.getpid()},
                 ("POST", "clock/advance"): advance,
                 ("GET", "clock"): lambda request: {"now": clock.now(), "offset": clock.offset},
+                ("GET", "notices"): lambda request: {"notices": self.notices},
             }
         )
-        return [control, ApiDoor(Wire(), self.machine, identify, platform.entropy)]
+        functions = machine.services["lambda"]
+        return [
+            control,
+            FunctionUrlDoor(machine, functions, entropy, lambda ctx, request, url: None),
+            ExecuteApiDoor(machine, machine.services["apigatewayv2"], functions, entropy),
+            ApiDoor(Wire(), machine, identify, entropy),
+        ]
 
     async def stop(self) -> None:
-        """Let nothing new in, close what is open, leave the state clean."""
+        """Let nothing new in, close what is open, end the environments, leave the state clean."""
         if self._listener is not None:
             self._listener.close()
         for connection in list(self._connections):
             connection.close_when_idle()
         self.driver.stop()
+        self.pool.close()
         self.background.close()
         self.db.close()
+        shutil.rmtree(self.scratch, ignore_errors=True)
 
 
-async def serve(settings: Settings, ready: Any = None) -> None:
+async def serve(settings: Settings, ready: Callable[[], None]) -> None:
     """Serve until SIGTERM or SIGINT. `ready()` is called when requests are answered."""
-    import signal
-
     loop = asyncio.get_running_loop()
     server = Server(settings)
     await server.start()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    if ready is not None:
-        ready()
+    ready()
     await stop.wait()
     await server.stop()
 
 
-def run(settings: Settings, ready: Any = None) -> None:
+def run(settings: Settings, ready: Callable[[], None]) -> None:
     """`serve` on the fastest loop there is."""
-    import gc
-
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 50, 50)
     factory = asyncio.new_event_loop
     with contextlib.suppress(ImportError):
         import uvloop

@@ -1,58 +1,31 @@
-"""Functions in real processes: what AWS answers for good and bad handlers, and nothing left behind."""
+"""Functions in real processes: what AWS answers for good and bad handlers, streams, logs."""
 
 import json
-import os
 import re
-import signal
-import stat
-import sys
-import textwrap
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import uvloop
 
-from preheat.execution.contract import FunctionSpec, Outcome, StreamFailed, StreamStart, Throttled
+from preheat.execution.contract import StreamFailed, StreamStart, Throttled
 from preheat.execution.pool import PoolLimits
 from preheat.execution.runtime_api import MAX_RESPONSE_BYTES
-from tests.support.execution_driver import ExecutionDriver
+from tests.support.execution_driver import ExecutionDriver, FunctionMaker, alive, error_of
 
 ARN = "arn:aws:lambda:us-east-1:000000000000:function:f"
 
 
 @pytest.fixture
 def driver(tmp_path):
-    driver = ExecutionDriver(tmp_path / "scratch", endpoint="http://127.0.0.1:4566")
+    driver = ExecutionDriver(tmp_path / "scratch", endpoint="http://127.0.0.1:4566", loop=uvloop.new_event_loop())
     yield driver
     driver.close()
 
 
 @pytest.fixture
 def make(tmp_path):
-    """`make(source, **options)` writes app.py and gives its FunctionSpec."""
-
-    def build(source: str, name: str = "f", **options) -> FunctionSpec:
-        code = tmp_path / name
-        code.mkdir(exist_ok=True)
-        (code / "app.py").write_text(textwrap.dedent(source))
-        values = {"runtime": "python3.11", "handler": "app.handler", "timeout_s": 10.0, "memory_mb": 256, **options}
-        return FunctionSpec(ARN.replace(":f", f":{name}"), name, "$LATEST", "1", code=code, **values)
-
-    return build
-
-
-def error_of(outcome: Outcome) -> tuple[str, str]:
-    document = json.loads(outcome.payload)
-    assert document["errorType"] == outcome.error
-    return document["errorType"], document["errorMessage"]
-
-
-def alive(pid: int) -> bool:
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+    return FunctionMaker(tmp_path)
 
 
 # -- the good ones ------------------------------------------------------------------------------------------------
@@ -183,6 +156,20 @@ def test_a_large_event_and_a_large_answer_pass(driver, make):
     spec = make("def handler(event, context):\n    return event * 2\n")
     event = json.dumps("x" * 3_000_000).encode()
     assert len(driver.invoke(spec, event).payload) == 6_000_002
+
+
+def test_boto3_and_numpy_are_there_and_talk_to_the_endpoint(driver, make):
+    spec = make(
+        """
+        import boto3, numpy
+        s3 = boto3.client("s3")
+        def handler(event, context):
+            return [s3.meta.endpoint_url, s3.meta.region_name, float(numpy.ones(3).sum()), numpy.random.rand()]
+        """
+    )
+    first = json.loads(driver.invoke(spec).payload)
+    assert first[:3] == ["http://127.0.0.1:4566", "us-east-1", 3.0]
+    assert json.loads(driver.invoke(replace(spec, revision="2")).payload)[3] != first[3]
 
 
 # -- the bad ones -------------------------------------------------------------------------------------------------
@@ -471,160 +458,3 @@ def test_the_tail_is_the_last_four_kilobytes(driver, make):
     outcome = driver.invoke(spec, tail=True)
     assert len(outcome.log_tail) == 4096 and b"line 1999\nEND RequestId" in outcome.log_tail
     assert sum(message.startswith("line ") for message in driver.messages()) == 2000
-
-
-# -- code that changes --------------------------------------------------------------------------------------------
-
-
-def test_an_edit_of_watched_code_runs_at_the_next_invocation(driver, make):
-    spec = make("import helper\ndef handler(event, context):\n    return helper.VALUE\n", watch=True)
-    helper = spec.code / "helper.py"
-    for value in (1, 2, 3):
-        helper.write_text(f"VALUE = {value}\n")
-        driver.until(lambda: driver.clock.monotonic() >= driver.pool.looks_again_at(spec))
-        assert driver.invoke(spec).payload == str(value).encode()
-        assert driver.invoke(spec).init_ms is None
-    driver.until(lambda: len(driver.pool.environments()) == 1)
-
-
-def test_a_retired_function_leaves_nothing(driver, make):
-    spec = make("import os, time\ndef handler(event, context):\n    time.sleep(event)\n    return os.getpid()\n")
-    running = [driver.start(spec, b"0.3"), driver.start(spec, b"0")]
-    driver.until(lambda: running[1])
-    driver.pool.retire(spec.arn)
-    driver.until(lambda: running[0])
-    driver.until(lambda: not driver.pool.environments())
-    assert not any(alive(int(outcomes[0].payload)) for outcomes in running)
-
-
-# -- other runtimes -----------------------------------------------------------------------------------------------
-
-
-def bootstrap(code: Path, text: str) -> None:
-    path = code / "bootstrap"
-    path.write_text(textwrap.dedent(text).lstrip())
-    path.chmod(path.stat().st_mode | stat.S_IXUSR)
-
-
-def test_awss_own_python_client_runs_unmodified(driver, make):
-    spec = make(
-        """
-        import os
-        def handler(event, context):
-            print("in the handler")
-            if event == "fail":
-                raise ValueError("no")
-            return {"event": event, "id": context.aws_request_id, "env": os.environ.get("AWS_EXECUTION_ENV")}
-        """,
-        runtime="provided.al2023",
-        memory_mb=512,
-    )
-    bootstrap(spec.code, f'#!/bin/sh\nexec {sys.executable} -m awslambdaric "$_HANDLER"\n')
-    answer = driver.invoke(spec, b'{"n": 1}', request_id="12345678-1234-4123-8123-123456789012")
-    assert json.loads(answer.payload) == {
-        "event": {"n": 1}, "id": "12345678-1234-4123-8123-123456789012", "env": None,
-    }  # fmt: skip
-    assert driver.invoke(spec, b'"fail"').error == "ValueError"
-    assert driver.invoke(spec, b"2").init_ms is None
-    assert "in the handler" in driver.messages()
-
-
-def test_a_node_bootstrap_serves(driver, make):
-    spec = make("", runtime="provided.al2023", memory_mb=512)
-    bootstrap(
-        spec.code,
-        """
-        #!/usr/bin/env node
-        const base = `http://${process.env.AWS_LAMBDA_RUNTIME_API}/2018-06-01/runtime/invocation/`;
-        (async () => {
-          for (;;) {
-            const next = await fetch(base + "next");
-            const event = await next.json();
-            const id = next.headers.get("lambda-runtime-aws-request-id");
-            await fetch(base + id + "/response", {method: "POST", body: JSON.stringify({node: true, event})});
-          }
-        })();
-        """,
-    )
-    for n in (1, 2):
-        assert json.loads(driver.invoke(spec, str(n).encode()).payload) == {"node": True, "event": n}
-
-
-def test_our_runtime_streams_over_the_network_as_on_aws(driver, make):
-    import preheat.execution.workers.runtime as runtime
-
-    spec = make("def handler(event, context):\n    yield 'a'\n    yield 'b'\n", runtime="provided.al2023")
-    copy = spec.code / "streamer"
-    copy.mkdir()
-    for source in Path(runtime.__file__).parent.glob("*.py"):
-        (copy / source.name).write_text(source.read_text())
-    bootstrap(spec.code, f"#!/bin/sh\nexec {sys.executable} -P -m streamer\n")
-    outcome = driver.invoke(replace(spec, environment=(("PYTHONPATH", str(spec.code)),)))
-    assert outcome.payload == b"ab"
-
-
-@pytest.mark.parametrize(
-    ("runtime", "message"),
-    [
-        ("provided.al2023", "Couldn't find valid bootstrap(s): [/var/task/bootstrap /opt/bootstrap]"),
-        ("java21", "Preheat runs python3.x, nodejs and provided runtimes, not java21"),
-    ],
-)
-def test_runtimes_that_cannot_start_say_why(driver, make, runtime, message):
-    outcome = driver.invoke(make("", runtime=runtime))
-    assert outcome.error == "Runtime.InvalidEntrypoint" and message in error_of(outcome)[1]
-
-
-def test_another_python_version_is_announced_once(driver, make):
-    spec = make("def handler(event, context):\n    return 1\n", runtime="python3.13")
-    assert driver.invoke(spec).payload == b"1"
-    driver.invoke(replace(spec, revision="2"))
-    assert len(driver.notices) == 1 and "python3.13" in driver.notices[0]
-
-
-# -- the end ------------------------------------------------------------------------------------------------------
-
-
-def test_nothing_lives_after_close(tmp_path, make):
-    driver = ExecutionDriver(tmp_path / "scratch")
-    sleeper = make(
-        """
-        import os, subprocess, time
-        child = subprocess.Popen(["sleep", "600"])
-        def handler(event, context):
-            if event == "pids":
-                return [os.getpid(), child.pid]
-            time.sleep(600)
-        """,
-        timeout_s=900.0,
-    )
-    pids = json.loads(driver.invoke(sleeper, b'"pids"').payload)
-    running = driver.start(sleeper)
-    driver.until(lambda: driver.pool.usage().running == 1)
-    zygotes = driver.pool._factory.pids()
-    assert all(alive(pid) for pid in pids + zygotes)
-    driver.close()
-    assert running == []
-    assert not any(alive(pid) for pid in pids + zygotes)
-    assert list((tmp_path / "scratch").iterdir()) == []
-
-
-def test_a_killed_zygote_is_replaced(driver, make):
-    spec = make("import os\ndef handler(event, context):\n    return os.getpid()\n")
-    pid = int(driver.invoke(spec).payload)
-    zygote = driver.pool._factory.pids()[0]
-    os.kill(zygote, signal.SIGKILL)
-    driver.until(lambda: not driver.pool.environments())
-    assert not alive(pid)
-    assert int(driver.invoke(spec).payload) != pid
-
-
-def test_environments_inherit_no_descriptors(driver, make):
-    spec = make("import os, time\ndef handler(event, context):\n    time.sleep(0.1)\n"
-                "    return sorted(os.readlink(f'/proc/self/fd/{fd}').split(':')[0] for fd in (0, 1, 2, 3, 4, 5)"
-                " if os.path.exists(f'/proc/self/fd/{fd}'))\n")  # fmt: skip
-    driver.invoke(spec)
-    running = [driver.start(spec) for _ in range(5)]
-    driver.until(lambda: all(running))
-    held = [json.loads(outcomes[0].payload) for outcomes in running]
-    assert all(names.count("socket") == 1 and names.count("pipe") == 2 for names in held), held

@@ -1,6 +1,8 @@
 """Runs a pool of real processes on an event loop, in the test's thread."""
 
 import asyncio
+import json
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -74,13 +76,7 @@ class ExecutionDriver:
     def until(self, condition: Callable[[], Any], patience_s: float = PATIENCE_S) -> None:
         """Run the loop until `condition()` holds; AssertionError when it does not in time."""
 
-        async def wait() -> None:
-            end = self.loop.time() + patience_s
-            while not condition():
-                assert self.loop.time() < end, f"waited {patience_s} s in vain"
-                await asyncio.sleep(0.001)
-
-        self.loop.run_until_complete(wait())
+        run_until(self.loop, condition, patience_s)
 
     def messages(self) -> list[str]:
         return [line.message for line in self.lines]
@@ -90,3 +86,46 @@ class ExecutionDriver:
         if self._timer is not None:
             self._timer.cancel()
         self.loop.close()
+
+
+def run_until(loop: asyncio.AbstractEventLoop, condition: Callable[[], Any], patience_s: float = PATIENCE_S) -> None:
+    """Run `loop` until `condition()` holds; AssertionError when it does not in time."""
+
+    async def wait() -> None:
+        end = loop.time() + patience_s
+        while not condition():
+            assert loop.time() < end, f"waited {patience_s} s in vain"
+            await asyncio.sleep(0.001)
+
+    loop.run_until_complete(wait())
+
+
+class FunctionMaker:
+    """`make(source, name, **options)` writes app.py into a directory of its own and gives its FunctionSpec."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def __call__(self, source: str, name: str = "f", **options: Any) -> FunctionSpec:
+        code = self._directory / name
+        code.mkdir(exist_ok=True)
+        (code / "app.py").write_text(textwrap.dedent(source))
+        values = {"runtime": "python3.11", "handler": "app.handler", "timeout_s": 10.0, "memory_mb": 256, **options}
+        arn = f"arn:aws:lambda:us-east-1:000000000000:function:{name}"
+        return FunctionSpec(arn, name, "$LATEST", "1", code=code, **values)
+
+
+def error_of(outcome: Outcome) -> tuple[str, str]:
+    """Type and message of a failed outcome."""
+    document = json.loads(outcome.payload)
+    assert document["errorType"] == outcome.error
+    return document["errorType"], document["errorMessage"]
+
+
+def alive(pid: int) -> bool:
+    """Whether the process exists and is no zombie."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False

@@ -77,4 +77,6 @@ class TriggerWorld(LambdaWorld):
 
     def map(self, queue_arn: str, function: str = "f", **params: Any) -> str:
         """The UUID of a new mapping."""
-        return self("lambda", "CreateEventSourceMapping", EventSourceArn=queue_arn, FunctionName=function, **params)["UUID"]
+        return self("lambda", "CreateEventSourceMapping", EventSourceArn=queue_arn, FunctionName=function, **params)[
+            "UUID"
+        ]

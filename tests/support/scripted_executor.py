@@ -1,4 +1,4 @@
-"""An `Executor` that runs no code: a script says how each function answers and how long it takes, on the test's clock."""
+"""An `Executor` that runs no code: scripts say how functions answer and how long they take, on the test's clock."""
 
 import itertools
 import json

@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from preheat.kernel.stream import InlineBackground
@@ -130,6 +130,7 @@ def test_more_than_a_minute_holds_passes_a_full_bucket():
     assert rate.admit(1, 246.0) is None
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 30), st.integers(0, 40)), max_size=60))
 def test_never_more_than_the_rate(steps):
     """Over any history at most one full bucket plus the refill is admitted."""
@@ -211,21 +212,21 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
         self.close_connection = True
         if self.server.hold is not None:
-            self.server.hold.wait(10)
+            self.server.hold.wait(30)
 
     def log_message(self, *args):
         pass
 
 
 @contextmanager
-def serving(status, *lines, missing=0, hold=None):
+def serving(status, *lines, missing=0, hold=None, timeout_s=10.0):
     """A server that answers every POST alike, then yields (Server, requests seen)."""
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.answer, server.seen, server.missing, server.hold = (status, lines), [], missing, hold
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
-            yield Server(f"http://127.0.0.1:{server.server_port}/v1", "key", timeout_s=0.5), server.seen
+            yield Server(f"http://127.0.0.1:{server.server_port}/v1", "key", timeout_s), server.seen
         finally:
             if hold is not None:
                 hold.set()
@@ -286,7 +287,7 @@ def test_chat_that_breaks_off(lines):
 
 
 def test_chat_that_hangs():
-    with serving(200, event("Hi "), missing=100, hold=threading.Event()) as (server, _):
+    with serving(200, event("Hi "), missing=100, hold=threading.Event(), timeout_s=1.5) as (server, _):
         generation = say(server)
         assert next(generation) == "Hi "
         with pytest.raises(ModelTimeout):

@@ -1,12 +1,15 @@
 """Prompt reading, sentences, stopping rules, the extractive answerer."""
 
+import time
+
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from preheat.models.contract import Message
 from preheat.models.extractive import NO_PASSAGES, NO_QUESTION, NOT_ANSWERED, ExtractiveAnswerer
 from preheat.models.generation import TextGeneration
+from preheat.models.hashing import HashingEmbedder
 from preheat.models.passages import Passage, read_prompt, split_passages
 from preheat.models.sentences import split_sentences, stem, terms
 
@@ -52,10 +55,12 @@ def test_without_passages_or_question():
 
 
 def test_two_passages_are_cited_apart_and_in_order():
-    text = answer(prompt("What is known of Lisbon and Porto?"))
-    assert "Lisbon is the capital of Portugal. [1]" in text
-    assert "Porto is known for port wine. [2]" in text
-    assert text.index("[1]") < text.index("[2]")
+    queues = (
+        Passage(4, "", "The blue queue holds 9 messages. Blue is a colour."),
+        Passage(7, "", "The red queue holds 5 messages. Red is a colour."),
+    )
+    text = answer(prompt("How many messages do the red queue and the blue queue hold?", queues))
+    assert text == "The blue queue holds 9 messages. [4] The red queue holds 5 messages. [7]"
 
 
 def test_neighbours_give_a_pronoun_its_meaning():
@@ -70,6 +75,7 @@ def test_redundant_sentences_are_quoted_once():
 words = st.text(alphabet=st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=60)
 
 
+@settings(deadline=None)
 @given(question=words, texts=st.lists(words, max_size=4))
 def test_never_invents(question, texts):
     """Whatever comes in, every quoted sentence stands in the passage it is attributed to."""
@@ -78,6 +84,7 @@ def test_never_invents(question, texts):
         assert quote.text in texts[quote.mark - 1]
 
 
+@settings(deadline=None)
 @given(text=words)
 def test_any_prompt_gets_an_answer(text):
     assert answer(text)
@@ -112,8 +119,47 @@ def test_passages_of_an_earlier_turn_serve_a_later_question():
     assert "".join(ExtractiveAnswerer().generate(turns)) == "The Vasco da Gama Bridge opened in 1998. [3]"
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "question:" + " " * 200_000 + "x",
+        "<passages>" * 20_000,
+        "<question>" * 20_000 + "?",
+        "<passages>" + "A  " * 60_000 + "</passages><question>Who is A?</question>",
+        "<passages>" + "Word. " * 30_000 + "</passages><question>Which word?</question>",
+        ("\n" + " " * 50) * 4_000 + "what?",
+    ],
+    ids=["spaces", "opened passages", "opened questions", "names", "many sentences", "blank lines"],
+)
+def test_hostile_prompts_take_linear_time(text):
+    started = time.process_time()
+    assert answer(text)
+    assert time.process_time() - started < 5
+
+
+def test_vectors_of_known_sentences_are_not_computed_again():
+    class Counting(HashingEmbedder):
+        texts = 0
+
+        def embed(self, texts, kind="document"):
+            self.texts += len(texts)
+            return super().embed(texts, kind)
+
+    embedder = Counting()
+    answerer = ExtractiveAnswerer(embedder=embedder)
+    first = answerer.select("What is the capital of Portugal?", CITY)
+    seen = embedder.texts
+    assert answerer.select("What is the capital of Portugal?", CITY) == first
+    assert embedder.texts == seen > 1
+
+
+def test_reference_lists_are_no_passages():
+    text = "[2] Paper\nWe tested queues.\n[1] Smith, 1999\n[3] Next\nMore."
+    assert [passage.mark for passage in split_passages(text)] == [2, 3]
+
+
 def test_split_passages():
-    assert split_passages("[1] T\nline one\nline two\n[12] only text\n[3]\n") == (
+    assert split_passages("[1] T\nline one\nline two\n[12] only text\n[13]\n") == (
         Passage(1, "T", "line one\nline two"),
         Passage(12, "", "only text"),
     )
@@ -138,6 +184,7 @@ def test_sentences():
     ]
 
 
+@settings(deadline=None)
 @given(text=st.text(max_size=300))
 def test_sentences_lose_nothing_but_space(text):
     assert "".join("".join(split_sentences(text)).split()) == "".join(text.split())
@@ -166,6 +213,7 @@ def test_generation_stops_at_max_tokens():
     assert (pieces, generation.stop_reason) == (["a ", "b "], "end_turn")
 
 
+@settings(deadline=None)
 @given(
     pieces=st.lists(st.text("abc", max_size=4), max_size=8),
     stop=st.lists(st.text("abc", min_size=1, max_size=3), max_size=3),

@@ -168,7 +168,7 @@ def test_long_text_is_cut_at_sentences_with_overlap():
 def test_tables_and_code_stay_whole_until_they_are_too_long():
     rows = "\n".join(f"| row {n} | value {n} |" for n in range(30))
     table = f"| a | b |\n|---|---|\n{rows}"
-    whole = chunk(Document("k", "T", (Block("text", prose(10)), Block("table", table))), Sizes(60, 400, 10))
+    whole = chunk(Document("k", "T", (Block("text", prose(30)), Block("table", table))), Sizes(60, 400, 10))
     assert whole[-1].text == table
     cut = chunk(Document("k", "T", (Block("table", table),)), Sizes(60, 80, 10))
     assert len(cut) > 1

@@ -394,12 +394,14 @@ def test_what_was_in_flight_in_a_dead_process_comes_back(tmp_path):
         ({"EventSourceArn": "arn:aws:kinesis:us-east-1:000000000000:stream/s"}, "InvalidParameterValueException",
          "Unrecognized event source."),
         ({"BatchSize": 11}, "InvalidParameterValueException", "Maximum batch window in seconds must be greater than 0"),
-        ({"BatchSize": 10_001, "MaximumBatchingWindowInSeconds": 1}, "ValidationException", "less than or equal to 10000"),
+        ({"BatchSize": 10_001, "MaximumBatchingWindowInSeconds": 1}, "ValidationException",
+         "less than or equal to 10000"),
         ({"ScalingConfig": {"MaximumConcurrency": 1}}, "ValidationException", "greater than or equal to 2"),
         ({"FilterCriteria": {"Filters": [{"Pattern": '{"body": []}'}]}}, "InvalidParameterValueException",
          "Invalid filter pattern definition."),
         ({"StartingPosition": "LATEST"}, "InvalidParameterValueException", "Unsupported StartingPosition parameter"),
-        ({"ProvisionedPollerConfig": {"MinimumPollers": 2}}, "InvalidParameterValueException", "ProvisionedPollerConfig"),
+        ({"ProvisionedPollerConfig": {"MinimumPollers": 2}}, "InvalidParameterValueException",
+         "ProvisionedPollerConfig"),
     ],
 )  # fmt: skip
 def test_mappings_that_are_refused(world, params, code, text):

@@ -1,5 +1,15 @@
 """COMMANDS: the command's name -> (module, function)."""
 
 COMMANDS: dict[str, tuple[str, str]] = {
+    "up": ("preheat.cli.up", "up"),
     "serve": ("preheat.cli.serve", "serve"),
+    "deploy": ("preheat.cli.up", "deploy"),
+    "ingest": ("preheat.cli.up", "ingest"),
+    "ask": ("preheat.cli.up", "ask"),
+    "invoke": ("preheat.cli.look", "invoke"),
+    "logs": ("preheat.cli.look", "logs"),
+    "dlq": ("preheat.cli.look", "dlq"),
+    "status": ("preheat.cli.look", "status"),
+    "clock": ("preheat.cli.look", "clock"),
+    "services": ("preheat.cli.look", "services"),
 }

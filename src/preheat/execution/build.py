@@ -1,5 +1,7 @@
 """Puts a pool of real processes together. The one place that chooses the parts."""
 
+import contextlib
+import resource
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -33,7 +35,11 @@ def build_pool(
 ) -> Pool:
     """`loop` is an asyncio (or uvloop) event loop; `scratch` a directory for the environments' private /tmp; `tools`
     one whose node_modules may hold aws-lambda-ric. Let the driver call `pool.step` at `pool.next_deadline`, and again
-    whenever `pool.on_wake` is called."""
+    whenever `pool.on_wake` is called. Every environment needs three descriptors: the process's soft limit is raised to
+    its hard limit."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     factory = ProcessWorkerFactory(loop, on_notice, tools)
     return Pool(
         clock,

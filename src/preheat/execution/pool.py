@@ -45,14 +45,15 @@ DEFAULT_LIMITS = PoolLimits()
 
 class Fleet:
     """The environments of one function version and revision. `idle` in order of last use, the latest at the end;
-    those that need a new process first."""
+    those that need a new process first. What starts in a `retired` one stops after its work."""
 
-    __slots__ = ("environments", "idle", "looks_again_at", "spec", "stamp")
+    __slots__ = ("environments", "idle", "looks_again_at", "retired", "spec", "stamp")
 
     def __init__(self, spec: FunctionSpec) -> None:
         self.spec = spec
         self.environments: dict[Environment, None] = {}
         self.idle: list[Environment] = []
+        self.retired = False
         self.stamp: int | None = None
         self.looks_again_at = 0.0
 
@@ -137,7 +138,12 @@ class Pool:
         for key, fleet in list(self._fleets.items()):
             if fleet.spec.arn == function_arn:
                 del self._fleets[key]
+                fleet.retired = True
                 fleet.drain()
+
+    def warm(self) -> None:
+        """Prepare for the first functions, in the background: a server calls it when it has started."""
+        self._factory.warm()
 
     def usage(self) -> Usage:
         usage = Usage(waiting=len(self._waiting), by_function=dict(self.gate.in_flight))
@@ -265,8 +271,11 @@ class Pool:
         fleet = self._fleets.get(spec.key)
         if fleet is None or (fleet.spec is not spec and fleet.spec.revision != spec.revision):
             if fleet is not None:
+                fleet.retired = True
                 fleet.drain()
             fleet = self._fleets[spec.key] = Fleet(spec)
+            if spec.snap_start and spec.version != "$LATEST":
+                self._on_notice(f"{spec.name}: SnapStart does not act here; version {spec.version} starts in full")
             if spec.watch:
                 self._look(fleet, self.clock.monotonic())
         elif spec.watch:
@@ -290,6 +299,7 @@ class Pool:
         environment = Environment(
             self, spec, name, self._log_stream(spec, name), None if self._scratch is None else self._scratch / name
         )
+        environment.draining = fleet.retired
         self._environments[environment] = fleet
         fleet.environments[environment] = None
         environment.launch(job)

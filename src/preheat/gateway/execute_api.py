@@ -158,7 +158,9 @@ class ExecuteApiDoor:
                     pass
             return _error(500)
 
-        deferred = invoke_buffered(self._functions.start_invocation, target, msgspec.json.encode(event), settle)
+        deferred = invoke_buffered(
+            self._functions, target, msgspec.json.encode(event), origin.request_id, settle
+        )
         return self._limited(deferred, ctx, integration["TimeoutInMillis"] / 1_000)
 
     def _limited(self, deferred: Deferred, ctx: Context, timeout_s: float) -> Outcome:

@@ -25,7 +25,7 @@ ACCESS_DENIED = f"Forbidden. For troubleshooting Function URL authorization issu
 
 
 class FunctionUrlDoor:
-    """`functions` is the Lambda service: `url(ctx, id)`, `target(ctx, name, qualifier)`, `start_invocation(...)`.
+    """`functions` is the Lambda service: `find_url(ctx, id)`, `target(ctx, name, qualifier)`, `start_invocation(...)`.
     `authorize(ctx, request, url)` decides on AuthType AWS_IAM; it returns the authorizer member or raises AwsError."""
 
     def __init__(self, machine: Machine, functions: Any, entropy: Entropy, authorize: Any) -> None:
@@ -52,7 +52,7 @@ class FunctionUrlDoor:
                 cors[0].apply(response, request.headers.get("origin"))
 
         def step(ctx: Context) -> Outcome:
-            url = self._functions.url(ctx, url_id)
+            url = self._functions.find_url(ctx, url_id)
             if url is None:
                 return answer(plain(403, {"Message": None}, FORBIDDEN))
             rules = Cors.of(url.cors)
@@ -70,16 +70,17 @@ class FunctionUrlDoor:
         if len(request.body) > MAX_REQUEST:
             return answer(plain(413, {"Message": "Request body is too large"}))
         authorizer = self._authorize(ctx, request, url) if url.auth_type == "AWS_IAM" else None
-        target = self._functions.target(ctx, url.function, url.qualifier)
+        arn = url.scope.arn("lambda", f"function:{url.function_name}")
+        target = self._functions.target(ctx, arn, url.qualifier)
+        request_id = self._entropy.uuid()
         origin = Origin(
-            url.account, url.url_id, request.headers.get("host", ""), "$default", "$default", path,
-            self._entropy.uuid(), ctx.now, authorizer=authorizer, for_url=authorizer is None,
+            url.scope.account, url.url_id, request.headers.get("host", ""), "$default", "$default", path,
+            request_id, ctx.now, authorizer=authorizer, for_url=authorizer is None,
         )  # fmt: skip
         payload = msgspec.json.encode(event_v2(request, origin))
-        start = self._functions.start_invocation
         if url.invoke_mode == "RESPONSE_STREAM":
-            return invoke_streamed(start, target, payload, _settle, exchange, decorate)
-        return invoke_buffered(start, target, payload, _settle)
+            return invoke_streamed(self._functions, target, payload, request_id, _settle, exchange, decorate)
+        return invoke_buffered(self._functions, target, payload, request_id, _settle)
 
 
 def _settle(ended: Any) -> HttpResponse:

@@ -1,12 +1,12 @@
 """What the doors in front of functions share: run a step in the machine, invoke, answer buffered or streamed."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
+from preheat.execution.contract import FunctionSpec, StreamStart, Throttled
 from preheat.execution.contract import Outcome as Ending
-from preheat.execution.contract import StreamStart, Throttled
 from preheat.gateway.connection import Exchange
 from preheat.gateway.http_events import PRELUDE_TYPE, BadHandlerAnswer, PreludeReader, response_head
 from preheat.kernel.errors import AwsError
@@ -47,29 +47,38 @@ def answer(response: HttpResponse | None) -> Reply:
     return Reply({"response": response})
 
 
+class Functions(Protocol):
+    """What a door needs of the Lambda service."""
+
+    def target(self, ctx: Context, identifier: str, qualifier: str | None = None) -> Any: ...
+
+    def start_invocation(self, spec: FunctionSpec, payload: bytes, **options: Any) -> Throttled | None: ...
+
+
 def invoke_buffered(
-    start: Callable[..., Throttled | None],
+    functions: Functions,
     target: Any,
     payload: bytes,
+    request_id: str,
     settle: Callable[[Ending | Throttled], HttpResponse],
-    timed: "Callable[[Callable[[Any], None]], None] | None" = None,
 ) -> Deferred:
-    """Invoke and make the response of how it ended. `start` is the Lambda service's `start_invocation`."""
+    """Invoke `target` (the Lambda service's) and make the response of how it ended."""
 
     def begin(resolve: Callable[[Any], None]) -> None:
-        refused = start(target, payload, done=resolve)
+        refused = functions.start_invocation(
+            target.spec, payload, done=resolve, request_id=request_id, invoked_arn=target.invoked_arn
+        )
         if refused is not None:
             resolve(refused)
-        elif timed is not None:
-            timed(resolve)
 
     return Deferred(begin, lambda ctx, ended: answer(settle(ended)))
 
 
 def invoke_streamed(
-    start: Callable[..., Throttled | None],
+    functions: Functions,
     target: Any,
     payload: bytes,
+    request_id: str,
     settle: Callable[[Ending | Throttled], HttpResponse],
     exchange: Exchange,
     decorate: Decorate,
@@ -80,7 +89,10 @@ def invoke_streamed(
         def on_stream(started: StreamStart) -> None:
             stream_response(started, exchange, decorate)
 
-        refused = start(target, payload, done=resolve, on_stream=on_stream)
+        refused = functions.start_invocation(
+            target.spec, payload, done=resolve, request_id=request_id, invoked_arn=target.invoked_arn,
+            on_stream=on_stream,
+        )  # fmt: skip
         if refused is not None:
             resolve(refused)
 

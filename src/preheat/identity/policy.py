@@ -283,7 +283,7 @@ def _arn_like(wanted: str, actual: str) -> bool:
     """Each of the six parts by itself; the last may contain colons."""
     patterns, parts = wanted.split(":", 5), actual.split(":", 5)
     if len(patterns) != 6 or len(parts) != 6:
-        return like(wanted, actual)
+        return wanted == "*"
     return all(like(pattern, part) for pattern, part in zip(patterns, parts))
 
 

@@ -28,15 +28,17 @@ NO_QUESTION = "The prompt has passages but no question, so there is nothing to l
 MOST_SENTENCES = 4
 CANDIDATES = 12
 """Sentences that are compared by MiniLM, best lexical scores first."""
-COVERAGE_WEIGHT, SIMILARITY_WEIGHT = 0.5, 0.5
+COVERAGE_WEIGHT, SIMILARITY_WEIGHT = 0.35, 0.65
+KEPT_VECTORS = 4_096
+"""Sentence vectors kept in memory, 1.5 kB each."""
 CONTEXT_SHARE = 0.4
 RANK_SHARE = 0.05
 CUE_BONUS = 0.12
-LEAST_LEXICAL, LEAST_MIXED = 0.34, 0.42
+LEAST_LEXICAL, LEAST_MIXED = 0.34, 0.44
 """Below this best score nothing is quoted."""
 KEEP_SHARE = 0.8
 """Further sentences are quoted when they score at least this share of the best one."""
-SAME_SHARE = 0.6
+SAME_SHARE = 0.75
 """A sentence that shares this much of its terms with a quoted one is redundant."""
 
 _COUNT = re.compile(r"[^\W_]+|[^\w\s]")
@@ -53,7 +55,7 @@ _CUES: tuple[tuple[re.Pattern[str], re.Pattern[str]], ...] = tuple(
             r"\bhow (many|much|long|old|far|tall|big|large|often|fast|high|deep)\b|\bwhat (percent|number|amount)",
             r"\d|\b(one|two|three|four|five|six|seven|eight|nine|ten|dozen|hundred|thousand|million|billion|half)\b",
         ),
-        (r"\b(who|whom|whose)\b", r"(?<!^)\b[A-Z][\w'’-]+(\s+(of|de|von|van|the)?\s*[A-Z][\w'’-]+)+"),
+        (r"\b(who|whom|whose)\b", r"(?<!^)\b[A-Z][\w'’-]+(\s+((of|de|da|von|van|the)\s+)?[A-Z][\w'’-]+)+"),
         (r"\bwhere\b", r"\b(in|at|near|from|to|of)\s+(the\s+)?[A-Z][a-z]+"),
         (r"\bwhy\b", r"\b(because|since|due to|so that|in order to|as a result|caused|reason|therefore)\b"),
     )
@@ -78,6 +80,7 @@ class ExtractiveAnswerer:
     def __init__(self, id: str = "preheat.extractive-v1", embedder: Embedder | None = None) -> None:
         self.id = id
         self._embedder = embedder
+        self._vectors: dict[str, Any] = {}
 
     def generate(
         self,
@@ -127,12 +130,23 @@ class ExtractiveAnswerer:
 
     def _mix(self, question: str, sentences: Sequence[Sentence], lexical: list[float]) -> list[float]:
         best = sorted(range(len(sentences)), key=lambda at: -lexical[at])[:CANDIDATES]
-        vectors: Any = self._embedder.embed([question, *(sentences[at].text for at in best)], "query")
-        similarity = vectors[1:] @ vectors[0]
+        asked, *vectors = self._embed([question, *(sentences[at].text for at in best)])
         mixed = [0.0] * len(sentences)
-        for at, value in zip(best, similarity):
-            mixed[at] = COVERAGE_WEIGHT * lexical[at] + SIMILARITY_WEIGHT * max(0.0, float(value))
+        for at, vector in zip(best, vectors):
+            mixed[at] = COVERAGE_WEIGHT * lexical[at] + SIMILARITY_WEIGHT * max(0.0, float(vector @ asked))
         return mixed
+
+    def _embed(self, texts: Sequence[str]) -> list[Any]:
+        """Vectors of the texts; those of passages that come again and again are kept."""
+        assert self._embedder is not None
+        known = {text: self._vectors[text] for text in texts if text in self._vectors}
+        new = list(dict.fromkeys(text for text in texts if text not in known))
+        if new:
+            known.update(zip(new, self._embedder.embed(new)))
+            if len(self._vectors) + len(new) > KEPT_VECTORS:
+                self._vectors.clear()
+            self._vectors.update((text, known[text]) for text in new)
+        return [known[text] for text in texts]
 
 
 def lexical_scores(question: str, sentences: Sequence[Sentence]) -> list[float]:

@@ -18,13 +18,9 @@ from dataclasses import dataclass
 
 from preheat.models.contract import Message
 
-_PASSAGES = re.compile(r"<passages>(.*?)</passages>", re.DOTALL | re.IGNORECASE)
-_QUESTION = re.compile(r"<question>(.*?)</question>", re.DOTALL | re.IGNORECASE)
 _HEAD = re.compile(r"^[ \t]*\[(\d{1,4})\][ \t]*(.*)$", re.MULTILINE)
-_LABELLED_QUESTION = re.compile(
-    r"^[ \t]*(?:user )?(?:question|query)[ \t]*:[ \t]*(.+?)[ \t]*(?:\n\s*answer\s*:.*)?\Z",
-    re.DOTALL | re.IGNORECASE | re.MULTILINE,
-)
+_LABELLED_QUESTION = re.compile(r"^[ \t]*(?:user )?(?:question|query)[ \t]*:", re.IGNORECASE | re.MULTILINE)
+_LABELLED_ANSWER = re.compile(r"^[ \t]*answer[ \t]*:", re.IGNORECASE | re.MULTILINE)
 _LABELLED_CONTEXT = re.compile(
     r"^[ \t]*(?:context|documents?|sources?|passages?)[ \t]*:[ \t]*", re.IGNORECASE | re.MULTILINE
 )
@@ -50,21 +46,25 @@ class Prompt:
 def read_prompt(messages: Sequence[Message], system: str) -> Prompt:
     said = [message.text for message in messages if message.role == "user"]
     last = said[-1] if said else ""
-    tagged = _QUESTION.findall(last)
+    question, around_question = _tagged(last, "question")
     for text in [last, *reversed(said[:-1]), system]:
-        found = _PASSAGES.search(text)
-        if found:
-            question = tagged[-1] if tagged else _PASSAGES.sub("", last)
-            return Prompt(_clean_question(question), split_passages(found.group(1)))
-    if tagged:
-        return Prompt(_clean_question(tagged[-1]), split_passages(_plain_context(_QUESTION.sub("", last))))
+        passages, _ = _tagged(text, "passages")
+        if passages is not None:
+            rest = question if question is not None else _tagged(last, "passages")[1]
+            return Prompt(_clean_question(rest), split_passages(passages))
+    if question is not None:
+        return Prompt(_clean_question(question), split_passages(_plain_context(around_question)))
     context, question = _untagged(last)
     return Prompt(_clean_question(question), split_passages(context))
 
 
 def split_passages(text: str) -> tuple[Passage, ...]:
-    """`[n] title` lines begin a passage; text without one is passage 1. A passage of one line has that line as text."""
-    heads = list(_HEAD.finditer(text))
+    """`[n] title` lines begin a passage; text without one is passage 1. A passage of one line has that line as text.
+    Numbers rise: a line `[1] ...` inside passage 3, a reference list's, is text."""
+    heads: list[re.Match[str]] = []
+    for head in _HEAD.finditer(text):
+        if not heads or int(head.group(1)) > int(heads[-1].group(1)):
+            heads.append(head)
     if not heads:
         plain = text.strip()
         return (Passage(1, "", plain),) if plain else ()
@@ -79,11 +79,20 @@ def split_passages(text: str) -> tuple[Passage, ...]:
     return tuple(passages)
 
 
+def _tagged(text: str, tag: str) -> tuple[str | None, str]:
+    """(what stands between the first <tag> and </tag>, the text around it); (None, text) without them."""
+    first = re.search(f"<{tag}>", text, re.IGNORECASE)
+    last = first and re.compile(f"</{tag}>", re.IGNORECASE).search(text, first.end())
+    if not first or not last:
+        return None, text
+    return text[first.end() : last.start()], f"{text[: first.start()]}\n{text[last.end() :]}"
+
+
 def _untagged(text: str) -> tuple[str, str]:
     """(context, question) of a message without tags; the context is "" where there is none."""
-    labelled = _LABELLED_QUESTION.search(text)
-    if labelled:
-        return _plain_context(text[: labelled.start()]), labelled.group(1)
+    labels = list(_LABELLED_QUESTION.finditer(text))
+    if labels:
+        return _plain_context(text[: labels[-1].start()]), text[labels[-1].start() :]
     parts = [part for part in re.split(r"\n\s*\n", text.strip()) if part.strip()]
     if len(parts) > 1:
         if parts[-1].rstrip().endswith("?"):
@@ -100,5 +109,11 @@ def _plain_context(text: str) -> str:
 
 
 def _clean_question(text: str) -> str:
-    labelled = _LABELLED_QUESTION.search(text.strip())
-    return re.sub(r"\s+", " ", labelled.group(1) if labelled else text).strip()
+    """Without its label, an empty "Answer:" after it, and line breaks."""
+    labels = list(_LABELLED_QUESTION.finditer(text))
+    if labels:
+        text = text[labels[-1].end() :]
+    answer = _LABELLED_ANSWER.search(text)
+    if answer and not text[answer.end() :].strip():
+        text = text[: answer.start()]
+    return " ".join(text.split())

@@ -100,7 +100,7 @@ def properties(
 ) -> dict[str, Property]:
     """A type's table from lists of names. `replaces`: a change makes a new resource; `required`: must be given."""
     replacing, needed = set(replaces.split()), set(required.split())
-    rows: dict[str, tuple[Fidelity, str]] = {name: ("acts", "") for name in acts.split()}
+    rows: dict[str, tuple[Fidelity, str]] = dict.fromkeys(acts.split(), ("acts", ""))
     rows.update({name: ("approximates", why) for name, why in (approximates or {}).items()})
     rows.update({name: ("ignored", why) for name, why in (ignored or {}).items()})
     stray = (replacing | needed) - set(rows)
@@ -137,7 +137,11 @@ def nothing(resource: Resource) -> Script:
 
 
 def poll(
-    call: Call, done: Callable[[Any], bool], failed: Callable[[Any], str | None], every_s: float = 1.0, tries: int = 1800
+    call: Call,
+    done: Callable[[Any], bool],
+    failed: Callable[[Any], str | None],
+    every_s: float = 1.0,
+    tries: int = 1800,
 ) -> Generator[Command, Any, Any]:
     """Ask until `done(output)`; `failed(output)` gives a reason to give up. Returns the last output."""
     for _ in range(tries):
@@ -178,6 +182,6 @@ def is_not_found(error: AwsError) -> bool:
 
 def is_conflict(error: AwsError) -> bool:
     """Whether an error says that the thing is there already."""
-    return any(mark in error.code for mark in ("AlreadyExist", "AlreadyOwned", "ResourceConflict", "ResourceInUse")) or (
-        error.code in ("QueueNameExists", "ConflictException", "ResourceExistsException", "EntityAlreadyExists")
-    )
+    return any(
+        mark in error.code for mark in ("AlreadyExist", "AlreadyOwned", "ResourceConflict", "ResourceInUse")
+    ) or (error.code in ("QueueNameExists", "ConflictException", "ResourceExistsException", "EntityAlreadyExists"))

@@ -19,7 +19,7 @@ from preheat.template import repository
 from preheat.template.intrinsics import pseudo_parameters
 from preheat.template.naming import StackNames
 from preheat.template.plan import Spec, Types, dependencies
-from preheat.template.read import invalid
+from preheat.template.read import invalid, malformed
 from preheat.template.repository import Stack, StackResource, Step
 from preheat.template.runner import TOPIC, Runner
 from preheat.template.shapes import Shapes
@@ -95,6 +95,11 @@ class Engine:
             row.status, row.before = "UPDATE_COMPLETE", None
             repository.save_resource(ctx.db, row)
         self._begin_update_rollback(ctx, stack, "User Initiated")
+        repository.save_stack(ctx.db, stack)
+
+    def rollback_create(self, ctx: Context, stack: Stack) -> None:
+        """Take back what a create left that stayed at CREATE_FAILED."""
+        self._delete_created(ctx, stack, "rollback", "ROLLBACK_IN_PROGRESS", "User Initiated")
         repository.save_stack(ctx.db, stack)
 
     def cancel_update(self, ctx: Context, stack: Stack) -> None:
@@ -181,6 +186,7 @@ class Engine:
         left = any(step.status in ("pending", "running") for step in steps)
         timed_out = left and stack.phase == "create" and stack.deadline is not None and ctx.now >= stack.deadline
         cancelled = stack.phase == "update" and stack.options.get("cancelled")
+        cancelled = cancelled or (stack.phase == "create" and stack.options.get("delete_wanted"))
         if timed_out or cancelled or any(step.status == "failed" for step in steps):
             return f"Resource {verb} cancelled"
         return None
@@ -203,7 +209,8 @@ class Engine:
             case "rollback":
                 names = ", ".join(step.logical_id for step in failed)
                 if failed:
-                    self._settle(ctx, stack, "ROLLBACK_FAILED", f"The following resource(s) failed to delete: [{names}]. ")
+                    reason = f"The following resource(s) failed to delete: [{names}]. "
+                    self._settle(ctx, stack, "ROLLBACK_FAILED", reason)
                 else:
                     self._settle(ctx, stack, "ROLLBACK_COMPLETE")
             case _:
@@ -216,9 +223,12 @@ class Engine:
             if not reason:
                 self._settle(ctx, stack, "CREATE_COMPLETE")
                 return
-        elif not failed:
+        elif not failed and not stack.options.get("delete_wanted"):
             reason = "Stack creation time exceeded the specified timeout. "
         on_failure = stack.options.get("on_failure", "ROLLBACK")
+        if stack.options.pop("delete_wanted", None):
+            self._delete_created(ctx, stack, "delete", "DELETE_IN_PROGRESS", "User Initiated")
+            return
         if on_failure == "DO_NOTHING":
             self._settle(ctx, stack, "CREATE_FAILED", reason)
         elif on_failure == "DELETE":
@@ -318,7 +328,7 @@ class Engine:
         for key, declared in stack.spec.outputs().items():
             value = resolver.resolve(declared["Value"])
             if isinstance(value, list):
-                raise invalid(f"Template format error: The Value field of every Outputs member must evaluate to a String ({key})")
+                raise malformed(f"The Value field of every Outputs member must evaluate to a String ({key})")
             shown = {"OutputKey": key, "OutputValue": resolver.text(value, "Outputs")}
             if declared.get("Description"):
                 shown["Description"] = declared["Description"]

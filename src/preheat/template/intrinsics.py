@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from preheat.kernel.scope import Scope
 from preheat.template.parameters import text_of
-from preheat.template.read import LANGUAGE_TRANSFORM, invalid
+from preheat.template.read import LANGUAGE_TRANSFORM, invalid, malformed
 
 _VARIABLE = re.compile(r"\$\{([^}]*)\}")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_.:]+\Z")
@@ -108,7 +108,7 @@ class Resolver:
             return value
         if isinstance(value, str) and value.lower() in ("true", "false"):
             return value.lower() == "true"
-        raise invalid("Template format error: Conditions can only be boolean operations on parameters and other conditions")
+        raise malformed("Conditions can only be boolean operations on parameters and other conditions")
 
     # -- values -------------------------------------------------------------------------------------------------
 
@@ -121,7 +121,8 @@ class Resolver:
                     return self._ref(argument)
                 if name.startswith("Fn::"):
                     return self._function(name, argument)
-                if name == "Condition" and isinstance(argument, str) and argument in (self.body.get("Conditions") or {}):
+                declared = self.body.get("Conditions") or {}
+                if name == "Condition" and isinstance(argument, str) and argument in declared:
                     return self.condition(argument)
             resolved = ((key, self.resolve(item)) for key, item in value.items())
             return {key: item for key, item in resolved if item is not NO_VALUE}
@@ -188,8 +189,8 @@ def split_get_att(argument: Any) -> tuple[str, Any]:
     """Logical id and attribute of any form of Fn::GetAtt."""
     parts = argument.split(".", 1) if isinstance(argument, str) else argument
     if not isinstance(parts, list) or len(parts) < 2 or not isinstance(parts[0], str):
-        raise invalid("Template error: every Fn::GetAtt object requires two non-empty parameters, the resource name and "
-                      "the resource attribute")  # fmt: skip
+        raise invalid("Template error: every Fn::GetAtt object requires two non-empty parameters, the resource name "
+                      "and the resource attribute")  # fmt: skip
     if len(parts) > 2:
         return parts[0], ".".join(parts[1:])
     return parts[0], parts[1]
@@ -215,9 +216,11 @@ def sub_parts(argument: Any) -> tuple[str, dict[str, Any]]:
     if isinstance(argument, list) and len(argument) == 2:
         text, local = argument
     if not isinstance(text, str) or not isinstance(local, dict):
-        raise invalid("Template error: One or more Fn::Sub intrinsic functions don't specify expected arguments. Specify "
-                      "a string as first argument, and an optional second argument to specify a mapping of values to "
-                      "replace in the string")  # fmt: skip
+        raise invalid(
+            "Template error: One or more Fn::Sub intrinsic functions don't specify expected arguments. Specify "
+            "a string as first argument, and an optional second argument to specify a mapping of values to replace in "
+            "the string"
+        )
     for name in _VARIABLE.findall(text):
         if not name.startswith("!") and not _PLAIN_NAME.match(name.strip()):
             raise invalid("Template error: variable names in Fn::Sub syntax must contain only alphanumeric characters, "
@@ -242,7 +245,8 @@ def _join(resolver: Resolver, argument: Any) -> str:
 
 def _split(resolver: Resolver, argument: Any) -> list[str]:
     separator, text = _pair("Fn::Split", argument)
-    return resolver.text(resolver.resolve(text), "Fn::Split").split(resolver.text(resolver.resolve(separator), "Fn::Split"))
+    whole, mark = (resolver.text(resolver.resolve(item), "Fn::Split") for item in (text, separator))
+    return whole.split(mark)
 
 
 def _select(resolver: Resolver, argument: Any) -> Any:
@@ -339,7 +343,7 @@ def _extended(resolver: Resolver, name: str) -> None:
 
 def _transform(resolver: Resolver, argument: Any) -> Any:
     name = argument.get("Name") if isinstance(argument, dict) else argument
-    raise invalid(f"Template error: Preheat does not carry out Fn::Transform ({name}); write its result into the template")
+    raise invalid(f"Template error: Preheat does not carry out Fn::Transform ({name}); write its result down")
 
 
 _FUNCTIONS: dict[str, Callable[[Resolver, Any], Any]] = {

@@ -60,7 +60,9 @@ class StackNames:
                 f"CustomResource attribute error: Vendor response doesn't contain {attribute} key in object "
                 f"{row.physical_id} within S3 bucket cloudformation-custom-resource-storage-{self._stack.scope.region}"
             )
-        raise invalid(f"Template error: resource {logical_id} does not support attribute type {attribute} in Fn::GetAtt")
+        raise invalid(
+            f"Template error: resource {logical_id} does not support attribute type {attribute} in Fn::GetAtt"
+        )
 
     def import_value(self, name: str) -> str:
         found = repository.exports(self._ctx.db, self._stack.scope).get(name)
@@ -77,7 +79,8 @@ class StackNames:
             if self._pending is not None:
                 return None
             raise invalid(
-                f"Template format error: Unresolved resource dependencies [{logical_id}] in the Resources block of the template"
+                f"Template format error: Unresolved resource dependencies [{logical_id}] "
+                "in the Resources block of the template"
             )
         return row
 

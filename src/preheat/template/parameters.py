@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from preheat.template.read import Template, invalid
+from preheat.template.read import Template, invalid, malformed
 
 HIDDEN = "****"
 _SSM_VALUE = re.compile(r"AWS::SSM::Parameter::Value<(.+)>\Z")
@@ -115,7 +115,7 @@ def check(name: str, rule: dict[str, Any], text: str) -> None:
         try:
             matches = all(re.fullmatch(pattern, part) for part in parts)
         except re.error:
-            raise invalid(f"Template format error: AllowedPattern {pattern} of {name} is no regular expression") from None
+            raise malformed(f"AllowedPattern {pattern} of {name} is no regular expression") from None
         if not matches:
             raise _refused(name, rule, f"Parameter '{name}' must match pattern {pattern}")
     if kind == "String":

@@ -313,7 +313,8 @@ def importers(db: Database, scope: Scope, name: str) -> list[str]:
 
 
 def add_import(db: Database, item: Stack, name: str) -> None:
-    db.run("INSERT OR IGNORE INTO cfn_imports (account, region, name, stack_id) VALUES (?,?,?,?)", *item.scope, name, item.id)
+    sql = "INSERT OR IGNORE INTO cfn_imports (account, region, name, stack_id) VALUES (?,?,?,?)"
+    db.run(sql, *item.scope, name, item.id)
 
 
 def set_imports(db: Database, item: Stack, names: set[str]) -> None:

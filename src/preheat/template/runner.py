@@ -33,7 +33,9 @@ from preheat.template.shapes import Shapes, handler_message, plain
 
 TOPIC = "cloudformation"
 ATTEMPTS = 5
-RETRIED = frozenset(("Throttling", "ThrottlingException", "TooManyRequestsException", "RequestLimitExceeded", "SlowDown"))
+RETRIED = frozenset(
+    ("Throttling", "ThrottlingException", "TooManyRequestsException", "RequestLimitExceeded", "SlowDown")
+)
 
 
 class Finished(dict):

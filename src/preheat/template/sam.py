@@ -18,7 +18,8 @@ POLICIES = (
     "AmazonDynamoDBReadOnlyAccess", "AmazonEventBridgeFullAccess", "AmazonKinesisFullAccess",
     "AmazonKinesisReadOnlyAccess", "AmazonS3FullAccess", "AmazonS3ReadOnlyAccess", "AmazonSNSFullAccess",
     "AmazonSNSReadOnlyAccess", "AmazonSQSFullAccess", "AmazonSQSReadOnlyAccess", "AmazonSSMFullAccess",
-    "AmazonSSMReadOnlyAccess", "AWSStepFunctionsFullAccess", "CloudWatchFullAccess", "CloudWatchLambdaInsightsExecutionRolePolicy",
+    "AmazonSSMReadOnlyAccess", "AWSStepFunctionsFullAccess", "CloudWatchFullAccess",
+    "CloudWatchLambdaInsightsExecutionRolePolicy",
     "CloudWatchLogsFullAccess", "CloudWatchReadOnlyAccess", "ReadOnlyAccess", "SecretsManagerReadWrite",
 )  # fmt: skip
 

@@ -151,6 +151,7 @@ class Steps:
         doc = step.doc
         doc["mode"] = "delete"
         row = self._row_of(ctx, stack, step)
+        row.reason = ""
         if doc.get("retain"):
             row.status = "DELETE_SKIPPED"
             self._event(ctx, stack, row)
@@ -223,8 +224,9 @@ class Steps:
         """A resource that was replaced is deleted once the operation is through."""
         body = stack.spec.body if stack.spec is not None else {}
         declared = (body.get("Resources") or {}).get(logical_id, {})
-        retain = phase == "cleanup" and declared.get("UpdateReplacePolicy", "Delete") in ("Retain", "RetainExceptOnCreate")
-        repository.add_step(ctx.db, stack.id, phase, logical_id, "delete", [], {**state, "garbage": True, "retain": retain})
+        retain = phase == "cleanup" and declared.get("UpdateReplacePolicy") in ("Retain", "RetainExceptOnCreate")
+        doc = {**state, "garbage": True, "retain": retain}
+        repository.add_step(ctx.db, stack.id, phase, logical_id, "delete", [], doc)
 
     def _row_of(self, ctx: Context, stack: Stack, step: Step) -> StackResource:
         row = None if step.doc.get("garbage") else repository.resource(ctx.db, stack.id, step.logical_id)

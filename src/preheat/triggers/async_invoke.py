@@ -93,7 +93,7 @@ class AsyncInvoke:
 
         refusal = self._functions.start_invocation(
             target.spec, request.payload.encode(), done=lambda outcome: then(self._ran, outcome),
-            request_id=request.request_id, invoked_arn=target.invoked_arn,
+            request_id=request.request_id, invoked_arn=target.invoked_arn, asynchronous=True,
         )  # fmt: skip
         if refusal is not None:
             then(self._refused, refusal)

@@ -17,6 +17,9 @@ class Notice:
     subject: str
     text: str
 
+    def __str__(self) -> str:
+        return self.text
+
 
 OnNotice = Callable[[Notice], None]
 

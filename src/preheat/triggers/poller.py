@@ -285,7 +285,7 @@ def _throttle_text(mapping: Mapping, batch: Batch, refusal: Throttled) -> str:
     cause = "its ReservedConcurrentExecutions" if reserved else "the account's concurrency"
     return (
         f"{batch.spec.name} throttled a batch from {mapping.source_arn}: {cause} is in use. The messages come back "
-        "after the visibility timeout with one receive used up, so valid messages can end in the dead letter queue. Set "
-        "ScalingConfig.MaximumConcurrency of this mapping to at most the function's ReservedConcurrentExecutions "
+        "after the visibility timeout with one receive used up, so valid messages can end in the dead letter queue. "
+        "Set ScalingConfig.MaximumConcurrency of this mapping to at most the function's ReservedConcurrentExecutions "
         f"(MaximumConcurrency is {limit if limit else 'not set: up to 1,250 batches at once'})."
     )

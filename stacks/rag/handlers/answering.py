@@ -56,9 +56,8 @@ def answer(question: str) -> Iterator[Event]:
         else:
             usage = value
     final = without_unknown(text, len(found.passages))
-    citations = [
-        {"n": one.number, "document": one.passage.document, "id": one.passage.id} for one in cited(final, found.passages)
-    ]
+    marks = cited(final, found.passages)
+    citations = [{"n": one.number, "document": one.passage.document, "id": one.passage.id} for one in marks]
     timing = {"retrieval_ms": retrieved_ms, "first_token_ms": first_ms or since(), "total_ms": since()}
     yield "done", {"answer": final, "citations": citations, "usage": usage, "timing": timing, "mode": found.mode}
 

@@ -12,7 +12,9 @@ from typing import Any
 from handlers.answering import BadQuestion, answer, question_of
 
 PAGE = Path(__file__).parents[1] / "web" / "index.html"
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; base-uri 'none'"
+POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; base-uri 'none'"
+)
 
 
 def handler(event: dict[str, Any], context: Any) -> Iterator[dict[str, Any] | str]:
@@ -39,7 +41,8 @@ def _ask(event: dict[str, Any]) -> Iterator[dict[str, Any] | str]:
         for name, data in answer(question):
             yield _event(name, data)
     except Exception as error:
-        print(json.dumps({"level": "ERROR", "message": "the answer failed", "error": f"{type(error).__name__}: {error}"}))
+        reason = f"{type(error).__name__}: {error}"
+        print(json.dumps({"level": "ERROR", "message": "the answer failed", "error": reason}))
         yield _event("error", {"message": "the answer could not be completed; try again"})
 
 

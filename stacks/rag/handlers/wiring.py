@@ -1,4 +1,4 @@
-"""What the environment variables of the template become: clients, the store, the retriever. Made once per environment."""
+"""The template's environment variables -> clients, the store, the retriever; made once per environment."""
 
 import os
 from functools import cache, lru_cache

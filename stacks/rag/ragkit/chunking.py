@@ -92,8 +92,11 @@ def _sections(document: Document) -> Iterator[tuple[tuple[str, ...], list[Block]
 
 
 def _pack(blocks: list[Block], sizes: Sizes) -> Iterator[tuple[int, str]]:
-    """(page, text) of chunks: pieces are joined up to the target; a piece that starts a chunk after text was cut
-    brings the end of the one before."""
+    """(page, text) of chunks. What fits into the longest chunk stays whole. Else pieces are joined up to the target; a
+    piece that starts a chunk after text was cut brings the end of the one before."""
+    if len({block.page for block in blocks}) == 1 and sum(words(block.text) for block in blocks) <= sizes.longest:
+        yield blocks[0].page, "\n\n".join(block.text for block in blocks)
+        return
     parts: list[str] = []
     size = page = 0
     tail = ""

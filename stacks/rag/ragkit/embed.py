@@ -1,6 +1,7 @@
 """Texts -> vectors by Bedrock's InvokeModel.
 
-Models whose id begins with `cohere.` take many texts a call; all others take Titan's body, one text a call.
+Models whose id begins with `cohere.`, and Preheat's own, take many texts a call; all others take Titan's body, one text
+a call.
 """
 
 import json
@@ -9,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, Protocol
 
 NO_MODEL = "none"
+BATCHED = ("cohere.", "preheat.")
 COHERE_BATCH = 96
 COHERE_CHARACTERS = 2_048
 TITAN_CHARACTERS = 50_000
@@ -44,7 +46,7 @@ class BedrockEmbedder:
             raise EmbeddingUnavailable("no embedding model is configured")
         if not texts:
             return []
-        if self.model.startswith("cohere."):
+        if self.model.startswith(BATCHED):
             calls = [list(texts[at : at + COHERE_BATCH]) for at in range(0, len(texts), COHERE_BATCH)]
             vectors = self._map(lambda batch: self._cohere(batch, "search_document"), calls)
             return [vector for batch in vectors for vector in batch]
@@ -53,7 +55,7 @@ class BedrockEmbedder:
     def query(self, text: str) -> list[float]:
         if self.model == NO_MODEL:
             raise EmbeddingUnavailable("no embedding model is configured")
-        return self._cohere([text], "search_query")[0] if self.model.startswith("cohere.") else self._titan(text)
+        return self._cohere([text], "search_query")[0] if self.model.startswith(BATCHED) else self._titan(text)
 
     def _map(self, call: Any, items: list) -> list:
         if len(items) == 1:

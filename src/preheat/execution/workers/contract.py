@@ -102,5 +102,8 @@ class WorkerFactory(Protocol):
     def start(self, plan: WorkerPlan, listener: Listener) -> Worker:
         """Never raises for a function that cannot run: that is `init_failed` or `died`, later."""
 
+    def warm(self) -> None:
+        """Make ready, in the background, what the first workers will need."""
+
     def close(self) -> None:
         """Kill every worker and whatever was kept to make them; returns when they are gone."""

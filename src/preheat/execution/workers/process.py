@@ -144,8 +144,9 @@ class ProcessWorker:
         self._loop.add_reader(self._output, self._output_ready)
         command = {
             "argv": launch.argv,
-            "path": launch.path,
+            "path": [*launch.path, *(str(layer) for layer in spec.layers)] if launch.argv else launch.path,
             "directory": str(spec.code),
+            "scratch": str(plan.scratch or ""),
             "environment": variables,
             "handler": spec.handler,
             "runtime": spec.runtime,

@@ -148,6 +148,9 @@ class ScriptedWorkerFactory:
         worker.begin(self._initialise(plan))
         return worker
 
+    def warm(self) -> None:
+        return
+
     def close(self) -> None:
         for worker in self.workers:
             worker.dead = True

@@ -151,7 +151,7 @@ def page(params: Params, maximum: int = 50) -> tuple[str, int]:
     if not marker:
         return "", limit
     try:
-        return base64.urlsafe_b64decode(marker.encode()).decode(), limit
+        return base64.b64decode(marker, altchars=b"-_", validate=True).decode(), limit
     except ValueError:
         raise invalid("Invalid Marker") from None
 

@@ -37,6 +37,7 @@ def start_invocation(
     tail: bool = False,
     client_context: str | None = None,
     trace_id: str | None = None,
+    asynchronous: bool = False,
 ) -> Throttled | None:
     """Run one event outside any transaction. None: admitted, `done` follows once. Throttled: nothing was started."""
     invocation = Invocation(
@@ -46,6 +47,7 @@ def start_invocation(
         invoked_arn=invoked_arn or spec.arn,
         client_context=client_context,
         trace_id=trace_id,
+        asynchronous=asynchronous,
         tail=tail,
         on_stream=on_stream,
     )

@@ -71,12 +71,13 @@ class LambdaService:
         tail: bool = False,
         client_context: str | None = None,
         trace_id: str | None = None,
+        asynchronous: bool = False,
     ) -> Throttled | None:
         """Run one event, outside any transaction (`db.after_commit`, `Deferred.start`). None: admitted, `done` is
         called once, later. Throttled: nothing was started."""
         return invoke.start_invocation(
             self.core, spec, payload, done=done, request_id=request_id, invoked_arn=invoked_arn, on_stream=on_stream,
-            tail=tail, client_context=client_context, trace_id=trace_id,
+            tail=tail, client_context=client_context, trace_id=trace_id, asynchronous=asynchronous,
         )  # fmt: skip
 
     def find_url(self, ctx: Context, url_id: str) -> FunctionUrl | None:

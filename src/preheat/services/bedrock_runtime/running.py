@@ -50,16 +50,22 @@ class Work:
             self.on_cancel()
 
     def deferred(self, compute: Callable[[], Any], then: Callable[[Any], Outcome], model_id: str) -> Deferred:
-        """`compute` off the core's thread, then `then` with its value; a backend's failure becomes AWS's error."""
+        """`compute` off the core's thread, then `then` with its value; a backend's failure becomes AWS's error. It may
+        wait for a server for a minute, so it runs where streams run and not among the few threads of `run`."""
+
+        def produce() -> Iterator[Any]:
+            yield compute()
 
         def start(resolve: Callable[[Any], None]) -> None:
-            def done(value: Any) -> None:
-                if isinstance(value, Exception):
-                    self.reservation.settle(0)
-                    value = failure(value, model_id)
-                resolve(value)
+            values: list[Any] = []
 
-            self.platform.background.run(compute, done)
+            def end(error: BaseException | None) -> None:
+                if isinstance(error, Exception):
+                    self.reservation.settle(0)
+                    values.append(failure(error, model_id))
+                resolve(values[0])
+
+            self.platform.background.stream(produce).attach(values.append, end)
 
         return Deferred(start, lambda ctx, value: then(value), self.cancel)
 
@@ -138,7 +144,13 @@ def stream(
         def used() -> int:
             return generation.usage.input_tokens + generation.usage.output_tokens
 
-        return reply(work.channel(lambda: events(generation, first), used, timeout_event))
+        def made() -> Iterator[dict[str, Any]]:
+            try:
+                yield from events(generation, first)
+            finally:
+                generation.close()
+
+        return reply(work.channel(made, used, timeout_event))
 
     return work.deferred(compute, then, model.id)
 

@@ -118,6 +118,8 @@ def billing(mode: str, given: Throughput | None) -> None:
 
 def index(entry: Params, kinds: dict[str, str], table_schema: KeySchema, mode: str, is_global: bool) -> Index:
     """A secondary index's definition; its holding is given later."""
+    if entry.get("WarmThroughput"):
+        raise invalid_parameter("Preheat does not support WarmThroughput")
     name = check_name(entry["IndexName"], "IndexName")
     schema = key_schema(entry.get("KeySchema", []), kinds, name)
     if not is_global:

@@ -134,7 +134,7 @@ class Queries:
         scanned = used = matched = 0
         last: Item | None = None
         more = False
-        for row in repository.read_range(ctx.db, table, index, bounds, forward):
+        for row in repository.read_range(ctx.db, table, index, bounds, forward, limit):
             if scanned and used + row.size > MAX_PAGE_BYTES:
                 more = True
                 break

@@ -237,11 +237,13 @@ _TABLE_COLUMNS = ("pk", "sk")
 _ENTRY_COLUMNS = ("e.pk", "e.sk", "e.base_pk", "e.base_sk")
 
 
-def read_range(db: Database, table: Table, index: Index | None, bounds: Range, forward: bool) -> Iterator[Row]:
-    """The rows of a stretch in order, fetched in chunks as they are asked for."""
+def read_range(
+    db: Database, table: Table, index: Index | None, bounds: Range, forward: bool, most: int | None = None
+) -> Iterator[Row]:
+    """The rows of a stretch in order, fetched in chunks as they are asked for; `most` is how many may be wanted."""
     start = bounds.low if forward else bounds.high
     start_open = bounds.low_open if forward else bounds.high_open
-    limit = FIRST_CHUNK
+    limit = FIRST_CHUNK if most is None else min(FIRST_CHUNK, most)
     while True:
         chunk = (
             bounds._replace(low=start, low_open=start_open)

@@ -17,6 +17,8 @@ from preheat.services.dynamodb.values import invalid
 MAX_EXPRESSION_BYTES = 4_096
 MAX_OPERATORS = 300
 MAX_IN_OPERANDS = 100
+MAX_DEPTH = 60
+MAX_PATH_STEPS = 32
 
 _TOKEN = re.compile(
     r"\s*(?:(?P<name>[A-Za-z_][A-Za-z0-9_]*)|(?P<alias>#[A-Za-z0-9_]+)|(?P<value>:[A-Za-z0-9_]+)"
@@ -107,6 +109,7 @@ class Parser:
         self.used_names: set[str] = set()
         self.used_values: set[str] = set()
         self.operators = 0
+        self.depth = 0
         if not text.strip():
             raise self.error("The expression can not be empty;")
         if len(text.encode()) > MAX_EXPRESSION_BYTES:
@@ -167,6 +170,12 @@ class Parser:
         if self.tokens[self.at][0] != "end":
             raise self.syntax_error()
 
+    def deeper(self) -> None:
+        """One level of parentheses, NOT or calls more. Raises ValidationException when there are too many."""
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise self.error(f"The expression is nested too deeply; maximum allowed: {MAX_DEPTH}")
+
     def count_operator(self) -> None:
         self.operators += 1
         if self.operators > MAX_OPERATORS:
@@ -191,7 +200,10 @@ class Parser:
                 self.expect("]")
                 steps.append(int(text))
             else:
-                return tuple(steps)
+                break
+        if len(steps) > MAX_PATH_STEPS:
+            raise self.error(f"The document path has too many nesting levels; nesting levels: {len(steps)}")
+        return tuple(steps)
 
     def _step(self) -> str:
         kind, text = self.tokens[self.at]
@@ -236,12 +248,14 @@ class Parser:
             place = "an update" if functions is UPDATE_FUNCTIONS else "a condition"
             raise self.error(f"The function is not allowed in {place} expression; function: {function}")
         self.count_operator()
+        self.deeper()
         self.at += 1
         self.expect("(")
         arguments = [self.operand(functions)]
         while self.sign(","):
             arguments.append(self.operand(functions))
         self.expect(")")
+        self.depth -= 1
         if len(arguments) != functions[function]:
             raise self.error(
                 "Incorrect number of operands for operator or function; "
@@ -294,14 +308,19 @@ class Parser:
 
     def _negated(self) -> Any:
         if self.keyword("NOT"):
-            return self._logic("NOT", self._negated())
+            self.deeper()
+            inner = self._logic("NOT", self._negated())
+            self.depth -= 1
+            return inner
         return self._comparison()
 
     def _comparison(self) -> Any:
         start = self.at
         if self.sign("("):
             doubled = self.tokens[self.at] == ("sign", "(")
+            self.deeper()
             left = self._either()
+            self.depth -= 1
             inner_end = self.at
             self.expect(")")
             if doubled and self._spans(start + 1, inner_end - 1):
@@ -338,7 +357,9 @@ class Parser:
 
     def _plain_operand(self) -> Any:
         if self.sign("("):
+            self.deeper()
             inner = self._plain_operand()
+            self.depth -= 1
             self.expect(")")
             return inner
         return self._value_like(self.operand(CONDITION_FUNCTIONS))
@@ -422,7 +443,9 @@ class Parser:
 
     def _term(self) -> Any:
         if self.sign("("):
+            self.deeper()
             inner = self._sum()
+            self.depth -= 1
             self.expect(")")
             return inner
         return self.operand(UPDATE_FUNCTIONS)

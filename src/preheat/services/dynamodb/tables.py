@@ -169,6 +169,8 @@ class Tables:
             used = {part for schema in (table.schema, *(index.schema for index in left)) for part in schema.parts}
             kept = tuple(part for part in table.attributes if part in used)
             return replace(table, indexes=left, attributes=kept)
+        if entry.get("WarmThroughput"):
+            raise invalid_parameter("Preheat does not support WarmThroughput")
         if table.billing == "PROVISIONED":
             changed = replace(found, throughput=definitions.throughput(entry.get("ProvisionedThroughput")))
         else:
@@ -260,7 +262,10 @@ class Tables:
         return {}
 
     def list_tags_of_resource(self, ctx: Context, params: Params) -> Params:
+        """All tags at once: a table has 50 at most."""
         table = self._tagged(ctx, params)
+        if params.get("NextToken"):
+            raise invalid("Invalid NextToken: tags are answered in one page")
         rows = ctx.db.all("SELECT key, value FROM dynamodb_tags WHERE table_id = ? ORDER BY key", table.id)
         return {"Tags": [{"Key": row[0], "Value": row[1]} for row in rows]}
 

@@ -261,7 +261,7 @@ def delete_alias(resource: Resource) -> Script:
 
 def create_layer(resource: Resource) -> Script:
     params = resource.pick("CompatibleArchitectures", "CompatibleRuntimes", "Content", "Description", "LicenseInfo")
-    params["LayerName"] = resource.name
+    params["LayerName"] = resource.get("LayerName", resource.name)
     output = yield Call("lambda", "PublishLayerVersion", params, ("LayerVersionArn",))
     if "LayerVersionArn" not in output:
         raise Failed("The layer version was published, but its number was lost in a crash; publish again")
@@ -352,6 +352,5 @@ TYPES = (
         create_layer,
         delete_layer,
         attributes=("LayerVersionArn",),
-        name_property=None,
     ),
 )

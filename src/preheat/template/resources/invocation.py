@@ -15,6 +15,10 @@ SOURCE_SETTINGS = (
 SOURCE_ORIGIN = (
     "EventSourceArn", "Queues", "SelfManagedEventSource", "StartingPosition", "StartingPositionTimestamp", "Topics",
 )  # fmt: skip
+OTHER_SOURCES = (
+    "AmazonManagedKafkaEventSourceConfig", "DocumentDBEventSourceConfig", "KmsKeyArn", "LoggingConfig", "MetricsConfig",
+    "Queues", "SelfManagedEventSource", "SelfManagedKafkaEventSourceConfig", "SourceAccessConfigurations", "Topics",
+)  # fmt: skip
 EMPTY: dict[str, Any] = {
     "BatchSize": None,
     "Enabled": True,
@@ -164,14 +168,7 @@ TYPES = (
             "Tags TumblingWindowInSeconds",
             replaces="EventSourceArn StartingPosition StartingPositionTimestamp SelfManagedEventSource Topics Queues",
             required="FunctionName",
-            approximates={
-                name: "passed to Lambda, which says which event sources it has"
-                for name in (
-                    "AmazonManagedKafkaEventSourceConfig", "DocumentDBEventSourceConfig", "Queues",
-                    "SelfManagedEventSource", "SelfManagedKafkaEventSourceConfig", "SourceAccessConfigurations", "Topics",
-                    "MetricsConfig", "LoggingConfig", "KmsKeyArn",
-                )
-            },
+            approximates=dict.fromkeys(OTHER_SOURCES, "passed to Lambda, which says which event sources it has"),
         ),
         create_source,
         delete_source,

@@ -56,7 +56,9 @@ def create_index(resource: Resource) -> Script:
     if resource.get("Tags"):
         params["tags"] = tag_map(resource.get("Tags"))
     yield Call("s3vectors", "CreateIndex", params)
-    bucket = resource.get("VectorBucketArn") or resource.scope.arn("s3vectors", f"bucket/{resource.get('VectorBucketName')}")
+    bucket = resource.get("VectorBucketArn") or resource.scope.arn(
+        "s3vectors", f"bucket/{resource.get('VectorBucketName')}"
+    )
     arn = f"{bucket}/index/{resource.name}"
     yield Made(arn)
     output = yield Call("s3vectors", "GetIndex", {"indexArn": arn}, ("index",))
@@ -109,8 +111,8 @@ TYPES = (
         "AWS::S3Vectors::Index",
         properties(
             "DataType DistanceMetric Dimension IndexName MetadataConfiguration VectorBucketArn VectorBucketName Tags",
-            replaces="DataType DistanceMetric Dimension IndexName MetadataConfiguration VectorBucketArn VectorBucketName "
-            "EncryptionConfiguration",
+            replaces="DataType DistanceMetric Dimension IndexName MetadataConfiguration VectorBucketArn "
+            "VectorBucketName EncryptionConfiguration",
             required="DataType DistanceMetric Dimension",
             approximates={"EncryptionConfiguration": NOT_ENCRYPTED},
         ),

@@ -30,7 +30,6 @@ class Marshaller:
 
     def __init__(self, runtime: str) -> None:
         self._mark = f"@@decimal-{os.urandom(8).hex()}:"
-        self._pattern = re.compile(f'"{self._mark}([^"]*)"')
         self._decimals = False
         self._encode = json.JSONEncoder(ensure_ascii=runtime not in UNICODE_RUNTIMES, default=self._default).encode
 
@@ -50,7 +49,7 @@ class Marshaller:
             text = self._encode(value)
             if self._decimals:
                 self._decimals = False
-                text = self._pattern.sub(r"\1", text)
+                text = re.sub(f'"{self._mark}([^"]*)"', r"\1", text)
             return text.encode(), "application/json"
         except Exception as error:
             raise Fault("Runtime.MarshalError", f"Unable to marshal response: {error}") from error

@@ -29,6 +29,11 @@ from typing import Any
 PACKAGE = "_lambda_runtime"
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
+CLONE_NEWNS = 0x00020000
+CLONE_NEWUSER = 0x10000000
+MS_BIND = 0x1000
+MS_REC = 0x4000
+MS_PRIVATE = 1 << 18
 ADDRESS_SPACE_SLACK = 4 * 1024**3
 MAX_DESCRIPTORS = 1024
 OOM_SCORE = "500"
@@ -44,10 +49,11 @@ class Zygote:
 
     def __init__(self, control: socket.socket, settings: dict[str, Any]) -> None:
         self._control = control
-        self._settings = settings
         self._children: dict[int, str] = {}
         self._pids: dict[str, int] = {}
         self._libc = _libc()
+        self._roots = (sys.prefix, sys.base_prefix, os.path.dirname(__file__), *settings["site"])
+        self._hidden = _Hidden(settings["root"])
         self._wakeup_read, self._wakeup_write = os.pipe()
         self._steps: list[Callable[[], None]] = []
         if settings["preload"]:
@@ -139,13 +145,16 @@ class Zygote:
         os.dup2(output, 2)
         os.close(output)
         _limit(command)
+        environment = command["environment"]
+        if _private_tmp(self._libc, command["scratch"], (command["directory"], *command["path"], *self._roots)):
+            environment.pop("TMPDIR", None)
         os.environ.clear()
-        os.environ.update(command["environment"])
+        os.environ.update(environment)
         time.tzset()
         os.chdir(command["directory"])
         if command["argv"] is not None:
             try:
-                os.execve(command["argv"][0], command["argv"], command["environment"])
+                os.execve(command["argv"][0], command["argv"], environment)
             except OSError as error:
                 os.write(2, f"{command['argv'][0]}: {error.strerror}\n".encode())
                 return 126
@@ -157,14 +166,14 @@ class Zygote:
         sys.path[:0] = command["path"]
         sys.argv = [command["handler"]]
         sys.dont_write_bytecode = command["fresh"]
-        sys.meta_path.insert(0, _Hidden(self._settings["root"]))
+        sys.meta_path.insert(0, self._hidden)
         numpy_random = sys.modules.get("numpy.random")
         if numpy_random is not None:
             numpy_random.seed()
         gc.enable()
         loop = sys.modules[f"{PACKAGE}.loop"]
         client = sys.modules[f"{PACKAGE}.client"]
-        connection = socket.socket(fileno=os.dup(descriptor))
+        connection = socket.socket(fileno=descriptor)
         return loop.run(client.RuntimeClient(connection, pipelined=True), command["handler"], command["runtime"])
 
     def _reap(self) -> None:
@@ -271,6 +280,28 @@ def _libc() -> Any:
 def _die_with_parent(libc: Any) -> None:
     if libc is not None:
         libc.prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+
+
+def _private_tmp(libc: Any, scratch: str, needed: tuple[str, ...]) -> bool:
+    """Mount `scratch` over /tmp for this process alone, in a mount namespace of its own (and, without privilege, a user
+    namespace). False, with nothing changed that matters, when the kernel does not allow it, or when something the
+    function needs lies in /tmp."""
+    if libc is None or not scratch or any(os.path.realpath(path).startswith("/tmp/") for path in needed):
+        return False
+    user, group = os.getuid(), os.getgid()
+    if libc.unshare(CLONE_NEWNS if user == 0 else CLONE_NEWNS | CLONE_NEWUSER) != 0:
+        return False
+    try:
+        if user != 0:
+            maps = {"setgroups": "deny", "uid_map": f"{user} {user} 1", "gid_map": f"{group} {group} 1"}
+            for name, text in maps.items():
+                with open(f"/proc/self/{name}", "w") as file:
+                    file.write(text)
+    except OSError:
+        return False
+    if libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None) != 0:
+        return False
+    return libc.mount(os.fsencode(scratch), b"/tmp", None, MS_BIND, None) == 0
 
 
 def _anonymous_bytes() -> int:

@@ -1,0 +1,71 @@
+"""Seeded misfortune: the server dies in the middle of a transaction; functions fail, crash or take too long."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from preheat.execution.workers.contract import Exit, WorkerPlan, WorkRequest
+from preheat.execution.workers.scripted import Script
+from preheat.store.database import Database
+
+
+class SimulatedCrash(BaseException):
+    """The process has died. Not an Exception: nothing may catch it and go on."""
+
+
+class CrashingDatabase(Database):
+    """A database in memory whose owner dies at the write statement of that number, counted from `arm`."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self._left: int | None = None
+
+    def arm(self, statements: int) -> None:
+        """Die at the `statements`-th write from now on."""
+        self._left = statements
+
+    def disarm(self) -> None:
+        self._left = None
+
+    def _write(self, sql: str, values: Sequence[Any]) -> Any:
+        if self._left is not None:
+            self._left -= 1
+            if self._left <= 0:
+                self._left = None
+                raise SimulatedCrash
+        return super()._write(sql, values)
+
+    def recover(self) -> None:
+        """What a restart finds: the open transaction is gone, claims of the dead process are due again."""
+        self.rollback()
+        self.on_undo.clear()
+        self.begin()
+        self.run("UPDATE due SET claimed = 0 WHERE claimed = 1")
+        self.keep()
+        self.commit()
+        self.take_topics()
+        self.take_actions()
+
+
+@dataclass(frozen=True, slots=True)
+class Behaviour:
+    """How a simulated function behaves: its mean duration and, of 1, how often it fails, crashes or hangs."""
+
+    mean_s: float = 0.05
+    error_rate: float = 0.0
+    crash_rate: float = 0.0
+    hang_rate: float = 0.0
+
+    def script(self, plan: WorkerPlan, request: WorkRequest, chance: random.Random) -> Script:
+        draw = chance.random()
+        duration = chance.expovariate(1 / self.mean_s) if self.mean_s else 0.0
+        if draw < self.error_rate:
+            return Script(duration, b'{"errorType":"RuntimeError","errorMessage":"simulated"}', "RuntimeError")
+        draw -= self.error_rate
+        if draw < self.crash_rate:
+            return Script(duration, exit=Exit(status=1))
+        draw -= self.crash_rate
+        if draw < self.hang_rate:
+            return Script(86_400.0)
+        return Script(duration)

@@ -1,0 +1,302 @@
+"""Asynchronous invocations and deliveries: retries, ages, dead letters, destinations."""
+
+import json
+
+import pytest
+
+from preheat.kernel.errors import AwsError
+from preheat.triggers.delivery import Delivery, emit
+from tests.support.functions import TriggerWorld
+from tests.support.scripted_executor import Script
+
+ARN = "arn:aws:lambda:us-east-1:000000000000:function:"
+
+
+@pytest.fixture
+def world():
+    world = TriggerWorld()
+    world.create()
+    yield world
+    assert world.defects == []
+
+
+def fire(world, payload=b'{"n":1}', name="f", **params):
+    answer = world("lambda", "Invoke", FunctionName=name, InvocationType="Event", Payload=payload, **params)
+    world.settle()
+    return answer
+
+
+def pending(world):
+    return world.db.value("SELECT count(*) FROM due")
+
+
+def test_an_event_runs_once_and_leaves_nothing(world):
+    assert fire(world) == {"StatusCode": 202, "Payload": b""}
+    assert world.executor.events() == [{"n": 1}] and pending(world) == 0
+
+
+def test_a_failing_event_is_run_again_after_one_and_two_minutes(world):
+    world.executor.scripts["f"] = Script(error="ValueError")
+    fire(world)
+    world.advance(59.9)
+    assert len(world.executor.started) == 1
+    world.advance(0.1)
+    assert len(world.executor.started) == 2
+    world.advance(119.9)
+    assert len(world.executor.started) == 2
+    world.advance(0.1)
+    assert len(world.executor.started) == 3
+    world.advance(10_000)
+    assert len(world.executor.started) == 3 and pending(world) == 0
+    assert len({call.request_id for call in world.executor.started}) == 1
+
+
+def test_retry_attempts_are_obeyed(world):
+    world("lambda", "PutFunctionEventInvokeConfig", FunctionName="f", MaximumRetryAttempts=0)
+    world.executor.scripts["f"] = Script(error="ValueError")
+    fire(world)
+    world.advance(1_000)
+    assert len(world.executor.started) == 1
+
+
+def test_a_dead_letter_carries_the_event_and_why(world):
+    url, arn = world.queue("dead")
+    world.create("g", DeadLetterConfig={"TargetArn": arn})
+    world.executor.scripts["g"] = Script(error="ValueError")
+    fire(world, name="g")
+    world.advance(300)
+    (message,) = world.receive(url)
+    assert message["Body"] == '{"n":1}'
+    attributes = {
+        name: (value["DataType"], value["StringValue"]) for name, value in message["MessageAttributes"].items()
+    }
+    assert attributes == {
+        "RequestID": ("String", world.executor.started[0].request_id),
+        "ErrorCode": ("Number", "200"),
+        "ErrorMessage": ("String", "it failed"),
+    }
+
+
+def test_the_success_record(world):
+    url, arn = world.queue("done")
+    world("lambda", "PutFunctionEventInvokeConfig", FunctionName="f",
+          DestinationConfig={"OnSuccess": {"Destination": arn}})  # fmt: skip
+    world.executor.scripts["f"] = Script(result={"ok": True})
+    fire(world)
+    (message,) = world.receive(url)
+    assert json.loads(message["Body"]) == {
+        "version": "1.0",
+        "timestamp": "2023-11-14T22:13:20.000Z",
+        "requestContext": {
+            "requestId": world.executor.started[0].request_id,
+            "functionArn": f"{ARN}f:$LATEST",
+            "condition": "Success",
+            "approximateInvokeCount": 1,
+        },
+        "requestPayload": {"n": 1},
+        "responseContext": {"statusCode": 200, "executedVersion": "$LATEST"},
+        "responsePayload": {"ok": True},
+    }
+
+
+def test_the_failure_record_and_a_function_as_destination(world):
+    world.create("catcher")
+    world("lambda", "PutFunctionEventInvokeConfig", FunctionName="f",
+          DestinationConfig={"OnFailure": {"Destination": f"{ARN}catcher"}})  # fmt: skip
+    world.executor.scripts["f"] = Script(error="ValueError")
+    fire(world)
+    world.advance(181)
+    (record,) = world.executor.events("catcher")
+    assert record["requestContext"]["condition"] == "RetriesExhausted"
+    assert record["requestContext"]["approximateInvokeCount"] == 3
+    assert record["responseContext"] == {"statusCode": 200, "executedVersion": "$LATEST", "functionError": "Unhandled"}
+    assert record["responsePayload"] == {"errorMessage": "it failed", "errorType": "ValueError"}
+
+
+def test_an_event_that_is_too_old_is_not_run_again(world):
+    url, arn = world.queue("failed")
+    world("lambda", "PutFunctionEventInvokeConfig", FunctionName="f", MaximumEventAgeInSeconds=60,
+          DestinationConfig={"OnFailure": {"Destination": arn}})  # fmt: skip
+    world.executor.scripts["f"] = Script(error="ValueError")
+    fire(world)
+    world.advance(300)
+    assert len(world.executor.started) == 1
+    (message,) = world.receive(url)
+    context = json.loads(message["Body"])["requestContext"]
+    assert (context["condition"], context["approximateInvokeCount"]) == ("EventAgeExceeded", 1)
+
+
+def test_throttles_wait_with_growing_pauses_and_count_as_no_attempt(world):
+    world("lambda", "PutFunctionConcurrency", FunctionName="f", ReservedConcurrentExecutions=1)
+    world.executor.scripts["f"] = Script(seconds=100)
+    fire(world)
+    fire(world, b'{"n":2}')
+    world.advance(99)
+    assert 5 <= world.executor.refused <= 8
+    world.advance(200)
+    assert world.executor.events() == [{"n": 1}, {"n": 2}] and world.executor.peak["f"] == 1
+    assert pending(world) == 0
+
+
+def test_a_throttled_event_is_given_up_at_its_age(world):
+    url, arn = world.queue("failed")
+    world.create("busy")
+    world.executor.scripts["busy"] = Script(seconds=10_000)
+    world("lambda", "PutFunctionConcurrency", FunctionName="busy", ReservedConcurrentExecutions=1)
+    world("lambda", "PutFunctionEventInvokeConfig", FunctionName="busy", MaximumEventAgeInSeconds=120,
+          DestinationConfig={"OnFailure": {"Destination": arn}})  # fmt: skip
+    fire(world, name="busy")
+    fire(world, b'{"n":2}', name="busy")
+    world.advance(119)
+    assert world.counts(url) == (0, 0, 0)
+    world.advance(1)
+    record = json.loads(world.receive(url)[0]["Body"])
+    assert record["requestContext"]["condition"] == "EventAgeExceeded"
+    assert record["requestContext"]["approximateInvokeCount"] == 0 and "responseContext" not in record
+
+
+def test_no_concurrency_at_all_fails_at_once(world):
+    url, arn = world.queue("failed")
+    world("lambda", "PutFunctionConcurrency", FunctionName="f", ReservedConcurrentExecutions=0)
+    world("lambda", "PutFunctionEventInvokeConfig", FunctionName="f",
+          DestinationConfig={"OnFailure": {"Destination": arn}})  # fmt: skip
+    fire(world)
+    assert json.loads(world.receive(url)[0]["Body"])["requestContext"]["condition"] == "ZeroReservedConcurrency"
+    assert world.executor.started == [] and pending(world) == 0
+
+
+def test_an_alias_has_settings_of_its_own(world):
+    world("lambda", "PublishVersion", FunctionName="f")
+    world("lambda", "CreateAlias", FunctionName="f", Name="live", FunctionVersion="1")
+    world("lambda", "PutFunctionEventInvokeConfig", FunctionName="f", Qualifier="live", MaximumRetryAttempts=0)
+    world.executor.scripts["f"] = Script(error="ValueError")
+    fire(world, Qualifier="live")
+    fire(world)
+    world.advance(1_000)
+    arns = [call.invoked_arn for call in world.executor.started]
+    assert arns.count(f"{ARN}f:live") == 1 and arns.count(f"{ARN}f") == 3
+
+
+def test_an_event_survives_its_process_before_and_during_its_run(tmp_path):
+    world = TriggerWorld(directory=tmp_path)
+    world.create()
+    world.executor.scripts["f"] = Script(seconds=50)
+    fire(world)
+    world.db.close()
+    again = TriggerWorld(directory=tmp_path, seed=2)
+    again.settle()
+    assert again.executor.events() == [{"n": 1}] and pending(again) == 0
+    again.db.close()
+
+
+def test_an_event_of_a_deleted_function_is_dropped_and_told(world):
+    world.executor.scripts["f"] = Script(error="ValueError")
+    fire(world)
+    world("lambda", "DeleteFunction", FunctionName="f")
+    world.advance(100)
+    assert pending(world) == 0 and [notice.kind for notice in world.notices] == ["event-dropped"]
+
+
+def test_many_events_are_claimed_in_bounds(world):
+    for number in range(300):
+        fire(world, json.dumps(number).encode())
+    assert sorted(world.executor.events()) == list(range(300))
+
+
+# -- deliveries -------------------------------------------------------------------------------------------------------
+
+
+def deliver(world, **members):
+    def run(ctx):
+        emit(ctx, Delivery(**members))
+        return {}
+
+    world.machine.perform(run, lambda reply: None)
+    world.settle()
+
+
+def test_deliveries_to_a_queue_and_a_function(world):
+    url, arn = world.queue("q")
+    deliver(world, target=arn, body="text", source_service="s3.amazonaws.com", attributes={"k": ("String", "v")})
+    deliver(world, target=f"{ARN}f", body='{"a":1}', source_service="s3.amazonaws.com")
+    (message,) = world.receive(url)
+    assert message["Body"] == "text" and message["MessageAttributes"]["k"]["StringValue"] == "v"
+    assert world.executor.events() == [{"a": 1}] and pending(world) == 0
+
+
+def test_a_delivery_as_other_services_write_it(world):
+    url, arn = world.queue("q")
+
+    def run(ctx):
+        event = {"target": arn, "body": "{}", "source_arn": "arn:aws:s3:::b", "source_service": "s3.amazonaws.com"}
+        ctx.db.emit("deliver", json.dumps(event).encode(), ctx.now)
+        return {}
+
+    world.machine.perform(run, lambda reply: None)
+    world.settle()
+    assert [message["Body"] for message in world.receive(url)] == ["{}"]
+
+
+def test_a_delivery_to_nothing_goes_to_its_dead_letter_queue(world):
+    url, arn = world.queue("dead")
+    deliver(world, target="arn:aws:sqs:us-east-1:000000000000:gone", body="lost", dead_letter=arn)
+    assert [message["Body"] for message in world.receive(url)] == ["lost"]
+    assert [notice.kind for notice in world.notices] == ["delivery-failed"] and pending(world) == 0
+
+
+def test_a_delivery_of_an_unknown_kind_is_told(world):
+    deliver(world, target="arn:aws:firehose:us-east-1:000000000000:x", body="lost")
+    deliver(world, target="nonsense", body="lost")
+    assert [notice.kind for notice in world.notices] == ["delivery-failed"] * 2 and pending(world) == 0
+
+
+# -- the outbox -------------------------------------------------------------------------------------------------------
+
+
+def test_other_kinds_have_handlers_of_their_own_and_failures_are_tried_again():
+    seen = []
+
+    def handler(ctx, event):
+        seen.append((ctx.now, event.payload, event.attempts))
+        if len(seen) < 4:
+            raise AwsError("Broken", "not yet")
+        event.settle(ctx)
+        return {}
+
+    world = TriggerWorld(handlers={"other": handler})
+
+    def run(ctx):
+        ctx.db.emit("other", b"x", ctx.now + 5)
+        ctx.db.emit("nobody", b"y", ctx.now)
+        return {}
+
+    world.machine.perform(run, lambda reply: None)
+    began = world.clock.now()
+    world.advance(60)
+    assert [(at - began, payload, attempts) for at, payload, attempts in seen] == [
+        (5, b"x", 0), (6, b"x", 1), (8, b"x", 2), (12, b"x", 3),
+    ]  # fmt: skip
+    assert [row["kind"] for row in world.db.all("SELECT kind FROM due")] == ["nobody"]
+    assert len(world.notices) == 3
+
+
+def test_an_event_waits_for_its_time():
+    seen = []
+
+    def handler(ctx, event):
+        seen.append(ctx.now)
+        event.settle(ctx)
+        return {}
+
+    world = TriggerWorld(handlers={"other": handler})
+    due = world.clock.now() + 3_600
+
+    def run(ctx):
+        ctx.db.emit("other", b"x", due)
+        return {}
+
+    world.machine.perform(run, lambda reply: None)
+    world.advance(3_599)
+    assert seen == []
+    world.advance(1)
+    assert seen == [due]
