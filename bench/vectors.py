@@ -4,15 +4,17 @@ and the cost of the service's own path in process.
     .venv/bin/python bench/vectors.py [--vectors 50000] [--graph-after 20000] [--queries 200] [--json FILE]
 
 Vectors beyond `--graph-after` are searched through the HNSW graph; recall is against the exact scan. Fails when the
-graph's recall@10 is below 0.95.
+graph's recall@10 is below 0.95. One BLAS thread: two are hardly faster, and stall when the cores are shared.
 """
 
 import argparse
 import json
+import os
 import sys
 import time
 from pathlib import Path
 
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import numpy as np

@@ -6,6 +6,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from dataclasses import replace
@@ -53,6 +54,26 @@ def test_a_retired_function_leaves_nothing(driver, make):
     assert not any(alive(int(outcomes[0].payload)) for outcomes in running)
 
 
+def test_slash_tmp_is_private_where_nothing_of_the_function_lies_in_it():
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
+        directory = Path(name)
+        driver = ExecutionDriver(directory / "scratch")
+        try:
+            source = (
+                "import os, tempfile\ndef handler(event, context):\n    before = os.listdir('/tmp')\n"
+                "    open('/tmp/preheat-' + event, 'w').close()\n    return [before, tempfile.gettempdir()]\n"
+            )
+            one, two = FunctionMaker(directory)(source), FunctionMaker(directory)(source, name="g")
+            answers = [driver.invoke(one, b'"a"'), driver.invoke(two, b'"b"'), driver.invoke(one, b'"c"')]
+            seen = [json.loads(answer.payload) for answer in answers]
+        finally:
+            driver.close()
+    if seen[0][1] != "/tmp":
+        pytest.skip("this kernel allows no mount namespaces")
+    assert seen == [[[], "/tmp"], [[], "/tmp"], [["preheat-a"], "/tmp"]]
+    assert not any(Path(f"/tmp/preheat-{letter}").exists() for letter in "abc")
+
+
 # -- other runtimes -----------------------------------------------------------------------------------------------
 
 
@@ -60,6 +81,12 @@ def bootstrap(code: Path, text: str) -> None:
     path = code / "bootstrap"
     path.write_text(textwrap.dedent(text).lstrip())
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+
+def test_code_may_be_named_by_a_relative_path(driver, make, monkeypatch):
+    spec = make("import os\ndef handler(event, context):\n    return os.environ['LAMBDA_TASK_ROOT'] == os.getcwd()\n")
+    monkeypatch.chdir(spec.code.parent)
+    assert driver.invoke(replace(spec, code=Path("f"))).payload == b"true"
 
 
 def test_awss_own_python_client_runs_unmodified(driver, make):
@@ -85,25 +112,44 @@ def test_awss_own_python_client_runs_unmodified(driver, make):
     assert "in the handler" in driver.messages()
 
 
+def test_a_wrapper_script_starts_the_runtime(driver, make):
+    spec = make(
+        """
+        import os
+        def handler(event, context):
+            if event == "import":
+                import preheat
+            yield os.environ["WRAPPED"]
+        """,
+        environment=(("AWS_LAMBDA_EXEC_WRAPPER", "/var/task/wrap.sh"),),
+    )
+    missing = driver.invoke(spec)
+    assert missing.error == "Runtime.InvalidEntrypoint" and "/var/task/wrap.sh" in error_of(missing)[1]
+    script = spec.code / "wrap.sh"
+    script.write_text('#!/bin/sh\nexport WRAPPED=yes\nexec "$@"\n')
+    script.chmod(0o755)
+    assert driver.invoke(spec).payload == b"yes"
+    assert driver.invoke(spec, b'"import"').error == "ModuleNotFoundError"
+
+
+NODE_CLIENT = """
+const base = `http://${process.env.AWS_LAMBDA_RUNTIME_API}/2018-06-01/runtime/invocation/`;
+(async () => {
+  for (;;) {
+    const next = await fetch(base + "next");
+    const event = await next.json();
+    const id = next.headers.get("lambda-runtime-aws-request-id");
+    await fetch(base + id + "/response", {method: "POST", body: JSON.stringify({node: process.argv[2], event})});
+  }
+})();
+"""
+
+
 def test_a_node_bootstrap_serves(driver, make):
     spec = make("", runtime="provided.al2023", memory_mb=512)
-    bootstrap(
-        spec.code,
-        """
-        #!/usr/bin/env node
-        const base = `http://${process.env.AWS_LAMBDA_RUNTIME_API}/2018-06-01/runtime/invocation/`;
-        (async () => {
-          for (;;) {
-            const next = await fetch(base + "next");
-            const event = await next.json();
-            const id = next.headers.get("lambda-runtime-aws-request-id");
-            await fetch(base + id + "/response", {method: "POST", body: JSON.stringify({node: true, event})});
-          }
-        })();
-        """,
-    )
+    bootstrap(spec.code, "#!/usr/bin/env node\n" + NODE_CLIENT)
     for n in (1, 2):
-        assert json.loads(driver.invoke(spec, str(n).encode()).payload) == {"node": True, "event": n}
+        assert json.loads(driver.invoke(spec, str(n).encode()).payload) == {"event": n}
 
 
 def test_our_runtime_streams_over_the_network_as_on_aws(driver, make):
@@ -117,6 +163,24 @@ def test_our_runtime_streams_over_the_network_as_on_aws(driver, make):
     bootstrap(spec.code, f"#!/bin/sh\nexec {sys.executable} -P -m streamer\n")
     outcome = driver.invoke(replace(spec, environment=(("PYTHONPATH", str(spec.code)),)))
     assert outcome.payload == b"ab"
+
+
+def test_node_functions_use_awss_client_where_it_is_installed(driver, make):
+    spec = make("", runtime="nodejs22.x", handler="index.handler", memory_mb=512)
+    failure = driver.invoke(spec)
+    assert failure.error == "Runtime.InvalidEntrypoint" and "npm install aws-lambda-ric" in error_of(failure)[1]
+    client = spec.code / "node_modules" / ".bin" / "aws-lambda-ric"
+    client.parent.mkdir(parents=True)
+    client.write_text(NODE_CLIENT)
+    answer = driver.invoke(spec, b"5")
+    assert json.loads(answer.payload) == {"node": "index.handler", "event": 5}
+
+
+def test_a_bootstrap_without_permission_is_named(driver, make):
+    spec = make("", runtime="provided.al2023")
+    (spec.code / "bootstrap").write_text("#!/bin/sh\n")
+    error_type, message = error_of(driver.invoke(spec))
+    assert error_type == "Runtime.InvalidEntrypoint" and message.endswith("bootstrap: permission denied")
 
 
 @pytest.mark.parametrize(

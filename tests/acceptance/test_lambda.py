@@ -206,3 +206,87 @@ def test_lists_are_paginated(functions):
     pages = client.get_paginator("list_functions").paginate(PaginationConfig={"PageSize": 2})
     names = [function["FunctionName"] for page in pages for function in page["Functions"]]
     assert {f"page-{number}" for number in range(3)} <= set(names) and len(names) == len(set(names))
+
+
+def test_settings_come_back_with_the_types_of_botocore(functions, aws):
+    client = functions("typed", Publish=True, Tags={"team": "a"})
+    url = client.create_function_url_config(FunctionName="typed", AuthType="NONE", Cors={"AllowOrigins": ["*"]})
+    assert url["FunctionUrl"].endswith("/") and url["ResponseMetadata"]["HTTPStatusCode"] == 201
+    assert client.get_function_url_config(FunctionName="typed")["LastModifiedTime"] == url["CreationTime"]
+    assert len(client.list_function_url_configs(FunctionName="typed")["FunctionUrlConfigs"]) == 1
+    client.delete_function_url_config(FunctionName="typed")
+    client.put_function_event_invoke_config(FunctionName="typed", MaximumEventAgeInSeconds=60)
+    assert client.get_function_event_invoke_config(FunctionName="typed")["LastModified"].year >= 2024
+    assert len(client.list_function_event_invoke_configs(FunctionName="typed")["FunctionEventInvokeConfigs"]) == 1
+    client.delete_function_event_invoke_config(FunctionName="typed")
+    alias = client.create_alias(FunctionName="typed", Name="live", FunctionVersion="1")
+    assert client.update_alias(FunctionName="typed", Name="live", Description="d")["RevisionId"] != alias["RevisionId"]
+    assert [one["Name"] for one in client.list_aliases(FunctionName="typed")["Aliases"]] == ["live"]
+    client.delete_alias(FunctionName="typed", Name="live")
+    statement = client.add_permission(
+        FunctionName="typed", StatementId="s", Action="lambda:InvokeFunction", Principal="s3.amazonaws.com"
+    )["Statement"]
+    assert json.loads(client.get_policy(FunctionName="typed")["Policy"])["Statement"] == [json.loads(statement)]
+    client.remove_permission(FunctionName="typed", StatementId="s")
+    arn = client.get_function(FunctionName="typed")["Configuration"]["FunctionArn"]
+    client.tag_resource(Resource=arn, Tags={"x": "y"})
+    client.untag_resource(Resource=arn, TagKeys=["team"])
+    assert client.list_tags(Resource=arn)["Tags"] == {"x": "y"}
+    assert client.put_function_concurrency(FunctionName="typed", ReservedConcurrentExecutions=3)
+    assert client.get_function_concurrency(FunctionName="typed")["ReservedConcurrentExecutions"] == 3
+    client.delete_function_concurrency(FunctionName="typed")
+    layer = client.publish_layer_version(LayerName="typed", Content={"ZipFile": make_zip({"x": "y"})})
+    assert client.get_layer_version_by_arn(Arn=layer["LayerVersionArn"])["Version"] == 1
+    assert any(one["LayerName"] == "typed" for one in client.list_layers()["Layers"])
+    client.delete_layer_version(LayerName="typed", VersionNumber=1)
+    assert client.get_account_settings()["AccountLimit"]["ConcurrentExecutions"] >= 100
+    assert [one["Version"] for one in client.list_versions_by_function(FunctionName="typed")["Versions"]] == [
+        "$LATEST",
+        "1",
+    ]
+    client.delete_function(FunctionName="typed", Qualifier="1")
+
+
+def test_a_mapping_comes_back_with_the_types_of_botocore(functions, aws):
+    sqs = aws.client("sqs")
+    sqs.create_queue(QueueName="typed-mapping")
+    client = functions("mapped")
+    made = client.create_event_source_mapping(
+        EventSourceArn="arn:aws:sqs:us-east-1:000000000000:typed-mapping", FunctionName="mapped", Enabled=False,
+        FilterCriteria={"Filters": [{"Pattern": '{"body": {"a": ["b"]}}'}]}, ScalingConfig={"MaximumConcurrency": 5},
+        FunctionResponseTypes=["ReportBatchItemFailures"],
+    )  # fmt: skip
+    assert made["State"] == "Creating" and made["ResponseMetadata"]["HTTPStatusCode"] == 202
+    found = client.get_event_source_mapping(UUID=made["UUID"])
+    assert found["State"] == "Disabled" and found["LastModified"].year >= 2024
+    assert found["ScalingConfig"] == {"MaximumConcurrency": 5} and len(found["FilterCriteria"]["Filters"]) == 1
+    assert client.update_event_source_mapping(UUID=made["UUID"], BatchSize=3)["BatchSize"] == 3
+    listed = client.list_event_source_mappings(FunctionName="mapped")["EventSourceMappings"]
+    assert [one["UUID"] for one in listed] == [made["UUID"]]
+    assert client.delete_event_source_mapping(UUID=made["UUID"])["State"] == "Deleting"
+
+
+def test_an_object_in_a_bucket_starts_a_function(functions, aws):
+    s3, sqs = aws.client("s3"), aws.client("sqs")
+    url = sqs.create_queue(QueueName="object-seen")["QueueUrl"]
+    source = (
+        "import boto3, os\n"
+        "def handler(event, context):\n"
+        "    key = event['Records'][0]['s3']['object']['key']\n"
+        "    boto3.client('sqs').send_message(QueueUrl=os.environ['TARGET'], MessageBody=key)\n"
+    )
+    client = functions("on-object", source, Environment={"Variables": {"TARGET": url}})
+    arn = client.get_function(FunctionName="on-object")["Configuration"]["FunctionArn"]
+    client.add_permission(
+        FunctionName="on-object", StatementId="s3", Action="lambda:InvokeFunction", Principal="s3.amazonaws.com"
+    )
+    s3.create_bucket(Bucket="bucket-that-tells")
+    s3.put_bucket_notification_configuration(
+        Bucket="bucket-that-tells",
+        NotificationConfiguration={
+            "LambdaFunctionConfigurations": [{"LambdaFunctionArn": arn, "Events": ["s3:ObjectCreated:*"]}]
+        },
+    )
+    s3.put_object(Bucket="bucket-that-tells", Key="a/document.txt", Body=b"x")
+    (message,) = sqs.receive_message(QueueUrl=url, WaitTimeSeconds=15)["Messages"]
+    assert message["Body"] == "a/document.txt"

@@ -5,11 +5,12 @@ import io
 import json
 import urllib.request
 import uuid
-from urllib.error import HTTPError
 
 import boto3.s3.transfer
 import pytest
 from botocore.exceptions import ClientError
+
+from tests.support.server import wait_for
 
 MIB = 1 << 20
 
@@ -33,8 +34,8 @@ def code(caught) -> tuple[str, int]:
 
 def test_put_get_head_delete(s3, bucket):
     put = s3.put_object(
-        Bucket=bucket, Key="a/ü b+c.txt", Body=b"hello", ContentType="text/plain; charset=utf-8", Metadata={"Color": "red"},
-        CacheControl="no-store", ContentLanguage="de", Tagging="a=1&b=2",
+        Bucket=bucket, Key="a/ü b+c.txt", Body=b"hello", ContentType="text/plain; charset=utf-8",
+        Metadata={"Color": "red"}, CacheControl="no-store", ContentLanguage="de", Tagging="a=1&b=2",
     )  # fmt: skip
     assert put["ETag"] == f'"{hashlib.md5(b"hello").hexdigest()}"'
     got = s3.get_object(Bucket=bucket, Key="a/ü b+c.txt")
@@ -163,19 +164,6 @@ def test_presigned_urls(aws, bucket, version):
         assert (answer.read(), answer.headers["Content-Type"]) == (b"body", "text/x")
 
 
-def test_an_expired_presigned_url(aws, bucket):
-    client = aws.client("s3", signature_version="s3v4")
-    url = client.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "k"}, ExpiresIn=60)
-    late = url.replace("X-Amz-Expires=60", "X-Amz-Expires=0")
-    end = "X-Amz-Date="
-    day = late[late.index(end) + len(end) :][:8]
-    late = late.replace(day, "20240101")
-    with pytest.raises(HTTPError) as caught:
-        urllib.request.urlopen(late)
-    assert caught.value.code == 403
-    assert b"Request has expired" in caught.value.read()
-
-
 def test_configuration_of_a_bucket(s3, bucket):
     rules = [{"AllowedOrigins": ["https://a.example"], "AllowedMethods": ["GET"], "MaxAgeSeconds": 5}]
     s3.put_bucket_cors(Bucket=bucket, CORSConfiguration={"CORSRules": rules})
@@ -208,3 +196,28 @@ def test_state_survives_a_kill(fresh_server):
     server.start()
     assert s3.get_object(Bucket="kept-bucket", Key="small")["Body"].read() == b"small"
     assert s3.get_object(Bucket="kept-bucket", Key="large")["Body"].read() == b"large" * 100_000
+
+
+def test_an_upload_is_announced_on_a_queue(aws, s3, bucket):
+    sqs = aws.client("sqs")
+    url = sqs.create_queue(QueueName=f"q-{uuid.uuid4()}")["QueueUrl"]
+    arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    wanted = {"QueueArn": arn, "Events": ["s3:ObjectCreated:*"]}
+    s3.put_bucket_notification_configuration(Bucket=bucket, NotificationConfiguration={"QueueConfigurations": [wanted]})
+    s3.put_object(Bucket=bucket, Key="in/a b.txt", Body=b"hello")
+    seen: list[dict] = []
+
+    def received():
+        for message in sqs.receive_message(QueueUrl=url, WaitTimeSeconds=2).get("Messages", []):
+            seen.append(json.loads(message["Body"]))
+            sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+        return len(seen) == 2
+
+    wait_for(received, what="the test event and the upload's event")
+    record = next(event["Records"][0] for event in seen if "Records" in event)
+    assert (record["eventName"], record["s3"]["object"]["key"]) == ("ObjectCreated:Put", "in/a+b.txt")
+    assert any(event.get("Event") == "s3:TestEvent" for event in seen)
+    with pytest.raises(ClientError) as caught:
+        absent = {"QueueConfigurations": [{**wanted, "QueueArn": arn + "-absent"}]}
+        s3.put_bucket_notification_configuration(Bucket=bucket, NotificationConfiguration=absent)
+    assert code(caught) == ("InvalidArgument", 400)

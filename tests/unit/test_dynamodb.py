@@ -171,13 +171,6 @@ def test_a_failed_creation_is_not_remembered(ddb):
     assert refused(ddb, "DescribeTable", TableName="ghost")[0] == "ResourceNotFoundException"
 
 
-def test_deletion_protection_acts(ddb):
-    ddb("UpdateTable", TableName="slim", DeletionProtectionEnabled=True)
-    assert refused(ddb, "DeleteTable", TableName="slim")[0] == "ValidationException"
-    ddb("UpdateTable", TableName="slim", DeletionProtectionEnabled=False)
-    ddb("DeleteTable", TableName="slim")
-
-
 def test_an_index_added_later_is_filled_in_steps(ddb):
     for number in range(1_200):
         ddb("PutItem", TableName="slim", Item={"pk": {"S": f"k{number}"}, "kind": {"S": "ab"[number % 2]}})
@@ -221,14 +214,6 @@ def by_kind(value):
         "ExpressionAttributeValues": {":k": {"S": value}},
         "Select": "COUNT",
     }
-
-
-def test_tags(ddb):
-    arn = "arn:aws:dynamodb:us-east-1:000000000000:table/slim"
-    ddb("TagResource", ResourceArn=arn, Tags=[{"Key": "a", "Value": "1"}, {"Key": "b", "Value": "2"}])
-    ddb("UntagResource", ResourceArn=arn, TagKeys=["a"])
-    assert ddb("ListTagsOfResource", ResourceArn=arn)["Tags"] == [{"Key": "b", "Value": "2"}]
-    assert refused(ddb, "ListTagsOfResource", ResourceArn=arn + "x")[0] == "ResourceNotFoundException"
 
 
 # -- items ------------------------------------------------------------------------------------------------------------

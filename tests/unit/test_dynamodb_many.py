@@ -1,9 +1,12 @@
 """DynamoDB: batches, transactions, capacity, throttling, time to live."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from preheat.kernel.errors import AwsError
 from preheat.services.dynamodb.service import build
+from preheat.services.dynamodb.values import item_size
 from tests.support.inprocess import InProcess
 
 ON_DEMAND = {"BillingMode": "PAY_PER_REQUEST"}
@@ -270,6 +273,12 @@ def test_provisioned_throughput_acts(ddb):
 
 
 def test_a_maximum_of_on_demand_units_acts(ddb):
+    provisioned = {
+        "BillingMode": "PROVISIONED",
+        "ProvisionedThroughput": {"ReadCapacityUnits": 1, "WriteCapacityUnits": 1},
+        "OnDemandThroughput": {"MaxReadRequestUnits": 1},
+    }
+    assert refused(ddb, "CreateTable", TableName="both", **KEYS, **provisioned).code == "ValidationException"
     ddb("UpdateTable", TableName="one", OnDemandThroughput={"MaxReadRequestUnits": 1})
     described = ddb("DescribeTable", TableName="one")["Table"]["OnDemandThroughput"]
     assert described == {"MaxReadRequestUnits": 1, "MaxWriteRequestUnits": -1}
@@ -333,6 +342,85 @@ def test_time_to_live_can_be_taken_back(ddb):
     ddb("UpdateTimeToLive", TableName="one", TimeToLiveSpecification={**spec, "Enabled": False})
     ddb.world.advance(60)
     assert names(ddb) == ["a"]
+
+
+# -- against a plain model -------------------------------------------------------------------------------------------
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(("put", "update", "delete")),
+        st.sampled_from("abcd"),
+        st.sampled_from(("x", "y", None)),
+        st.integers(0, 3),
+    ),
+    max_size=30,
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(STEPS)
+def test_the_index_always_agrees_with_the_items(steps):
+    world = InProcess(build)
+    world("dynamodb", "CreateTable", TableName="two", **INDEXED, **ON_DEMAND)
+    model: dict[str, dict] = {}
+    for what, name, group, weight in steps:
+        grouped = {} if group is None else {"g": {"S": group}}
+        if what == "put":
+            model[name] = {**key(name), **grouped, "w": {"N": str(weight)}}
+            world("dynamodb", "PutItem", TableName="two", Item=model[name])
+        elif what == "delete":
+            model.pop(name, None)
+            world("dynamodb", "DeleteItem", TableName="two", Key=key(name))
+        else:
+            model[name] = {**model.get(name, key(name)), **grouped}
+            if group is not None:
+                world(
+                    "dynamodb",
+                    "UpdateItem",
+                    TableName="two",
+                    Key=key(name),
+                    UpdateExpression="SET g = :g",
+                    ExpressionAttributeValues={":g": {"S": group}},
+                )
+            else:
+                world("dynamodb", "UpdateItem", TableName="two", Key=key(name))
+
+    def names_of(items):
+        return sorted(entry["pk"]["S"] for entry in items)
+
+    assert names_of(world("dynamodb", "Scan", TableName="two")["Items"]) == sorted(model)
+    for group in "xy":
+        found = world(
+            "dynamodb",
+            "Query",
+            TableName="two",
+            IndexName="by-g",
+            KeyConditionExpression="g = :g",
+            ExpressionAttributeValues={":g": {"S": group}},
+        )
+        assert names_of(found["Items"]) == [name for name in sorted(model) if model[name].get("g") == {"S": group}]
+    table = world("dynamodb", "DescribeTable", TableName="two")["Table"]
+    assert table["ItemCount"] == len(model)
+    assert table["TableSizeBytes"] == sum(item_size(entry) for entry in model.values())
+    assert table["GlobalSecondaryIndexes"][0]["ItemCount"] == sum("g" in entry for entry in model.values())
+
+
+# -- tables -----------------------------------------------------------------------------------------------------------
+
+
+def test_tags(ddb):
+    arn = "arn:aws:dynamodb:us-east-1:000000000000:table/one"
+    ddb("TagResource", ResourceArn=arn, Tags=[{"Key": "a", "Value": "1"}, {"Key": "b", "Value": "2"}])
+    ddb("UntagResource", ResourceArn=arn, TagKeys=["a"])
+    assert ddb("ListTagsOfResource", ResourceArn=arn)["Tags"] == [{"Key": "b", "Value": "2"}]
+    assert refused(ddb, "ListTagsOfResource", ResourceArn=arn + "x").code == "ResourceNotFoundException"
+
+
+def test_deletion_protection_acts(ddb):
+    ddb("UpdateTable", TableName="one", DeletionProtectionEnabled=True)
+    assert refused(ddb, "DeleteTable", TableName="one").code == "ValidationException"
+    ddb("UpdateTable", TableName="one", DeletionProtectionEnabled=False)
+    ddb("DeleteTable", TableName="one")
 
 
 # -- durability -------------------------------------------------------------------------------------------------------

@@ -8,11 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from preheat.execution.contract import FunctionSpec, Invocation, LogLine, Outcome, Throttled
 from preheat.execution.environment import ALLOWED, Environment, IllegalTransition, State
 from preheat.execution.pool import DEFAULT_LIMITS, Pool, PoolLimits
-from preheat.execution.workers.contract import Exit
+from preheat.execution.workers.contract import Answer, Exit
 from preheat.execution.workers.scripted import InitScript, Script, ScriptedWorkerFactory
 from preheat.kernel.clock import ManualClock
 from preheat.kernel.entropy import SeededEntropy
@@ -200,7 +202,7 @@ def test_a_new_revision_drains_the_old(world):
     world.advance(0.5)
     new = replace(SPEC, revision="2")
     world.start(new)
-    old = [environment for environment in world.pool.environments() if environment.spec is SPEC]
+    old = [environment for environment in world.pool.environments() if environment.spec == SPEC]
     assert len(old) == 1 and old[0].state is State.BUSY
     world.advance(2.0)
     assert [environment.spec.revision for environment in world.pool.environments()] == ["2"]
@@ -256,6 +258,41 @@ def test_at_the_ceiling_invocations_wait_in_turn_and_the_queue_is_bounded():
     assert len(world.notices) == 1 and world.pool.usage().by_function == {}
 
 
+def test_what_waits_for_a_retired_function_still_runs_and_leaves_nothing():
+    world = World(PoolLimits(max_environments=1))
+    first, second = world.start(OTHER), world.start()
+    world.pool.retire("arn:f")
+    world.advance(2.5)
+    assert [len(first), len(second)] == [1, 1] and second[0].error is None
+    assert world.pool.environments() == []
+
+
+def test_an_answer_whose_runtime_lingers_is_delivered_early(world):
+    outcomes = world.start()
+    world.advance(0.5)
+    (environment,) = world.pool.environments()
+    environment.answered(environment.worker, Answer(b"early"))
+    world.advance(0.3)
+    assert [outcome.payload for outcome in outcomes] == [b"early"]
+    assert world.pool.usage().running == 1 and "END RequestId: r-1" not in world.messages()
+    world.advance(0.3)
+    assert len(outcomes) == 1 and world.pool.usage().idle == 1 and "END RequestId: r-1" in world.messages()
+
+
+def test_late_news_of_a_killed_worker_changes_nothing(world):
+    world.script = lambda payload: Script(60.0)
+    outcomes = world.start()
+    world.advance(2.0)
+    (environment,) = world.pool.environments()
+    old = environment.worker
+    world.advance(2.0)
+    world.start()
+    world.advance(0.1)
+    environment.answered(old, Answer(b"late"))
+    environment.died(old, Exit(status=0))
+    assert environment.state is State.BUSY and len(outcomes) == 1
+
+
 def test_a_closed_pool_takes_nothing(world):
     outcomes = world.start()
     world.pool.close()
@@ -263,6 +300,63 @@ def test_a_closed_pool_takes_nothing(world):
     assert outcomes == [] and world.factory.workers == set()
     with pytest.raises(RuntimeError):
         world.start()
+
+
+BEHAVIOURS = {
+    "quick": Script(0.05, b"1"),
+    "slow": Script(2.5, b"2"),
+    "timeout": Script(60.0),
+    "exit": Script(0.2, exit=Exit(status=1)),
+    "signal": Script(0.2, exit=Exit(signal=11)),
+    "hog": Script(1.0, memory_bytes=500 * MIB),
+    "stream": Script(1.0, chunks=(b"a", b"b")),
+    "broken": Script(1.0, b"{}", "E", chunks=(b"a", b"b")),
+}
+INITS = (
+    InitScript(), InitScript(0.7), InitScript(60.0), InitScript(0.1, "E", b"{}"), InitScript(0.1, exit=Exit(status=3)),
+)  # fmt: skip
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("invoke"), st.sampled_from(sorted(BEHAVIOURS)), st.integers(0, 3)),
+        st.tuples(st.just("advance"), st.sampled_from([0.0, 0.01, 0.3, 3.0, 12.0, 301.0]), st.just(0)),
+        st.tuples(st.just("init"), st.sampled_from(INITS), st.just(0)),
+        st.tuples(st.just("retire"), st.just("arn:f"), st.just(0)),
+        st.tuples(st.just("reserve"), st.sampled_from([None, 0, 1, 2]), st.just(0)),
+    ),
+    max_size=30,
+)
+VARIANTS = (SPEC, replace(SPEC, revision="2"), OTHER, replace(OTHER, version="1"))
+
+
+@settings(max_examples=150, deadline=None)
+@given(steps)
+def test_every_admitted_invocation_ends_once_and_nothing_is_left(history):
+    world = World(PoolLimits(max_environments=3, account_concurrency=6))
+    world.script = BEHAVIOURS.__getitem__
+    running: list[list[Outcome]] = []
+    for kind, value, which in history:
+        if kind == "invoke":
+            outcomes: list[Outcome] = []
+            invocation = Invocation("r", VARIANTS[which], value.encode(), asynchronous=True)
+            if world.pool.invoke(invocation, outcomes.append) is None:
+                running.append(outcomes)
+        elif kind == "advance":
+            world.advance(value)
+        elif kind == "init":
+            world.init = value
+        elif kind == "retire":
+            world.pool.retire(value)
+        else:
+            world.pool.set_reserved("arn:f", value)
+        assert len(world.pool.environments()) <= 3
+        assert sum(world.pool.usage().by_function.values()) == sum(not outcomes for outcomes in running)
+    world.advance(400.0)
+    assert [len(outcomes) for outcomes in running] == [1] * len(running)
+    world.advance(400.0)
+    usage = world.pool.usage()
+    assert usage.by_function == {} and usage.waiting == 0
+    assert world.pool.environments() == [] and world.factory.workers == set()
+    assert world.pool.next_deadline is None
 
 
 def test_the_same_seed_gives_the_same_history():

@@ -207,3 +207,16 @@ def test_a_failing_model_is_named():
         BedrockEmbedder(Bedrock({}), "my-model").query("x")
     with pytest.raises(EmbeddingUnavailable, match="no embedding model"):
         BedrockEmbedder(Bedrock({}), "").documents(["x"])
+
+
+def test_the_measure_is_trec_evals():
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bench"))
+    from retrieval import ndcg, p_value
+
+    assert ndcg({"a": 2.0, "b": 1.0}, {"b"}) == pytest.approx(0.6309, abs=5e-5)
+    assert ndcg({"a": 3.0, "b": 2.0, "c": 1.0}, {"a", "c", "x"}) == pytest.approx(1.5 / 2.1309, abs=5e-5)
+    assert ndcg({"a": 1.0, "b": 1.0}, {"b"}) == 1.0
+    assert ndcg({str(n): float(-n) for n in range(20)}, {"10"}) == 0.0
+    assert ndcg({}, {"a"}) == 0.0
+    assert p_value([1.0, 0.0] * 50, [1.0, 0.0] * 50) == 1.0
+    assert p_value([1.0] * 50, [0.0] * 50) < 0.001

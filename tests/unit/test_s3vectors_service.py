@@ -5,6 +5,7 @@ import json
 import pytest
 
 from preheat.kernel.errors import AwsError
+from preheat.kernel.http import HttpRequest
 from preheat.kernel.scope import Scope
 from preheat.services.s3vectors import domain
 from preheat.services.s3vectors.service import build
@@ -217,6 +218,10 @@ def test_put_get_replace_delete(world):
         ({"key": "x", "data": {"float32": [0.0, 0.0]}}, "zero vectors"),
         ({"key": "", "data": {"float32": [1.0, 1.0]}}, "between 1 and 1024"),
         ({"key": "x", "data": {}}, "exactly one of"),
+        ({"key": "x", "data": {"float32": [1.0, "2"]}}, "list of numbers"),
+        (vector("\ud800", [1, 1]), "valid Unicode"),
+        (vector("x", [1, 1], t="\ud800"), "valid text"),
+        (vector("x", [1, 1], n=float("inf")), "finite numbers"),
         (vector("x", [1, 1], t="y" * 2048), "Filterable metadata must have at most 2048 bytes"),
         (vector("x", [1, 1], body="y" * 41_000), "at most 40960 bytes"),
         (vector("x", [1, 1], **{f"k{n}": 1 for n in range(51)}), "at most 50 keys"),
@@ -241,6 +246,35 @@ def test_batch_limits(world):
     both = {**NAMES, "indexArn": "arn:aws:s3vectors:us-east-1:000000000000:bucket/documents/index/passages"}
     error = refused(world, "GetVectors", "ValidationException", **both, keys=["a"])
     assert error.message == "Must specify either indexArn or both vectorBucketName and indexName"
+
+
+def test_a_request_beyond_20_mib_is_refused(world):
+    make_index(world)
+    replies = []
+    params = {**NAMES, "vectors": [vector("a", [1, 0])]}
+    request = HttpRequest("POST", "/PutVectors", {}, b" " * (20 * 1024 * 1024 + 1))
+    world.machine.submit("s3vectors", "PutVectors", params, replies.append, request=request)
+    world.settle()
+    assert replies[0].code == "ValidationException"
+
+
+def test_reading_metadata_takes_the_right_to_get_vectors(world):
+    make_index(world)
+    put(world, vector("a", [1, 0], n=1))
+    asked = []
+    world.machine.authorizer = lambda ctx, service, operation, params: asked.append(operation)
+    near = {**NAMES, "topK": 1, "queryVector": {"float32": [1, 0]}}
+    for operation, params in (
+        ("QueryVectors", near),
+        ("QueryVectors", {**near, "returnMetadata": True}),
+        ("QueryVectors", {**near, "filter": {"n": 1}}),
+        ("ListVectors", {**NAMES, "returnData": True}),
+    ):
+        request = HttpRequest("POST", f"/{operation}", {})
+        world.machine.submit("s3vectors", operation, params, lambda reply: None, request=request)
+        world.settle()
+    expected = "QueryVectors QueryVectors GetVectors QueryVectors GetVectors ListVectors GetVectors"
+    assert asked == expected.split()
 
 
 def test_listing_pages_and_segments_cover_everything_once(world):
@@ -471,63 +505,3 @@ def test_state_survives_a_restart(tmp_path):
     world = InProcess(build, directory=tmp_path)
     assert found(world, topK=1, queryTexts=[{"text": "kept", "metadataKey": "t"}]) == ["a"]
     world.db.close()
-
-
-class Held:
-    """A background whose jobs run when the test says so."""
-
-    def __init__(self):
-        self.jobs = []
-
-    def run(self, work, done):
-        self.jobs.append((work, done))
-
-    def release(self):
-        work, done = self.jobs.pop(0)
-        done(work())
-
-
-def test_queries_wait_for_the_running_job_and_see_later_writes(world):
-    make_index(world)
-    desk = world.machine.services["s3vectors"].desk
-    put(world, *(vector(f"k{n}", [1, n + 1]) for n in range(400)))
-    held = desk._background = Held()
-    query = {**NAMES, "topK": 1, "queryVector": {"float32": [1, 0]}}
-    first = world.start("s3vectors", "QueryVectors", **query)
-    put(world, vector("near", [1, 0]))
-    second = world.start("s3vectors", "QueryVectors", **query)
-    assert (first, second, len(held.jobs)) == ([], [], 1)
-    while held.jobs:
-        held.release()
-        world.settle()
-    assert [one.output["vectors"][0]["key"] for one in (*first, *second)] == ["near", "near"]
-
-
-def test_an_index_deleted_under_a_waiting_query_is_not_found(world):
-    make_index(world)
-    desk = world.machine.services["s3vectors"].desk
-    put(world, *(vector(f"k{n}", [1, n + 1]) for n in range(400)))
-    held = desk._background = Held()
-    waiting = world.start("s3vectors", "QueryVectors", **NAMES, topK=1, queryVector={"float32": [1, 0]})
-    world("s3vectors", "DeleteIndex", **NAMES)
-    assert waiting[0].code == "NotFoundException"
-    held.release()
-    world.settle()
-    assert desk.loaded == 0
-
-
-def test_memory_pressure_drops_the_one_used_longest_ago(world):
-    make_index(world)
-    world("s3vectors", "CreateIndex", vectorBucketName=BUCKET, indexName="other", dataType="float32", dimension=2,
-          distanceMetric="cosine")  # fmt: skip
-    desk = world.machine.services["s3vectors"].desk
-    desk._memory_bytes = 1
-    put(world, vector("a", [1, 0]))
-    assert found(world, topK=1, queryVector={"float32": [1, 0]}) == ["a"]
-    world.clock.advance(1)
-    other = {"vectorBucketName": BUCKET, "indexName": "other", "topK": 1, "queryVector": {"float32": [1, 0]}}
-    assert world("s3vectors", "QueryVectors", **other)["vectors"] == []
-    assert desk.loaded == 1
-    assert found(world, topK=1, queryVector={"float32": [1, 0]}) == ["a"]
-
-

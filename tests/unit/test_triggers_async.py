@@ -198,9 +198,33 @@ def test_an_event_of_a_deleted_function_is_dropped_and_told(world):
 
 
 def test_many_events_are_claimed_in_bounds(world):
-    for number in range(300):
-        fire(world, json.dumps(number).encode())
-    assert sorted(world.executor.events()) == list(range(300))
+    def run(ctx):
+        for number in range(1_300):
+            event = {"function": f"{ARN}f", "payload": str(number), "request_id": str(number), "accepted_at": ctx.now}
+            ctx.db.emit("lambda.async", json.dumps(event).encode(), ctx.now)
+        return {}
+
+    world.executor.scripts["f"] = Script(seconds=1)
+    world.machine.perform(run, lambda reply: None)
+    world.settle()
+    assert len(world.executor.started) == 1_000
+    url, arn = world.queue("q")
+    deliver(world, target=arn, body="not held up")
+    assert world.counts(url) == (1, 0, 0)
+    world.advance(2)
+    assert sorted(world.executor.events()) == list(range(1_300)) and pending(world) == 0
+
+
+def test_throttles_begin_with_short_pauses_again_after_a_run(world):
+    world("lambda", "PutFunctionConcurrency", FunctionName="f", ReservedConcurrentExecutions=1)
+    world.executor.scripts["f"] = Script(seconds=40)
+    fire(world)
+    world.executor.scripts["f"] = lambda event: Script(error="ValueError", seconds=1)
+    fire(world, b'{"n":2}')
+    world.advance(70)
+    assert world.executor.events() == [{"n": 1}, {"n": 2}]
+    stored = json.loads(world.db.value("SELECT payload FROM due"))
+    assert (stored["invoked"], stored["throttles"]) == (1, 0)
 
 
 # -- deliveries -------------------------------------------------------------------------------------------------------

@@ -108,6 +108,22 @@ def test_a_batch_is_cut_at_six_megabytes(world):
     assert world.counts(url) == (0, 0, 0)
 
 
+def test_what_waited_too_long_in_the_buffer_is_not_run_from_there(world):
+    url, arn = world.queue("q", VisibilityTimeout="30")
+    world.executor.scripts["f"] = Script(seconds=100)
+    uuid = world.map(arn, ScalingConfig={"MaximumConcurrency": 2})
+    world.send(url, "first")
+    world("lambda", "UpdateEventSourceMapping", UUID=uuid, Enabled=False)
+    world.send(url, *[f"{number}" + "x" * 1_000_000 for number in range(10)])
+    world("lambda", "UpdateEventSourceMapping", UUID=uuid, Enabled=True)
+    assert [len(batch) for batch in bodies(world)] == [1, 6]
+    world.executor.scripts["f"] = Script(seconds=1)
+    world.advance(120)
+    delivered = [body[0] for batch in bodies(world) for body in batch]
+    assert [delivered.count(str(number)) for number in range(6, 10)] == [1, 1, 1, 1]
+    assert world.counts(url) == (0, 0, 0)
+
+
 def test_a_failed_batch_comes_back_after_the_visibility_timeout(world):
     url, arn = world.queue("q", VisibilityTimeout="40")
     world.executor.scripts["f"] = Script(error="ValueError")

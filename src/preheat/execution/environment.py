@@ -8,7 +8,7 @@ timeout (AWS's "suppressed init").
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from preheat.execution import reports
 from preheat.execution.contract import FunctionSpec, Invocation, Outcome, StreamFailed, StreamStart
@@ -476,7 +476,3 @@ class Environment:
             self._tail += message.encode() + b"\n"
             if len(self._tail) > 16 * TAIL_BYTES:
                 del self._tail[:-TAIL_BYTES]
-
-    def describe(self) -> dict[str, Any]:
-        """For `preheat status` and tests."""
-        return {"name": self.name, "function": self.spec.name, "state": str(self.state), "memory_mb": self.used_mb}

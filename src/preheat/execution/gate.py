@@ -122,11 +122,6 @@ class Gate:
         if function not in self.reserved:
             self._unreserved -= 1
 
-    def forget(self, function: str) -> None:
-        """A deleted function's limits go with it."""
-        self.set_reserved(function, None, 0.0)
-        self._scaling.pop(function, None)
-
 
 def _refusal(bucket: TokenBucket, reason: ThrottleReason, now: float) -> Throttled | None:
     until = bucket.take(now)

@@ -8,7 +8,7 @@ come first served, and `on_notice` says so. Everything happens on one thread; no
 import shutil
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -50,7 +50,8 @@ class Fleet:
     __slots__ = ("environments", "idle", "looks_again_at", "retired", "spec", "stamp")
 
     def __init__(self, spec: FunctionSpec) -> None:
-        self.spec = spec
+        layers = tuple(layer.absolute() for layer in spec.layers)
+        self.spec = replace(spec, code=spec.code.absolute(), layers=layers)
         self.environments: dict[Environment, None] = {}
         self.idle: list[Environment] = []
         self.retired = False

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import httptools
 
+from preheat.execution import reports
 from preheat.execution.workers.contract import Answer, WorkRequest
 
 MAX_RESPONSE_BYTES = 6 * 1024 * 1024 + 100
@@ -21,7 +22,6 @@ PREFIX = "/2018-06-01/runtime/"
 JSON = b"application/json"
 REASONS = {200: b"OK", 202: b"Accepted", 400: b"Bad Request", 403: b"Forbidden", 404: b"Not Found",
            405: b"Method Not Allowed", 413: b"Payload Too Large"}  # fmt: skip
-SIZE_ERROR = f"Response payload size exceeded maximum allowed payload size ({MAX_RESPONSE_BYTES} bytes)."
 
 
 class RuntimeEvents(Protocol):
@@ -88,8 +88,8 @@ class RuntimeSession:
         connection.refuse(
             413, "RequestEntityTooLarge", f"Exceeded maximum allowed payload size ({MAX_RESPONSE_BYTES} bytes)."
         )
-        document = {"errorMessage": SIZE_ERROR, "errorType": "Function.ResponseSizeTooLarge"}
-        self.events.answered(Answer(_json(document), "Function.ResponseSizeTooLarge"))
+        document = reports.size_document(MAX_RESPONSE_BYTES)
+        self.events.answered(Answer(document, "Function.ResponseSizeTooLarge"))
 
     def fail(self, connection: "RuntimeConnection", error_type: str, body: bytes) -> None:
         self.state = "Responded"

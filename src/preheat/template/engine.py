@@ -43,6 +43,7 @@ class Engine:
 
     def step(self, ctx: Context) -> float | None:
         wakes: list[float] = []
+        self._runner.forget_unsent()
         for stack_id in repository.running_stacks(ctx.db):
             stack = repository.stack(ctx.db, stack_id)
             if stack is not None and stack.phase is not None:
@@ -251,7 +252,7 @@ class Engine:
                 stack.phase = "cleanup"
                 self._status(ctx, stack, "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS")
                 return
-        elif not failed:
+        elif stack.options.get("cancelled"):
             reason = "User Initiated"
         if stack.options.get("disable_rollback") and not stack.options.get("cancelled"):
             repository.drop_steps(ctx.db, stack.id)

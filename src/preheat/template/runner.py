@@ -50,11 +50,16 @@ class Runner:
         self._shapes = shapes
         self._endpoint = endpoint
         self._ended = ended
-        self.in_flight: set[int] = set()
+        self._in_flight: set[int] = set()
+        self._leaving: set[int] = set()
+
+    def forget_unsent(self) -> None:
+        """What was about to be asked in a transaction that did not commit was not asked."""
+        self._leaving.clear()
 
     def proceed(self, ctx: Context, stack: Stack, step: Step, stop: str | None = None) -> None:
         """Go on with a running step. With `stop` nothing new is begun: what was made is noted, then it ends so."""
-        if step.seq in self.in_flight:
+        if step.seq in self._in_flight or step.seq in self._leaving:
             return
         while True:
             command = self._next(ctx, stack, step)
@@ -175,8 +180,8 @@ class Runner:
         again = step.issued is not None
         step.issued = len(step.journal)
         repository.save_step(ctx.db, step)
-        self.in_flight.add(step.seq)
         machine, seq = ctx.machine, step.seq
+        self._leaving.add(seq)
 
         def run(context: Context) -> Outcome:
             inner = Context(
@@ -193,11 +198,15 @@ class Runner:
             return self._follow(context, function(inner, params), seq, call)
 
         def reply(result: Reply | AwsError) -> None:
-            self.in_flight.discard(seq)
+            self._in_flight.discard(seq)
             if isinstance(result, AwsError):
                 self._record_error(machine, seq, call, result, again)
 
-        ctx.db.after_commit(lambda: machine.perform(run, reply, stack.scope))
+        def send() -> None:
+            self._in_flight.add(seq)
+            machine.perform(run, reply, stack.scope)
+
+        ctx.db.after_commit(send)
 
     def _follow(self, ctx: Context, outcome: Outcome, seq: int, call: Call) -> Outcome:
         """Write the result down in the transaction that produces it."""
@@ -245,4 +254,8 @@ class Runner:
                 })  # fmt: skip
             return {}
 
-        machine.perform(record, lambda result: None)
+        def recorded(result: Reply | AwsError) -> None:
+            if isinstance(result, AwsError):
+                machine.wake_all()
+
+        machine.perform(record, recorded)

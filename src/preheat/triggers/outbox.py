@@ -58,41 +58,44 @@ class Outbox:
         self._machine: Machine = platform.machine
         self._handlers = handlers
         self._on_notice = on_notice
-        self._unsettled: dict[int, str] = {}
+        self._unsettled: dict[str, set[int]] = {kind: set() for kind in handlers}
         self._stranded: list[Event] = []
-        self._marks = ", ".join("?" for _ in handlers)
 
     def step(self, ctx: Context) -> float | None:
         for event in self._stranded:
             event.retry(ctx, ctx.now)
         if self._stranded:
             ctx.db.after_commit(self._stranded.clear)
-        room = MAX_UNSETTLED - len(self._unsettled)
-        if room <= 0 or not self._handlers:
+        due = [at for kind in self._handlers if (at := self._claim(ctx, kind)) is not None]
+        return min(due, default=None)
+
+    def _claim(self, ctx: Context, kind: str) -> float | None:
+        """Claim what is due of one kind, as far as there is room; kinds do not hold each other up. Returns when to come
+        again."""
+        room = MAX_UNSETTLED - len(self._unsettled[kind])
+        if room <= 0:
             return None
-        kinds = tuple(self._handlers)
         rows = ctx.db.all(
-            "SELECT id, kind, key, payload, attempts FROM due WHERE claimed = 0 AND due_at <= ? "
-            f"AND kind IN ({self._marks}) ORDER BY due_at, id LIMIT ?",
-            ctx.now, *kinds, min(room, CLAIMS_PER_STEP),
+            "SELECT id, key, payload, attempts FROM due WHERE claimed = 0 AND kind = ? AND due_at <= ? "
+            "ORDER BY due_at, id LIMIT ?",
+            kind, ctx.now, min(room, CLAIMS_PER_STEP),
         )  # fmt: skip
         if rows:
             ctx.db.many("UPDATE due SET claimed = 1 WHERE id = ?", [(row["id"],) for row in rows])
-            events = [
-                Event(row["id"], row["kind"], row["key"], bytes(row["payload"]), row["attempts"], self) for row in rows
-            ]
+            events = [Event(row["id"], kind, row["key"], bytes(row["payload"]), row["attempts"], self) for row in rows]
             ctx.db.after_commit(partial(self._start, events))
-        return ctx.db.value(f"SELECT min(due_at) FROM due WHERE claimed = 0 AND kind IN ({self._marks})", *kinds)
+        return ctx.db.value("SELECT min(due_at) FROM due WHERE claimed = 0 AND kind = ?", kind)
 
     def let_go(self, event: Event) -> None:
-        full = len(self._unsettled) >= MAX_UNSETTLED
-        self._unsettled.pop(event.id, None)
+        unsettled = self._unsettled[event.kind]
+        full = len(unsettled) >= MAX_UNSETTLED
+        unsettled.discard(event.id)
         if full:
             self._machine.wake(self)
 
     def _start(self, events: list[Event]) -> None:
         for event in events:
-            self._unsettled[event.id] = event.kind
+            self._unsettled[event.kind].add(event.id)
             handler = self._handlers[event.kind]
             self._machine.perform(partial(_handle, handler, event), partial(self.failed, event))
 

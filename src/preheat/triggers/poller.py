@@ -147,8 +147,10 @@ class Poller:
     def _read(self, ctx: Context, reader: _Reader, budget: int) -> tuple[float | None, int]:
         """Claim what may run. Returns (when to come again, receives used)."""
         now = ctx.now
-        self._relaunch(ctx, reader)
         stalled_at = reader.stalled[0][0] if reader.stalled else None
+        if stalled_at is not None and stalled_at <= now:
+            ctx.db.after_commit(partial(self._relaunch, reader, now))
+            stalled_at = None
         if not reader.mapping.enabled:
             reader.buffer = []
             return stalled_at, 0
@@ -177,7 +179,8 @@ class Poller:
 
     def _fill(self, ctx: Context, reader: _Reader, plan: _Plan, budget: int) -> tuple[int, bool]:
         """Receive and cut until nothing is left, no batch may start, or the budget is spent. Returns (receives used,
-        whether the source had nothing more)."""
+        whether the source had nothing more). An error of the source is left to the next step when this one already
+        has records."""
         config = reader.mapping.config
         used = 0
         while True:
@@ -189,7 +192,12 @@ class Poller:
             if len(plan.batches) >= reader.free() or used >= budget:
                 return used, False
             timeout_s = self._functions.resolve(ctx, reader.mapping.function_arn).timeout_s
-            claim = reader.source.claim(ctx, reader.prepared, config.batch_size - len(plan.buffer), timeout_s)
+            try:
+                claim = reader.source.claim(ctx, reader.prepared, config.batch_size - len(plan.buffer), timeout_s)
+            except AwsError:
+                if plan.received:
+                    return used, True
+                raise
             used += 1
             if not claim.received:
                 return used, True
@@ -233,12 +241,12 @@ class Poller:
         heapq.heappush(reader.stalled, (batch.retry_at, next(self._numbers), batch))
         self._machine.wake(self)
 
-    def _relaunch(self, ctx: Context, reader: _Reader) -> None:
+    def _relaunch(self, reader: _Reader, now: float) -> None:
         ready = []
-        while reader.stalled and reader.stalled[0][0] <= ctx.now:
+        while reader.stalled and reader.stalled[0][0] <= now:
             ready.append(heapq.heappop(reader.stalled)[2])
         for batch in ready:
-            ctx.db.after_commit(partial(self._launch, reader, batch))
+            self._launch(reader, batch)
 
     def _done(self, reader: _Reader, batch: Batch, outcome: Outcome) -> None:
         def settle(ctx: Context) -> dict:

@@ -1,7 +1,6 @@
 """SQS queues as event sources: receive, filter, shape the records, delete what was done."""
 
 import base64
-import hashlib
 import json
 from collections.abc import Callable
 from typing import Any
@@ -145,8 +144,7 @@ def _record(message: Params, mapping: Mapping) -> dict[str, Any]:
         "messageAttributes": {
             name: _attribute(value) for name, value in (message.get("MessageAttributes") or {}).items()
         },
-        "md5OfBody": message.get("MD5OfBody")
-        or hashlib.md5(message["Body"].encode(), usedforsecurity=False).hexdigest(),
+        "md5OfBody": message["MD5OfBody"],
         "eventSource": "aws:sqs",
         "eventSourceARN": mapping.source_arn,
         "awsRegion": mapping.scope.region,

@@ -40,13 +40,15 @@ def split_header(text: str) -> list[str]:
 
 
 class InputBinding:
-    """Fills params from labels, query and headers. Blank numbers and booleans count as absent."""
+    """Fills params from labels, query and headers. Blank numbers and booleans count as absent. `literals` are the
+    query parameters of the operation's URI, which are nobody's value."""
 
-    def __init__(self, model: Model, shape: Shape) -> None:
+    def __init__(self, model: Model, shape: Shape, literals: set[str]) -> None:
         self._model = model
+        self._literals = literals
         self._uri: list[tuple[str, str, Callable[[str], Any]]] = []
         self._query: list[tuple[str, str, Callable[[str], Any], bool, bool]] = []
-        self._headers: list[tuple[str, str, Callable[[str], Any], bool]] = []
+        self._headers: dict[str, tuple[str, Callable[[str], Any], bool]] = {}
         self._prefixes: list[tuple[str, str]] = []
         self._query_maps: list[tuple[str, bool]] = []
         for own, ref in shape.members.items():
@@ -69,10 +71,10 @@ class InputBinding:
             self._prefixes.append((own, name.lower()))
         elif ref.location == "header" and shape.type == "list":
             convert = TEXT_READERS[item.type]
-            self._headers.append((own, name.lower(), lambda text: [convert(x) for x in split_header(text)], True))
+            self._headers[name.lower()] = (own, lambda text: [convert(x) for x in split_header(text)], True)
         elif ref.location == "header":
             read = _json_header if ref.jsonvalue else TEXT_READERS[shape.type]
-            self._headers.append((own, name.lower(), read, shape.type == "string"))
+            self._headers[name.lower()] = (own, read, shape.type == "string")
 
     def fill(
         self, params: dict[str, Any], labels: dict[str, str], query: dict[str, list[str]], headers: dict[str, str]
@@ -96,10 +98,12 @@ class InputBinding:
                     rest = self._unbound(query, many)
                     if rest:
                         params[own] = rest
-            for own, name, read, blank in self._headers:
-                text = headers.get(name)
-                if text is not None and (blank or text):
-                    params[own] = read(text)
+            bound = self._headers
+            for name, text in headers.items():
+                if name in bound:
+                    own, read, blank = bound[name]
+                    if blank or text:
+                        params[own] = read(text)
         except BadValue as error:
             error.name = name
             raise
@@ -109,7 +113,7 @@ class InputBinding:
                 del params[own]
 
     def _unbound(self, query: dict[str, list[str]], many: bool) -> dict[str, Any]:
-        bound = {entry[1] for entry in self._query}
+        bound = self._literals.union(entry[1] for entry in self._query)
         return {name: values if many else values[0] for name, values in query.items() if name not in bound}
 
 
@@ -117,22 +121,23 @@ class OutputBinding:
     """Headers and status of an output or of an error."""
 
     def __init__(self, model: Model, shape: Shape) -> None:
-        self._headers: list[tuple[str, str, Callable[[Any], str]]] = []
+        self._headers: dict[str, tuple[str, Callable[[Any], str]]] = {}
         self._prefixes: list[tuple[str, str]] = []
         self.status_member: str | None = None
         for own, ref in shape.members.items():
             target = model.shapes[ref.shape]
             if ref.location == "header":
-                self._headers.append((own, ref.location_name or own, _header_writer(model, ref, target)))
+                self._headers[own] = (ref.location_name or own, _header_writer(model, ref, target))
             elif ref.location == "headers":
                 self._prefixes.append((own, ref.location_name or ""))
             elif ref.location == "statusCode":
                 self.status_member = own
 
     def write(self, output: dict[str, Any], headers: list[tuple[str, str]]) -> None:
-        for own, name, write in self._headers:
-            value = output.get(own)
-            if value is not None:
+        bound = self._headers
+        for own, value in output.items():
+            if value is not None and own in bound:
+                name, write = bound[own]
                 headers.append((name, write(value)))
         for own, prefix in self._prefixes:
             for key, value in (output.get(own) or {}).items():

@@ -1,4 +1,4 @@
-"""CBOR (RFC 8949), as much as smithy-rpc-v2-cbor uses: integers, floats, text, bytes, arrays, maps, tag 1 timestamps."""
+"""CBOR (RFC 8949), as much as smithy-rpc-v2-cbor uses: numbers, text, bytes, arrays, maps, tag 1 timestamps."""
 
 import struct
 from datetime import datetime

@@ -122,7 +122,7 @@ def stream(
     failure: Callable[[AwsError], bytes],
     initial: bytes | None = None,
 ) -> Channel:
-    """The bytes of an event stream: `event` encodes each item, `failure` the error that ends it, `initial` comes first."""
+    """The bytes of an event stream: `event` encodes each item, `failure` the error that ends it; `initial` is first."""
 
     def on_error(error: BaseException) -> bytes:
         if isinstance(error, AwsError):

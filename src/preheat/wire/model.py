@@ -111,6 +111,11 @@ def load_model(service: str, names: dict[str, Any] | None = None) -> Model:
     packed = folder / "service-2.json.gz"
     raw = gzip.decompress(packed.read_bytes()) if packed.exists() else (folder / "service-2.json").read_bytes()
     model = msgspec.json.decode(raw, type=Model)
+    extras = folder / "service-2.sdk-extras.json"
+    if extras.exists():
+        merged = msgspec.json.decode(extras.read_bytes()).get("merge", {}).get("shapes", {})
+        for name, patch in merged.items():
+            model.shapes[name].type = patch.get("type", model.shapes[name].type)
     if names:
         _rename(model, names)
     return model

@@ -49,7 +49,9 @@ class RestOperation(Operation):
         model = service.model
         shape = self._input_shape = model.shapes[self.input.shape]
         output = self._output_shape = model.shapes[self.output.shape]
-        self._binding = InputBinding(model, shape)
+        uri_query = operation.http.request_uri.partition("?")[2]
+        literals = {part.partition("=")[0] for part in uri_query.split("&")}
+        self._binding = InputBinding(model, shape, literals)
         self._out_binding = OutputBinding(model, output)
         self._status = operation.http.response_code or 200
         self._payload = shape.payload
@@ -103,7 +105,8 @@ class RestOperation(Operation):
             params.update(self._read_body(body))
         except MissingMember:
             params.update(self._compile_input(strict=False)(body))
-            raise self._missing(params) from None
+            answer = self.service.quirk("missing_in_body")
+            raise (AwsError(**answer) if answer is not None else self._missing(params)) from None
 
     def _absent(self, name: str, params: dict[str, Any]) -> AwsError:
         answer = self.service.quirk("missing_body")

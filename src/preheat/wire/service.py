@@ -8,7 +8,8 @@ from preheat.wire.routes import Routes
 
 
 class Service:
-    """`protocol` is one of json, rest-json, rest-xml, query, smithy-rpc-v2-cbor: the one this view is compiled for. The service without a name knows nothing: requests to nowhere are refused in its name."""
+    """`protocol` is the one this view is compiled for: json, rest-json, rest-xml, query, smithy-rpc-v2-cbor.
+    The service without a name knows nothing: requests to nowhere are refused in its name."""
 
     def __init__(self, name: str, protocol: str, common: dict[str, Any]) -> None:
         self.name = name

@@ -1,7 +1,8 @@
 """JSON and CBOR bodies: readers and writers between parsed trees and botocore's Python types.
 
-Compiled once per operation into closures over dictionaries of members; a request costs one dictionary walk. Both formats
-share the code and differ in their leaves (`Dialect`). A member that has the right Python type already is taken as it is.
+Compiled once per operation into closures over dictionaries of members; a request costs one dictionary walk. Both
+formats share the code and differ in their leaves (`Dialect`). A member that has the right Python type already is taken
+as it is.
 """
 
 import math
@@ -40,7 +41,7 @@ def mismatch(value: Any, type_name: str) -> AwsError:
     elif type_name in ("structure", "list", "map"):
         text = "Unexpected field type" if type_name == "structure" else f"Expected {type_name} or null"
     else:
-        kind = ("TRUE_VALUE" if value else "FALSE_VALUE") if isinstance(value, bool) else KIND_NAMES.get(type(value), "")
+        kind = f"{value}_VALUE".upper() if isinstance(value, bool) else KIND_NAMES.get(type(value), "BINARY_VALUE")
         text = f"{kind} cannot be converted to {TARGET_NAMES.get(type_name, type_name)}"
     return AwsError("SerializationException", text)
 

@@ -6,12 +6,14 @@ import re
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from preheat.execution.contract import FunctionSpec
 
 OWN_PYTHON = f"python{sys.version_info.major}.{sys.version_info.minor}"
+START = Path(__file__).parent / "runtime" / "start.py"
+SOURCE_ROOT = Path(__file__).resolve().parents[3]
 NODE_CLIENT = "aws-lambda-ric"
 
 
@@ -42,9 +44,11 @@ def plan_launch(spec: FunctionSpec, tools: Path | None, on_notice: Callable[[str
     if runtime.startswith("python3"):
         if runtime != OWN_PYTHON:
             on_notice(f"{runtime} is not installed for Preheat; functions of that runtime run on {OWN_PYTHON}")
-        return Launch(None, python_path(spec))
+        wrapped = _wrapped(spec, (sys.executable, str(START), "serve", str(SOURCE_ROOT)))
+        return Launch(wrapped, python_path(spec)) if wrapped else Launch(None, python_path(spec))
     if runtime.startswith("nodejs"):
-        return _node(spec, tools)
+        launch = _node(spec, tools)
+        return replace(launch, argv=_wrapped(spec, launch.argv) or launch.argv)
     if runtime.startswith("provided"):
         return Launch((_bootstrap(spec),))
     raise Unstartable(
@@ -72,6 +76,23 @@ def carries(spec: FunctionSpec, names: tuple[str, ...]) -> bool:
         for folder in folders
         for name in names
     )
+
+
+def _wrapped(spec: FunctionSpec, argv: tuple[str, ...]) -> tuple[str, ...] | None:
+    """The command below the script that AWS_LAMBDA_EXEC_WRAPPER names, None without one. /var/task and /opt in its
+    path mean the code and the layers."""
+    wrapper = dict(spec.environment).get("AWS_LAMBDA_EXEC_WRAPPER")
+    if not wrapper:
+        return None
+    candidates = [Path(wrapper)]
+    if wrapper.startswith("/var/task/"):
+        candidates = [spec.code / wrapper.removeprefix("/var/task/")]
+    elif wrapper.startswith("/opt/"):
+        candidates = [layer / wrapper.removeprefix("/opt/") for layer in reversed(spec.layers)]
+    for candidate in candidates:
+        if os.access(candidate, os.X_OK):
+            return (str(candidate), *argv)
+    raise Unstartable("Runtime.InvalidEntrypoint", f"{wrapper} (AWS_LAMBDA_EXEC_WRAPPER) is not an executable file")
 
 
 def _bootstrap(spec: FunctionSpec) -> str:

@@ -9,11 +9,10 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-SCRIPT = Path(__file__).parent / "runtime" / "zygote.py"
-SOURCE_ROOT = Path(__file__).resolve().parents[3]
+from preheat.execution.workers.runtimes import SOURCE_ROOT, START
+
 CLOSING_S = 5.0
 SEND_BUFFER = 4 * 1024 * 1024
 
@@ -36,7 +35,7 @@ class Zygote:
         settings = {"root": str(SOURCE_ROOT), "site": site, "preload": preload}
         environment = {"OPENBLAS_NUM_THREADS": "1", "HOME": "/nonexistent", "LANG": "C.UTF-8", "PATH": os.defpath}
         with theirs:
-            command = [sys.executable, "-I", "-S", str(SCRIPT), str(theirs.fileno()), json.dumps(settings)]
+            command = [sys.executable, "-I", "-S", str(START), "zygote", str(theirs.fileno()), json.dumps(settings)]
             self._process = subprocess.Popen(
                 command,
                 pass_fds=[theirs.fileno()],

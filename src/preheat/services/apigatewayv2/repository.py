@@ -42,7 +42,7 @@ class ApiRepository:
         )  # fmt: skip
         return None if row is None else msgspec.json.decode(row[0])
 
-    def list(self, api_id: str, kind: str) -> list[dict[str, Any]]:
+    def children(self, api_id: str, kind: str) -> list[dict[str, Any]]:
         rows = self._db.all(
             "SELECT document FROM apigatewayv2_resources WHERE api_id = ? AND kind = ? ORDER BY id", api_id, kind
         )
@@ -78,12 +78,12 @@ class ApiRepository:
         row = self._db.one(
             "SELECT account, region, document FROM apigatewayv2_resources WHERE api_id = ? AND kind = 'api'", api_id
         )
-        stages = {stage["StageName"]: stage for stage in self.list(api_id, "stage")}
+        stages = {stage["StageName"]: stage for stage in self.children(api_id, "stage")}
         stage = stages.get(stage_name)
         if row is None or stage is None:
             return None
         if stage.get("AutoDeploy"):
-            routes, integrations = self.list(api_id, "route"), self.list(api_id, "integration")
+            routes, integrations = self.children(api_id, "route"), self.children(api_id, "integration")
         else:
             scope = Scope(row["account"], row["region"])
             found = self.get(scope, api_id, "deployment", stage.get("DeploymentId") or "")

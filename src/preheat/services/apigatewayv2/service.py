@@ -73,13 +73,13 @@ class ApiGatewayV2Service:
 
         def list_all(ctx: Context, params: Params) -> Outcome:
             self._api(ctx, params["ApiId"])
-            return _page([_shown(item) for item in self._rows.list(params["ApiId"], kind)], params)
+            return _page([_shown(item) for item in self._rows.children(params["ApiId"], kind)], params)
 
         def delete(ctx: Context, params: Params) -> Outcome:
             api_id, name = params["ApiId"], params[key]
             self._child(ctx, api_id, kind, name)
             if kind == "integration":
-                users = [route for route in self._rows.list(api_id, "route")
+                users = [route for route in self._rows.children(api_id, "route")
                          if route.get("Target") == f"integrations/{name}"]  # fmt: skip
                 if users:
                     raise AwsError("ConflictException", f"Cannot delete integration {name}: route "
@@ -151,7 +151,7 @@ class ApiGatewayV2Service:
         api = self._api(ctx, params["ApiId"])
         properties, routes = domain.import_openapi(_openapi(params["Body"]))
         for kind in ("route", "integration"):
-            for item in self._rows.list(api["ApiId"], kind):
+            for item in self._rows.children(api["ApiId"], kind):
                 self._rows.remove(api["ApiId"], kind, item[PARENTS[kind]])
         api |= properties
         self._rows.put(ctx.scope, api["ApiId"], "api", api["ApiId"], api)
@@ -214,7 +214,7 @@ class ApiGatewayV2Service:
         target = route.get("Target")
         if target and self._rows.get(ctx.scope, api_id, "integration", target.removeprefix("integrations/")) is None:
             raise bad(f"Invalid target for route: no such integration {target}")
-        for other in self._rows.list(api_id, "route"):
+        for other in self._rows.children(api_id, "route"):
             if other["RouteKey"] == route["RouteKey"] and other["RouteId"] != route["RouteId"]:
                 raise AwsError("ConflictException", f"Route with key {route['RouteKey']} already exists for this API",
                                409)  # fmt: skip
@@ -279,7 +279,7 @@ class ApiGatewayV2Service:
     def create_deployment(self, ctx: Context, params: Params) -> Outcome:
         api_id = params["ApiId"]
         self._api(ctx, api_id)
-        routes = self._rows.list(api_id, "route")
+        routes = self._rows.children(api_id, "route")
         if not routes:
             raise bad("At least one route is required before deploying the Api.")
         deployment = {
@@ -288,7 +288,7 @@ class ApiGatewayV2Service:
             "DeploymentStatus": "DEPLOYED",
             "Description": params.get("Description"),
             "AutoDeployed": False,
-            "Snapshot": {"routes": routes, "integrations": self._rows.list(api_id, "integration")},
+            "Snapshot": {"routes": routes, "integrations": self._rows.children(api_id, "integration")},
         }
         name = deployment["DeploymentId"]
         self._rows.put(ctx.scope, api_id, "deployment", name, deployment)

@@ -89,10 +89,12 @@ def throughput(given: Params | None) -> Throughput | None:
     return out
 
 
-def on_demand(given: Params | None) -> Throughput | None:
+def on_demand(given: Params | None, mode: str = "PAY_PER_REQUEST") -> Throughput | None:
     """OnDemandThroughput; -1 and absent members mean no maximum, held as 0."""
     if given is None:
         return None
+    if mode != "PAY_PER_REQUEST":
+        raise invalid_parameter("OnDemandThroughput cannot be specified when BillingMode is PROVISIONED")
     out = Throughput(
         max(0, given.get("MaxReadRequestUnits", -1)), max(0, given.get("MaxWriteRequestUnits", -1))
     )
@@ -147,8 +149,8 @@ def index(entry: Params, kinds: dict[str, str], table_schema: KeySchema, mode: s
             raise invalid_parameter(
                 f"ProvisionedThroughput should not be specified for index: {name} when BillingMode is PAY_PER_REQUEST"
             )
-        if mode == "PAY_PER_REQUEST":
-            given = on_demand(entry.get("OnDemandThroughput"))
+        maximum = on_demand(entry.get("OnDemandThroughput"), mode)
+        given = maximum if mode == "PAY_PER_REQUEST" else given
     return Index(name, 0, schema, is_global, kind, include, True, given)
 
 

@@ -80,6 +80,16 @@ def reject_key_updates(table: Table, update: Update | None) -> None:
 
 def _return_values(params: Params, allowed: tuple[str, ...]) -> str:
     wanted = params.get("ReturnValues", "NONE")
+    for member, known in (
+        ("ReturnValuesOnConditionCheckFailure", ("ALL_OLD", "NONE")),
+        ("ReturnItemCollectionMetrics", ("SIZE", "NONE")),
+    ):
+        if params.get(member, "NONE") not in known:
+            name = member[0].lower() + member[1:]
+            raise invalid(
+                f"1 validation error detected: Value '{params[member]}' at '{name}' failed to satisfy constraint: "
+                f"Member must satisfy enum value set: [{', '.join(known)}]"
+            )
     if wanted in allowed:
         return wanted
     every = ("ALL_NEW", "UPDATED_OLD", "ALL_OLD", "NONE", "UPDATED_NEW")

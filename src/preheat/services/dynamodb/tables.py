@@ -49,7 +49,7 @@ class Tables:
             billing=mode,
             billing_changed=ctx.now if mode == "PAY_PER_REQUEST" else None,
             throughput=given or Throughput(0, 0),
-            on_demand=definitions.on_demand(params.get("OnDemandThroughput")) if mode == "PAY_PER_REQUEST" else None,
+            on_demand=definitions.on_demand(params.get("OnDemandThroughput"), mode),
             table_class=params.get("TableClass"),
             protected=params.get("DeletionProtectionEnabled", False),
         )
@@ -120,6 +120,7 @@ class Tables:
 
     def _rebilled(self, ctx: Context, table: Table, params: Params) -> Table:
         mode = params.get("BillingMode", table.billing)
+        maximum = definitions.on_demand(params.get("OnDemandThroughput"), mode)
         given = definitions.throughput(params.get("ProvisionedThroughput"))
         if mode == table.billing == "PROVISIONED":
             if given == table.throughput:
@@ -132,9 +133,8 @@ class Tables:
                 )
             return table if given is None else replace(table, throughput=given)
         definitions.billing(mode, given)
-        maximum = table.on_demand
-        if "OnDemandThroughput" in params:
-            maximum = definitions.on_demand(params["OnDemandThroughput"])
+        if "OnDemandThroughput" not in params:
+            maximum = table.on_demand
         if mode == table.billing:
             return replace(table, on_demand=maximum)
         on_demand = mode == "PAY_PER_REQUEST"
@@ -172,6 +172,7 @@ class Tables:
         if entry.get("WarmThroughput"):
             raise invalid_parameter("Preheat does not support WarmThroughput")
         if table.billing == "PROVISIONED":
+            definitions.on_demand(entry.get("OnDemandThroughput"), table.billing)
             changed = replace(found, throughput=definitions.throughput(entry.get("ProvisionedThroughput")))
         else:
             changed = replace(found, throughput=definitions.on_demand(entry.get("OnDemandThroughput")))

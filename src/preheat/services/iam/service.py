@@ -4,10 +4,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from preheat.identity import sessions
-from preheat.identity.principal import Identity, Known
+from preheat.identity.authentication import Authenticator
+from preheat.identity.principal import Identity, Known, root_of
+from preheat.kernel.http import HttpRequest
 from preheat.services.contract import Context, Operation, Platform, Principal
 from preheat.services.iam import entities, policies, repository
 from preheat.services.iam.repository import Entity
+from preheat.store.database import Database
 
 SCHEMA = (Path(__file__).parent / "schema.sql").read_text()
 
@@ -29,24 +32,23 @@ class IamService:
     schema = SCHEMA
 
     def __init__(self) -> None:
+        self._authenticator = Authenticator()
         self.operations: dict[str, Operation] = {**entities.OPERATIONS, **policies.OPERATIONS}
+
+    def identify(self, db: Database, request: HttpRequest, *, enforce: bool, now: float) -> Identity:
+        """Who sent a request; outside a transaction. Until somebody creates a user every key acts as root (unless
+        `enforce`), and only sessions and presigned URLs are looked at. `now` is the clients' time. Raises AwsError in
+        the words of the request's protocol."""
+        strict = enforce or repository.any_users(db)
+        if not strict and "x-amz-security-token" not in request.headers and not _presigned(request.query):
+            return root_of(_claimed_key(request.headers.get("authorization", "")))
+        return self._authenticator.authenticate(
+            request, lambda access_key, token: known_key(db, access_key, token), enforce=strict, now=now
+        )
 
     def lookup(self, ctx: Context, access_key: str, token: str | None = None) -> Known | None:
         """What is known of an access key: a user's, or with its token a session's."""
-        if token is not None:
-            key = sessions.session_key(ctx.db, None)
-            session = None if key is None else sessions.unseal(token, key)
-            if key is None or session is None or session.access_key != access_key:
-                return None
-            return sessions.known(session, token, key)
-        held = repository.access_key(ctx.db, access_key)
-        if held is None:
-            return None
-        user = repository.entity_by_row(ctx.db, held.user)
-        if user is None:
-            return None
-        identity = Identity(user.arn, user.account, "user", user.id, access_key)
-        return Known(held.secret, identity, active=held.status == "Active")
+        return known_key(ctx.db, access_key, token)
 
     def has_users(self, ctx: Context) -> bool:
         """Whether anybody created a user: from then on credentials are checked."""
@@ -76,6 +78,32 @@ class IamService:
         boundary = None if entity.boundary is None else tuple(_documents(ctx, [entity.boundary]))
         names = (entity.arn,) if entity.kind == "role" else ()
         return PolicySet(tuple(documents), boundary, bounds, names, context)
+
+
+def known_key(db: Database, access_key: str, token: str | None) -> Known | None:
+    if token is not None:
+        key = sessions.session_key(db, None)
+        session = None if key is None else sessions.unseal(token, key)
+        if key is None or session is None or session.access_key != access_key:
+            return None
+        return sessions.known(session, token, key)
+    held = repository.access_key(db, access_key)
+    if held is None:
+        return None
+    user = repository.entity_by_row(db, held.user)
+    if user is None:
+        return None
+    identity = Identity(user.arn, user.account, "user", user.id, access_key)
+    return Known(held.secret, identity, active=held.status == "Active")
+
+
+def _presigned(query: str) -> bool:
+    return "X-Amz-Signature=" in query or "X-Amz-Algorithm=" in query or "AWSAccessKeyId=" in query
+
+
+def _claimed_key(authorization: str) -> str:
+    """The access key an Authorization header names, unverified; empty for none."""
+    return authorization.partition("Credential=")[2].partition("/")[0]
 
 
 def _documents(ctx: Context, arns: list[str] | tuple[str, ...]) -> list[str]:

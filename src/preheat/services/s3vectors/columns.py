@@ -3,13 +3,16 @@
 A filter is decided once per distinct value and then looked up for all slots at once.
 """
 
+import math
 from array import array
 from typing import TYPE_CHECKING, Any
 
-from preheat.services.s3vectors.filters import MISSING, Filter, Test
+from preheat.services.s3vectors.filters import MISSING, ORDERED, Filter, Test
 
 if TYPE_CHECKING:
     import numpy as np
+
+EXACT_FLOAT = 2.0**53
 
 
 class _Column:
@@ -18,10 +21,14 @@ class _Column:
         self.codes = array("i")
         self.values: list[Any] = []
         self.numbers: dict[Any, int] = {}
+        self.floats = array("d")
+        self.has_lists = False
+        self.has_huge = False
 
     def add(self, slot: int, value: Any) -> None:
         if isinstance(value, list):
             value = tuple(value)
+            self.has_lists = True
             name = ("list", *((type(member), member) for member in value))
         else:
             name = (type(value), value)
@@ -29,8 +36,20 @@ class _Column:
         if number is None:
             number = self.numbers[name] = len(self.values)
             self.values.append(value)
+            plain = type(value) in (int, float) and abs(value) <= EXACT_FLOAT
+            self.floats.append(value if plain else math.nan)
+            self.has_huge = self.has_huge or (type(value) in (int, float) and not plain)
         self.slots.append(slot)
         self.codes.append(number)
+
+    def passing(self, test: Test) -> "np.ndarray":
+        """bool per distinct value: does it pass? Comparisons of plain numbers are made all at once."""
+        import numpy as np
+
+        compare = ORDERED.get(test.operator)
+        if compare is None or self.has_lists or self.has_huge or abs(test.operand) > EXACT_FLOAT:
+            return np.fromiter((test.holds(value) for value in self.values), dtype=bool, count=len(self.values))
+        return compare(np.frombuffer(self.floats), test.operand)
 
 
 class Columns:
@@ -71,6 +90,6 @@ class Columns:
         result = np.full(slots, test.holds(MISSING), dtype=bool)
         column = self._columns.get(test.key)
         if column is not None and len(column.slots):
-            passing = np.fromiter((test.holds(value) for value in column.values), dtype=bool, count=len(column.values))
+            passing = column.passing(test)
             result[np.frombuffer(column.slots, dtype=np.int32)] = passing[np.frombuffer(column.codes, dtype=np.int32)]
         return result

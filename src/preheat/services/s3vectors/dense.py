@@ -80,7 +80,7 @@ class DenseIndex:
         slots = np.arange(self.graph_size, end)
         slots = slots[alive[slots]]
         if len(slots):
-            self._graph.add(slots.astype(np.uint64), self._rows(slots))
+            self._graph.add(slots.astype(np.uint64), self._rows(slots), threads=1)
         self.graph_size = end
 
     def search(self, blob: bytes, alive: "np.ndarray", count: int) -> "tuple[np.ndarray, np.ndarray]":

@@ -103,7 +103,8 @@ class Desk:
                 self.forget(index)
         if repository.purge(ctx.db, PURGE_ROWS):
             return ctx.now
-        return min((entry.last_used + IDLE_S for entry in self._entries.values()), default=None)
+        due = min((entry.last_used + IDLE_S for entry in self._entries.values()), default=None)
+        return None if due is None else max(due, ctx.now + 1.0)
 
     # -- one index ------------------------------------------------------------------------------------------------
 
@@ -179,7 +180,7 @@ class Desk:
                 resolve(value)
             self._fail(entry, value)
             return
-        for resolve, hits in zip(resolves, value or ()):
+        for resolve, hits in zip(resolves, value if resolves else ()):
             resolve(hits)
         if entry.dropped:
             return

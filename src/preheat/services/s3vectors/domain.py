@@ -31,6 +31,7 @@ METADATA_KEY_LENGTH = 63
 TAGS_PER_RESOURCE = 50
 TAG_PATTERN = r"([\p{L}\p{Z}\p{N}_.:/=+\-@]*)"
 LIST_BYTES = 1024 * 1024
+REQUEST_BYTES = 20 * 1024 * 1024
 MODES = ("CLASSIC", "ENHANCED")
 METRICS = ("euclidean", "cosine")
 LANGUAGES = ("en", "fr", "es", "pt", "it", "de", "nl", "zh", "ja", "ko")
@@ -109,6 +110,14 @@ def check_length(value: Any, path: str, low: int, high: int) -> None:
     if not isinstance(value, (str, list)) or not low <= len(value) <= high:
         got = f"Value with length {len(value)}" if isinstance(value, (str, list)) else "Value"
         raise constraint(path, f"Member must have length between {low} and {high}, inclusive", got)
+    if isinstance(value, str) and not _is_text(value):
+        raise constraint(path, "Member must be valid Unicode text")
+
+
+def check_payload(size: int) -> None:
+    """`size` in bytes; raises ValidationException beyond 20 MiB."""
+    if size > REQUEST_BYTES:
+        raise invalid(f"Request payload must have at most {REQUEST_BYTES} bytes")
 
 
 def check_range(value: Any, path: str, low: int, high: int) -> None:
@@ -282,7 +291,7 @@ def _metadata(key: str, given: Any, at: int, spec: IndexSpec) -> str:
     try:
         text = json.dumps(given, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
         size = len(text.encode())
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         raise _record(key, "Metadata must be a JSON document of finite numbers and valid text", where) from None
     if size > METADATA_BYTES:
         raise _record(key, f"Metadata must have at most {METADATA_BYTES} bytes", where)
@@ -299,3 +308,11 @@ def _check_value(key: str, name: str, value: Any, where: str) -> None:
     for member in members:
         if not isinstance(member, (str, int, float, bool)):
             raise _record(key, f"Metadata key '{name}' must be a string, number, boolean or a list of these", where)
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

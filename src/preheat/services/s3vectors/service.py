@@ -12,6 +12,7 @@ from preheat.services.s3vectors.lookup import bucket_of, index_of, page_start, p
 from preheat.services.s3vectors.vectors import VectorOperations
 
 LIST_LIMIT = 500
+POLICY_CHARACTERS = 20 * 1024
 
 
 def create_vector_bucket(ctx: Context, params: Params) -> Outcome:
@@ -66,8 +67,9 @@ def delete_vector_bucket(ctx: Context, params: Params) -> Outcome:
 
 def put_vector_bucket_policy(ctx: Context, params: Params) -> Outcome:
     bucket = bucket_of(ctx, params)
+    domain.check_length(params.get("policy"), "/policy", 1, POLICY_CHARACTERS)
     try:
-        document = json.loads(params.get("policy") or "")
+        document = json.loads(params["policy"])
     except ValueError:
         document = None
     statements = document.get("Statement") if isinstance(document, dict) else None

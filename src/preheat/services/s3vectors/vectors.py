@@ -21,6 +21,8 @@ class VectorOperations:
         self._desk = desk
 
     def put_vectors(self, ctx: Context, params: Params) -> Outcome:
+        if ctx.request is not None:
+            domain.check_payload(len(ctx.request.body))
         given = params.get("vectors")
         domain.check_length(given, "/vectors", 1, domain.PUT_LIMIT)
         spec = index_of(ctx, params)

@@ -2,7 +2,7 @@
 
 import re
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from preheat.kernel.errors import AwsError
@@ -14,7 +14,6 @@ MAX_STAGES = 20
 DAY_S = 86_400
 SUFFIX_ALPHABET = string.ascii_letters + string.digits
 _NAME = re.compile(r"[\w/+=.@-]{1,512}", re.ASCII)
-_SUFFIXED = re.compile(r".*-[a-zA-Z0-9]{6}")
 PUNCTUATION = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"
 FILTER_KEYS = frozenset({"name", "description", "tag-key", "tag-value", "primary-region", "owning-service", "all"})
 
@@ -131,5 +130,8 @@ def passes(filters: list[dict[str, Any]], name: str, description: str, tags: dic
     return True
 
 
-def ends_like_an_arn(name: str) -> bool:
-    return _SUFFIXED.fullmatch(name) is not None
+def is_public(statement: Mapping[str, Any]) -> bool:
+    """Whether a policy statement allows everybody, unconditionally."""
+    principal = statement.get("Principal")
+    everybody = principal == "*" or (isinstance(principal, dict) and "*" in principal.get("AWS", ()))
+    return statement["Effect"] == "Allow" and everybody and not statement.get("Condition")

@@ -391,11 +391,15 @@ class SecretsManagerService:
     def put_resource_policy(self, ctx: Context, params: Params) -> Outcome:
         secret = self._secret(ctx, params)
         try:
-            parse(params["ResourcePolicy"])
+            statements = parse(params["ResourcePolicy"])
         except MalformedPolicy as error:
             raise AwsError(
                 "MalformedPolicyDocumentException", f"This resource policy contains a syntax error: {error}"
             ) from None
+        if params.get("BlockPublicPolicy", False) and any(map(domain.is_public, statements)):
+            raise AwsError(
+                "PublicPolicyException", "This resource policy grants broad access to the secret: it was not attached."
+            )
         repository.change(ctx.db, secret.row, "policy", params["ResourcePolicy"])
         return _named(secret)
 

@@ -172,6 +172,8 @@ class StsService:
     def get_session_token(self, ctx: Context, params: Params) -> Outcome:
         if "SerialNumber" in params or "TokenCode" in params:
             raise AwsError("AccessDenied", "MultiFactorAuthentication failed: Preheat has no MFA devices.", 403)
+        if "MinimumSessionTokenSize" in params:
+            raise _invalid("Preheat does not implement MinimumSessionTokenSize.")
         caller = ctx.principal
         if caller.kind == "role":
             raise AwsError("AccessDenied", "Cannot call GetSessionToken with session credentials", 403)
@@ -214,8 +216,9 @@ def _check_assume(params: Params) -> None:
     _check_duration(params.get("DurationSeconds", DEFAULT_ROLE_S), 900, 43_200)
     if "SerialNumber" in params or "TokenCode" in params:
         raise AwsError("AccessDenied", "MultiFactorAuthentication failed: Preheat has no MFA devices.", 403)
-    if "ProvidedContexts" in params or "TransitiveTagKeys" in params:
-        raise _invalid("Preheat does not implement ProvidedContexts and TransitiveTagKeys.")
+    for member in ("ProvidedContexts", "TransitiveTagKeys", "MinimumSessionTokenSize"):
+        if member in params:
+            raise _invalid(f"Preheat does not implement {member}.")
     keys = [tag["Key"].lower() for tag in params.get("Tags", ())]
     if len(set(keys)) != len(keys):
         raise AwsError(

@@ -168,18 +168,17 @@ def update_api(resource: Resource) -> Script:
     params = {name: item for name, item in _api_params(resource).items() if name not in FIXED_AFTER_CREATION}
     yield Call(SERVICE, "UpdateApi", {"ApiId": api, **params})
     if resource.changed("Body"):
-        yield from _clear(api)
+        yield from _clear(api, resource.old.get("Body") or {})
         yield from _import(api, resource.get("Body") or {})
     yield from _change_tags(resource, f"arn:aws:apigateway:{resource.scope.region}::/apis/{api}")
     return resource.attributes
 
 
-def _clear(api: str) -> Script:
-    for read, key, delete in (
-        ("GetRoutes", "RouteId", "DeleteRoute"),
-        ("GetIntegrations", "IntegrationId", "DeleteIntegration"),
-        ("GetAuthorizers", "AuthorizerId", "DeleteAuthorizer"),
-    ):
+def _clear(api: str, body: dict[str, Any]) -> Script:
+    kinds = [("GetRoutes", "RouteId", "DeleteRoute"), ("GetIntegrations", "IntegrationId", "DeleteIntegration")]
+    if (body.get("components") or {}).get("securitySchemes"):
+        kinds.append(("GetAuthorizers", "AuthorizerId", "DeleteAuthorizer"))
+    for read, key, delete in kinds:
         output = yield Call(SERVICE, read, {"ApiId": api}, ("Items",))
         for item in output.get("Items") or ():
             yield Call(SERVICE, delete, {"ApiId": api, key: item[key]})

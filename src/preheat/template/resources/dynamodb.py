@@ -61,18 +61,11 @@ def create_table(resource: Resource) -> Script:
     output = yield from _active(name)
     if resource.get("TimeToLiveSpecification"):
         yield _ttl(name, resource.get("TimeToLiveSpecification"))
-    if resource.get("PointInTimeRecoverySpecification"):
-        yield _recovery(name, resource.get("PointInTimeRecoverySpecification"))
     return _attributes(output["Table"])
 
 
 def _ttl(name: str, given: dict[str, Any]) -> Call:
     return Call("dynamodb", "UpdateTimeToLive", {"TableName": name, "TimeToLiveSpecification": given})
-
-
-def _recovery(name: str, given: dict[str, Any]) -> Call:
-    params = {"TableName": name, "PointInTimeRecoverySpecification": given}
-    return Call("dynamodb", "UpdateContinuousBackups", params)
 
 
 def _attributes(table: dict[str, Any]) -> dict[str, Any]:
@@ -99,9 +92,6 @@ def update_table(resource: Resource) -> Script:
         yield from _change_indexes(resource, name)
     if resource.changed("TimeToLiveSpecification"):
         yield from _change_ttl(resource, name)
-    if resource.changed("PointInTimeRecoverySpecification"):
-        given = resource.get("PointInTimeRecoverySpecification") or {"PointInTimeRecoveryEnabled": False}
-        yield _recovery(name, given)
     output = yield from _active(name)
     arn = output["Table"]["TableArn"]
     old, new = tag_map(resource.old.get("Tags")), tag_map(resource.get("Tags"))
@@ -181,10 +171,10 @@ TYPES = (
                 "SSESpecification": "passed to DynamoDB and shown; items lie in the state directory unencrypted",
                 "TableClass": "passed to DynamoDB and shown; one class of storage",
                 "OnDemandThroughput": "passed to DynamoDB; see its README for what it throttles",
-                "PointInTimeRecoverySpecification": "passed to DynamoDB; see its README",
             },
             ignored={
                 "ContributorInsightsSpecification": "no CloudWatch Contributor Insights here",
+                "PointInTimeRecoverySpecification": "no continuous backups; copy the state directory",
                 "WarmThroughput": "a table has no partitions to warm up",
             },
         ),

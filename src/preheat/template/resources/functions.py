@@ -25,7 +25,6 @@ CONFIGURATION: dict[str, Any] = {
     "Description": "",
     "Environment": {"Variables": {}},
     "EphemeralStorage": {"Size": 512},
-    "FileSystemConfigs": [],
     "Handler": None,
     "ImageConfig": {},
     "KmsKeyArn": "",
@@ -127,8 +126,6 @@ def create_function(resource: Resource) -> Script:
     output = yield from settled(name)
     if "ReservedConcurrentExecutions" in resource.properties:
         yield _reserve(name, resource.get("ReservedConcurrentExecutions"))
-    if "RecursiveLoop" in resource.properties:
-        yield Call("lambda", "PutFunctionRecursionConfig", {"FunctionName": name, **resource.pick("RecursiveLoop")})
     return {"Arn": output["FunctionArn"]}
 
 
@@ -154,9 +151,6 @@ def update_function(resource: Resource) -> Script:
             yield Call("lambda", "DeleteFunctionConcurrency", {"FunctionName": name})
         else:
             yield _reserve(name, limit)
-    if resource.changed("RecursiveLoop"):
-        loop = resource.get("RecursiveLoop", "Terminate")
-        yield Call("lambda", "PutFunctionRecursionConfig", {"FunctionName": name, "RecursiveLoop": loop})
     yield from change_tags(resource, resource.attributes["Arn"])
     return resource.attributes
 
@@ -294,7 +288,7 @@ TYPES = (
         "AWS::Lambda::Function",
         properties(
             "Code DeadLetterConfig Description Environment EphemeralStorage FunctionName Handler Layers LoggingConfig "
-            "MemorySize PackageType ReservedConcurrentExecutions Role Runtime SnapStart Tags Timeout RecursiveLoop",
+            "MemorySize PackageType ReservedConcurrentExecutions Role Runtime SnapStart Tags Timeout",
             replaces="FunctionName PackageType",
             required="Code Role",
             approximates={
@@ -302,10 +296,11 @@ TYPES = (
                 "ImageConfig": "passed to Lambda, which refuses container images",
                 "TracingConfig": "passed to Lambda and shown; see its README for trace headers",
                 "KmsKeyArn": "passed to Lambda and shown; there is no KMS",
+                "VpcConfig": "passed to Lambda and shown; functions run in this machine's network",
             },
             ignored={
-                "VpcConfig": "functions run in this machine's network",
                 "FileSystemConfigs": "there is no EFS",
+                "RecursiveLoop": "recursive invocations are not detected",
                 "CodeSigningConfigArn": "code signatures are not checked",
                 "RuntimeManagementConfig": "there is one version of a runtime: this machine's",
             },

@@ -39,82 +39,10 @@ def _notifications(given: Any) -> dict[str, Any]:
     return {"NotificationConfiguration": out}
 
 
-def _lifecycle(given: Any) -> dict[str, Any]:
-    return {"LifecycleConfiguration": {"Rules": [_lifecycle_rule(rule) for rule in given["Rules"]]}}
-
-
-def _lifecycle_rule(rule: dict[str, Any]) -> dict[str, Any]:
-    made: dict[str, Any] = {"Status": rule["Status"]}
-    if "Id" in rule:
-        made["ID"] = rule["Id"]
-    made["Filter"] = _lifecycle_filter(rule)
-    expiry = {
-        target: rule[source]
-        for source, target in (
-            ("ExpirationInDays", "Days"),
-            ("ExpirationDate", "Date"),
-            ("ExpiredObjectDeleteMarker", "ExpiredObjectDeleteMarker"),
-        )
-        if source in rule
-    }
-    if expiry:
-        made["Expiration"] = expiry
-    old = rule.get("NoncurrentVersionExpiration") or (
-        {"NoncurrentDays": rule["NoncurrentVersionExpirationInDays"]}
-        if "NoncurrentVersionExpirationInDays" in rule
-        else None
-    )
-    if old:
-        made["NoncurrentVersionExpiration"] = old
-    if "AbortIncompleteMultipartUpload" in rule:
-        made["AbortIncompleteMultipartUpload"] = rule["AbortIncompleteMultipartUpload"]
-    moves = [*(rule.get("Transitions") or ()), *([rule["Transition"]] if "Transition" in rule else ())]
-    if moves:
-        names = {"TransitionInDays": "Days", "TransitionDate": "Date"}
-        made["Transitions"] = [_renamed(move, names) for move in moves]
-    old_moves = rule.get("NoncurrentVersionTransitions")
-    if old_moves:
-        made["NoncurrentVersionTransitions"] = [_renamed(m, {"TransitionInDays": "NoncurrentDays"}) for m in old_moves]
-    return made
-
-
-def _lifecycle_filter(rule: dict[str, Any]) -> dict[str, Any]:
-    parts: dict[str, Any] = {}
-    if "Prefix" in rule:
-        parts["Prefix"] = rule["Prefix"]
-    for name in ("ObjectSizeGreaterThan", "ObjectSizeLessThan"):
-        if name in rule:
-            parts[name] = rule[name]
-    tags = rule.get("TagFilters")
-    if not tags and len(parts) <= 1:
-        return parts or {"Prefix": ""}
-    if not parts and tags and len(tags) == 1:
-        return {"Tag": tags[0]}
-    return {"And": {**parts, **({"Tags": tags} if tags else {})}}
-
-
 def _encryption(given: Any) -> dict[str, Any]:
     names = {"ServerSideEncryptionByDefault": "ApplyServerSideEncryptionByDefault"}
     rules = [_renamed(rule, names) for rule in given["ServerSideEncryptionConfiguration"]]
     return {"ServerSideEncryptionConfiguration": {"Rules": rules}}
-
-
-def _website(given: Any) -> dict[str, Any]:
-    made: dict[str, Any] = {}
-    if "IndexDocument" in given:
-        made["IndexDocument"] = {"Suffix": given["IndexDocument"]}
-    if "ErrorDocument" in given:
-        made["ErrorDocument"] = {"Key": given["ErrorDocument"]}
-    if "RedirectAllRequestsTo" in given:
-        made["RedirectAllRequestsTo"] = given["RedirectAllRequestsTo"]
-    if "RoutingRules" in given:
-        names = {"RoutingRuleCondition": "Condition", "RedirectRule": "Redirect"}
-        made["RoutingRules"] = [_renamed(rule, names) for rule in given["RoutingRules"]]
-    return {"WebsiteConfiguration": made}
-
-
-def _object_lock(given: Any) -> dict[str, Any]:
-    return {"ObjectLockConfiguration": given}
 
 
 SETTINGS: tuple[tuple[str, str, Convert, str | None, dict[str, Any] | None], ...] = (
@@ -123,13 +51,8 @@ SETTINGS: tuple[tuple[str, str, Convert, str | None, dict[str, Any] | None], ...
     ("PublicAccessBlockConfiguration", "PutPublicAccessBlock",
      lambda given: {"PublicAccessBlockConfiguration": given}, "DeletePublicAccessBlock", None),
     ("BucketEncryption", "PutBucketEncryption", _encryption, "DeleteBucketEncryption", None),
-    ("VersioningConfiguration", "PutBucketVersioning", lambda given: {"VersioningConfiguration": given}, None,
-     {"VersioningConfiguration": {"Status": "Suspended"}}),
     ("Tags", "PutBucketTagging", lambda given: {"Tagging": {"TagSet": given}}, "DeleteBucketTagging", None),
     ("CorsConfiguration", "PutBucketCors", _cors, "DeleteBucketCors", None),
-    ("LifecycleConfiguration", "PutBucketLifecycleConfiguration", _lifecycle, "DeleteBucketLifecycle", None),
-    ("WebsiteConfiguration", "PutBucketWebsite", _website, "DeleteBucketWebsite", None),
-    ("ObjectLockConfiguration", "PutObjectLockConfiguration", _object_lock, None, None),
     ("NotificationConfiguration", "PutBucketNotificationConfiguration", _notifications, None,
      {"NotificationConfiguration": {}}),
 )  # fmt: skip
@@ -147,8 +70,6 @@ def create_bucket(resource: Resource) -> Script:
         params["CreateBucketConfiguration"] = {"LocationConstraint": region}
     if resource.get("AccessControl"):
         params["ACL"] = ACLS.get(resource.get("AccessControl"), resource.get("AccessControl"))
-    if str(resource.get("ObjectLockEnabled", "")).lower() == "true":
-        params["ObjectLockEnabledForBucket"] = True
     yield from unused(Call("s3", "HeadBucket", {"Bucket": name}), resource.type, name)
     yield Call("s3", "CreateBucket", params)
     yield Made(name)
@@ -213,10 +134,9 @@ TYPES = (
     ResourceType(
         "AWS::S3::Bucket",
         properties(
-            "BucketName CorsConfiguration LifecycleConfiguration NotificationConfiguration ObjectLockConfiguration "
-            "ObjectLockEnabled OwnershipControls PublicAccessBlockConfiguration Tags VersioningConfiguration "
-            "WebsiteConfiguration",
-            replaces="BucketName ObjectLockEnabled",
+            "BucketName CorsConfiguration NotificationConfiguration OwnershipControls "
+            "PublicAccessBlockConfiguration Tags",
+            replaces="BucketName",
             approximates={
                 "AccessControl": "passed to S3; see its README for what access lists do",
                 "BucketEncryption": "kept and shown; objects lie in the state directory unencrypted",
@@ -226,9 +146,14 @@ TYPES = (
                 "AnalyticsConfigurations": "no storage class analysis",
                 "IntelligentTieringConfigurations": "one class of storage",
                 "InventoryConfigurations": "no inventory reports",
+                "LifecycleConfiguration": "objects neither expire nor move",
                 "LoggingConfiguration": "no server access logs",
                 "MetricsConfigurations": "no request metrics",
+                "ObjectLockConfiguration": "objects are not locked",
+                "ObjectLockEnabled": "objects are not locked",
                 "ReplicationConfiguration": "one machine, nothing to replicate to",
+                "VersioningConfiguration": "S3 here keeps one version of an object",
+                "WebsiteConfiguration": "buckets are not served as websites",
             },
         ),
         create_bucket,

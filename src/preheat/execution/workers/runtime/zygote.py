@@ -1,6 +1,6 @@
-"""The zygote: a warmed, single-threaded interpreter that forks environments on command. Run as a script.
+"""The zygote: a warmed, single-threaded interpreter that forks environments on command.
 
-Its control socket (SOCK_SEQPACKET, descriptor in argv[1]) carries JSON messages. To the zygote: `{"fork": id, ...}`
+Its control socket (SOCK_SEQPACKET) carries JSON messages. To the zygote: `{"fork": id, ...}`
 with descriptors (the runtime's socket for Python, then the output pipe), `{"kill": id}`. From it: `{"up": id, "pid",
 "anonymous"}`, `{"down": id, "status"}` with a wait status, `{"refused": id, "error"}`. End of file means that the
 server has gone: everything is killed. What is preloaded is imported step by step between commands, so the first
@@ -13,8 +13,8 @@ a single mad allocation.
 import contextlib
 import ctypes
 import gc
+import importlib
 import importlib.machinery
-import importlib.util
 import json
 import os
 import resource
@@ -26,7 +26,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-PACKAGE = "_lambda_runtime"
+from . import loop
+from .client import RuntimeClient
+
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 CLONE_NEWNS = 0x00020000
@@ -53,7 +55,7 @@ class Zygote:
         self._pids: dict[str, int] = {}
         self._libc = _libc()
         self._roots = (sys.prefix, sys.base_prefix, os.path.dirname(__file__), *settings["site"])
-        self._hidden = _Hidden(settings["root"])
+        self._hidden = Hidden(settings["root"])
         self._wakeup_read, self._wakeup_write = os.pipe()
         self._steps: list[Callable[[], None]] = []
         if settings["preload"]:
@@ -148,6 +150,7 @@ class Zygote:
         environment = command["environment"]
         if _private_tmp(self._libc, command["scratch"], (command["directory"], *command["path"], *self._roots)):
             environment.pop("TMPDIR", None)
+            _die_with_parent(self._libc)
         os.environ.clear()
         os.environ.update(environment)
         time.tzset()
@@ -171,10 +174,8 @@ class Zygote:
         if numpy_random is not None:
             numpy_random.seed()
         gc.enable()
-        loop = sys.modules[f"{PACKAGE}.loop"]
-        client = sys.modules[f"{PACKAGE}.client"]
         connection = socket.socket(fileno=descriptor)
-        return loop.run(client.RuntimeClient(connection, pipelined=True), command["handler"], command["runtime"])
+        return loop.run(RuntimeClient(connection, pipelined=True), command["handler"], command["runtime"])
 
     def _reap(self) -> None:
         """Report the dead; what they had started in their process group goes with them."""
@@ -208,7 +209,7 @@ class Zygote:
             return
 
 
-class _Hidden:
+class Hidden:
     """A finder that keeps Preheat's own package out of functions; a package `preheat` of their own is found."""
 
     def __init__(self, root: str) -> None:
@@ -341,20 +342,8 @@ def _settle() -> None:
     gc.freeze()
 
 
-def main() -> None:
-    settings = json.loads(sys.argv[2])
-    here = os.path.dirname(os.path.abspath(__file__))
-    spec = importlib.util.spec_from_file_location(
-        PACKAGE, os.path.join(here, "__init__.py"), submodule_search_locations=[here]
-    )
-    package = importlib.util.module_from_spec(spec)
-    sys.modules[PACKAGE] = package
-    spec.loader.exec_module(package)
-    importlib.import_module(f"{PACKAGE}.loop")
-    sys.path += settings["site"]
-    control = socket.socket(fileno=int(sys.argv[1]))
-    Zygote(control, settings).serve()
-
-
-if __name__ == "__main__":
-    main()
+def main(descriptor: int, settings: str) -> None:
+    """`settings` is JSON; see `Zygote`."""
+    values = json.loads(settings)
+    sys.path += values["site"]
+    Zygote(socket.socket(fileno=descriptor), values).serve()
