@@ -195,3 +195,154 @@ def test_a_killed_server_finishes_the_stack_when_it_is_back(fresh_server):
     urls = server.client("sqs").list_queues()["QueueUrls"]
     assert sorted(urls) == sorted(item["PhysicalResourceId"] for item in listed)
     assert len(urls) == 60
+
+
+WORDS = {False: ("before", 1), True: ("after", 2)}
+
+
+def get(name, attribute="Arn"):
+    return {"Fn::GetAtt": [name, attribute]}
+
+
+def ref(name):
+    return {"Ref": name}
+
+
+def resource_policy(word, action, resource):
+    statement = {"Effect": "Allow", "Principal": {"Service": "s3.amazonaws.com"}, "Action": action}
+    return {"Version": "2012-10-17", "Statement": [{**statement, "Sid": word, "Resource": resource}]}
+
+
+def stores(word, one, tags):
+    table = {
+        "AttributeDefinitions": [{"AttributeName": name, "AttributeType": "S"} for name in ("pk", "other")],
+        "KeySchema": [{"AttributeName": "pk", "KeyType": "HASH"}],
+        "BillingMode": "PAY_PER_REQUEST",
+        "TimeToLiveSpecification": {"AttributeName": "ends", "Enabled": one == 1},
+        "GlobalSecondaryIndexes": [{
+            "IndexName": f"by-{word}", "KeySchema": [{"AttributeName": "other", "KeyType": "HASH"}],
+            "Projection": {"ProjectionType": "ALL"},
+        }],
+        "Tags": tags,
+    }  # fmt: skip
+    return {
+        "Queue": ("SQS::Queue", {"DelaySeconds": one, "Tags": tags}),
+        "QueuePolicy": (
+            "SQS::QueuePolicy",
+            {"Queues": [ref("Queue")], "PolicyDocument": resource_policy(word, "sqs:SendMessage", get("Queue"))},
+        ),
+        "Table": ("DynamoDB::Table", table),
+        "Bucket": ("S3::Bucket", {
+            "Tags": tags, "VersioningConfiguration": {"Status": "Enabled"},
+            "CorsConfiguration": {"CorsRules": [{"AllowedMethods": ["GET"], "AllowedOrigins": [f"https://{word}"]}]},
+            "BucketEncryption": {"ServerSideEncryptionConfiguration": [
+                {"ServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}]},
+            "OwnershipControls": {"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]},
+        }),
+        "BucketPolicy": ("S3::BucketPolicy", {
+            "Bucket": ref("Bucket"),
+            "PolicyDocument": resource_policy(word, "s3:GetObject", {"Fn::Sub": "${Bucket.Arn}/*"}),
+        }),
+        "Vectors": ("S3Vectors::VectorBucket", {"Tags": tags}),
+        "Index": ("S3Vectors::Index", {
+            "VectorBucketArn": ref("Vectors"), "DataType": "float32", "Dimension": 8 * one, "DistanceMetric": "cosine",
+        }),
+        "VectorPolicy": ("S3Vectors::VectorBucketPolicy", {
+            "VectorBucketArn": ref("Vectors"), "Policy": resource_policy(word, "s3vectors:GetIndex", ref("Vectors")),
+        }),
+    }  # fmt: skip
+
+
+def identities(word, one, tags):
+    trusted = {"Effect": "Allow", "Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"}
+    assume = {"Version": "2012-10-17", "Statement": [trusted]}
+    allow = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": f"sqs:{word}", "Resource": "*"}]}
+    return {
+        "Role": ("IAM::Role", {
+            "AssumeRolePolicyDocument": assume, "Description": word, "Tags": tags,
+            "Policies": [{"PolicyName": f"p-{word}", "PolicyDocument": allow}],
+        }),
+        "Shared": ("IAM::ManagedPolicy", {"PolicyDocument": allow, "Roles": [ref("Role")]}),
+        "Inline": ("IAM::Policy", {"PolicyName": "inline", "PolicyDocument": allow, "Roles": [ref("Role")]}),
+        "User": ("IAM::User", {"Tags": tags, "Policies": [{"PolicyName": "p", "PolicyDocument": allow}]}),
+        "Key": ("IAM::AccessKey", {"UserName": ref("User"), "Status": "Active" if one == 1 else "Inactive"}),
+        "Group": ("Logs::LogGroup", {"RetentionInDays": 7 * one, "Tags": tags}),
+        "Stream": ("Logs::LogStream", {"LogGroupName": ref("Group")}),
+        "Setting": ("SSM::Parameter", {"Type": "String", "Value": word, "Tags": {"state": word}}),
+        "Secret": ("SecretsManager::Secret", {"SecretString": word, "Tags": tags}),
+    }  # fmt: skip
+
+
+def functions(word, one, tags):
+    code = {"ZipFile": f"def handler(event, context):\n    return '{word}'\n"}
+    return {
+        "Function": ("Lambda::Function", {
+            "Code": code, "Handler": "index.handler", "Runtime": "python3.11", "Role": get("Role"), "Timeout": one,
+            "Environment": {"Variables": {"STATE": word}}, "ReservedConcurrentExecutions": one, "Tags": tags,
+        }),
+        "Version": ("Lambda::Version", {"FunctionName": ref("Function")}),
+        "Alias": ("Lambda::Alias", {
+            "FunctionName": ref("Function"), "FunctionVersion": get("Version", "Version"), "Name": "live",
+            "Description": word,
+        }),
+        "Permission": ("Lambda::Permission", {
+            "FunctionName": ref("Alias"), "Action": "lambda:InvokeFunction", "Principal": "s3.amazonaws.com",
+            "SourceArn": f"arn:aws:s3:::{word}",
+        }),
+        "Url": ("Lambda::Url", {
+            "TargetFunctionArn": ref("Alias"), "AuthType": "NONE", "Cors": {"AllowOrigins": [f"https://{word}"]},
+        }),
+        "Later": ("Lambda::EventInvokeConfig", {
+            "FunctionName": ref("Function"), "Qualifier": "live", "MaximumRetryAttempts": one,
+        }),
+        "Source": ("Lambda::EventSourceMapping", {
+            "EventSourceArn": get("Queue"), "FunctionName": ref("Alias"), "BatchSize": one, "Enabled": one == 1,
+        }),
+        "Api": ("ApiGatewayV2::Api", {"Name": word, "ProtocolType": "HTTP"}),
+        "Target": ("ApiGatewayV2::Integration", {
+            "ApiId": ref("Api"), "IntegrationType": "AWS_PROXY", "IntegrationUri": get("Function"),
+            "PayloadFormatVersion": "2.0",
+        }),
+        "Route": ("ApiGatewayV2::Route", {
+            "ApiId": ref("Api"), "RouteKey": f"GET /{word}", "Target": {"Fn::Sub": "integrations/${Target}"},
+        }),
+        "Stage": ("ApiGatewayV2::Stage", {
+            "ApiId": ref("Api"), "StageName": "$default", "AutoDeploy": True, "Description": word,
+        }),
+    }  # fmt: skip
+
+
+def every_type(second: bool) -> str:
+    """A stack with most types, in two states that differ wherever an update has something to do."""
+    word, one = WORDS[second]
+    resources = {}
+    for make in (stores, identities, functions):
+        for name, (kind, properties) in make(word, one, [{"Key": "state", "Value": word}]).items():
+            resources[name] = {"Type": f"AWS::{kind}", "Properties": properties}
+    resources["Later"]["DependsOn"] = "Alias"
+    return json.dumps({"Resources": resources})
+
+
+def test_most_types_are_made_changed_and_deleted(aws):
+    client, name = aws.client("cloudformation"), "cfn-types"
+    deploy(client, name, every_type(False), "CREATE", "first")
+    deploy(client, name, every_type(True), "UPDATE", "second")
+    rows = client.list_stack_resources(StackName=name)["StackResourceSummaries"]
+    physical = {row["LogicalResourceId"]: row["PhysicalResourceId"] for row in rows}
+    answer = aws.client("lambda").invoke(FunctionName=physical["Function"])["Payload"].read()
+    assert json.loads(answer) == "after"
+    assert aws.client("ssm").get_parameter(Name=physical["Setting"])["Parameter"]["Value"] == "after"
+    described = aws.client("iam").list_role_policies(RoleName=physical["Role"])["PolicyNames"]
+    assert sorted(described) == ["inline", "p-after"]
+    table = aws.client("dynamodb").describe_table(TableName=physical["Table"])["Table"]
+    assert [index["IndexName"] for index in table["GlobalSecondaryIndexes"]] == ["by-after"]
+    routes = aws.client("apigatewayv2").get_routes(ApiId=physical["Api"])["Items"]
+    assert [route["RouteKey"] for route in routes] == ["GET /after"]
+    client.create_change_set(
+        StackName=name, ChangeSetName="third", TemplateBody=every_type(True), Capabilities=CAPABILITIES
+    )
+    assert client.describe_change_set(StackName=name, ChangeSetName="third")["Status"] == "FAILED"
+    stack_id = client.describe_stacks(StackName=name)["Stacks"][0]["StackId"]
+    client.delete_stack(StackName=name)
+    assert settled(client, stack_id)["StackStatus"] == "DELETE_COMPLETE", failures(client, stack_id)
+    assert not failures(client, stack_id)

@@ -15,8 +15,8 @@ def run(tmp_path, seed, *, behaviour=None, rate=20.0, seconds=60.0, drain=600.0,
     stack = queue_with_worker(world, **stack_settings)
     lost, once = NothingLost(), OnePlace()
     check(world, [lost, once])
-    for statement in crash_at:
-        world.at(world.clock.now() + 1 + statement % 50, lambda statement=statement: world.db.arm(statement))
+    for number, statement in enumerate(crash_at):
+        world.at(world.clock.now() + 1 + number * seconds / 3, lambda statement=statement: world.db.arm(statement))
     send_steadily(world, stack.queue, rate, seconds)
     world.run(seconds + drain)
     world.db.disarm()
@@ -84,7 +84,7 @@ def test_reserved_concurrency_without_maximum_burns_receives_and_is_said(tmp_pat
 @pytest.mark.parametrize("statement", [*range(1, 60, 7), 97, 203, 401, 809])
 def test_a_crash_at_any_statement_loses_nothing(tmp_path, statement):
     world, _, counts, violations = run(
-        tmp_path, 41, crash_at=(statement, statement * 3), seconds=30, behaviour=Behaviour(mean_s=0.2)
+        tmp_path, 41, crash_at=(statement, statement + 3), seconds=60, behaviour=Behaviour(mean_s=0.2)
     )
     assert world.crashes == 2
     assert violations == [] and counts == {"work": 0, "dead": 0}

@@ -7,6 +7,7 @@ import pytest
 from preheat.kernel.errors import AwsError
 from preheat.services.logs.service import build as build_logs
 from preheat.services.sqs.service import build as build_sqs
+from preheat.store.errors import StoreFull
 from preheat.template.service import build
 from tests.support.inprocess import InProcess
 from tests.support.recording_services import RecordingLambda
@@ -19,8 +20,6 @@ class Cloud:
         self.functions = RecordingLambda()
         self.world = InProcess(build_sqs, build_logs, lambda platform: self.functions, self._build, directory=directory,
                                seed=seed)  # fmt: skip
-        for loop in self.service.loops:
-            self.world.machine.add_loop(loop)
 
     def _build(self, platform):
         self.service = build(platform)
@@ -461,3 +460,30 @@ def test_a_create_that_was_on_its_way_counts_when_it_is_there(tmp_path):
     second.run()
     assert second.status("s") == "CREATE_COMPLETE"
     assert second.functions.names("CreateFunction") == [second.physical("s", "F")]
+
+
+def test_a_full_disk_at_any_commit_only_delays():
+    for victim in range(1, 14):
+        cloud = Cloud()
+        replies, count = [], 0
+        commit = cloud.world.db.commit
+
+        def failing(commit=commit, cloud=cloud, victim=victim):
+            nonlocal count
+            count += 1
+            if count == victim:
+                cloud.world.db.rollback()
+                raise StoreFull("disk full")
+            commit()
+
+        cloud.world.db.commit = failing
+        params = {"StackName": "s", "TemplateBody": json.dumps({"Resources": CRASHED})}
+        cloud.world.machine.submit("cloudformation", "CreateStack", params, replies.append)
+        cloud.run()
+        if isinstance(replies[0], AwsError):
+            assert replies[0].status == 503
+            cloud.create("s", CRASHED)
+            cloud.run()
+        assert cloud.status("s") == "CREATE_COMPLETE", victim
+        assert count > victim
+        assert len(cloud.world("sqs", "ListQueues")["QueueUrls"]) == 2

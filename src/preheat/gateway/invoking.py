@@ -108,6 +108,7 @@ def stream_response(started: StreamStart, exchange: Exchange, decorate: Decorate
     """Send a streamed answer on: with its prelude's status and headers when it has one."""
     body = Channel()
     body.on_cancel = started.chunks.cancel
+    body.on_pause = started.chunks.pause
     body.on_resume = started.chunks.resume
 
     def respond(status: int, headers: list[tuple[str, str]]) -> None:

@@ -24,10 +24,11 @@ class Channel:
     The producer calls `send` and then `close` once (with an exception when it failed half-way). The consumer calls
     `attach` once; items sent before that are kept for it. A consumer that goes away calls `cancel`, which the producer
     sees as `cancelled` and through `on_cancel`. `pause`/`resume` are the consumer's back-pressure: a producer that can
-    slow down checks `paused` and continues in `on_resume`.
+    slow down checks `paused` (or is told by `on_pause`) and continues in `on_resume`.
     """
 
-    __slots__ = ("_closed", "_consumer", "_end", "_error", "_items", "cancelled", "on_cancel", "on_resume", "paused")
+    __slots__ = ("_closed", "_consumer", "_end", "_error", "_items", "cancelled", "on_cancel", "on_pause", "on_resume",
+                 "paused")  # fmt: skip
 
     def __init__(self) -> None:
         self._items: deque[Any] = deque()
@@ -38,6 +39,7 @@ class Channel:
         self.cancelled = False
         self.paused = False
         self.on_cancel: Callable[[], None] | None = None
+        self.on_pause: Callable[[], None] | None = None
         self.on_resume: Callable[[], None] | None = None
 
     @property
@@ -78,6 +80,8 @@ class Channel:
 
     def pause(self) -> None:
         self.paused = True
+        if self.on_pause is not None:
+            self.on_pause()
 
     def resume(self) -> None:
         self.paused = False
@@ -89,6 +93,7 @@ class Channel:
         error is passed on."""
         out = Channel()
         out.on_cancel = self.cancel
+        out.on_pause = self.pause
         out.on_resume = self.resume
 
         def end(error: BaseException | None) -> None:

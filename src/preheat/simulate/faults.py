@@ -1,12 +1,13 @@
 """Seeded misfortune: the server dies in the middle of a transaction; functions fail, crash or take too long."""
 
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import log
 from typing import Any
 
 from preheat.execution.workers.contract import Exit, WorkerPlan, WorkRequest
 from preheat.execution.workers.scripted import Script
+from preheat.kernel.entropy import Entropy
 from preheat.store.database import Database
 
 
@@ -57,9 +58,9 @@ class Behaviour:
     crash_rate: float = 0.0
     hang_rate: float = 0.0
 
-    def script(self, plan: WorkerPlan, request: WorkRequest, chance: random.Random) -> Script:
-        draw = chance.random()
-        duration = chance.expovariate(1 / self.mean_s) if self.mean_s else 0.0
+    def script(self, plan: WorkerPlan, request: WorkRequest, chance: Entropy) -> Script:
+        draw = chance.uniform()
+        duration = -log(1 - chance.uniform()) * self.mean_s
         if draw < self.error_rate:
             return Script(duration, b'{"errorType":"RuntimeError","errorMessage":"simulated"}', "RuntimeError")
         draw -= self.error_rate

@@ -5,6 +5,9 @@ from collections.abc import Callable
 
 from preheat.kernel.clock import ManualClock
 
+RESOLUTION_S = 1e-6
+"""Epoch seconds are exact to about a quarter of a microsecond; a moment this close has come."""
+
 
 class Timeline:
     """Actions at moments of `clock.monotonic()`. Equal moments run in the order in which they were asked for."""
@@ -27,7 +30,7 @@ class Timeline:
         """Run what is due now; whether there was anything."""
         ran = False
         now = self._clock.monotonic()
-        while self._heap and self._heap[0][0] <= now + 1e-9:
+        while self._heap and self._heap[0][0] <= now + RESOLUTION_S:
             heapq.heappop(self._heap)[2]()
             ran = True
         return ran

@@ -2,7 +2,6 @@
 jumps, seeded chance, scripted workers, and a database in memory whose owner can die."""
 
 import hashlib
-import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -41,7 +40,7 @@ class World:
     ) -> None:
         self.clock = ManualClock()
         self.timeline = Timeline(self.clock)
-        self.chance = random.Random(seed)
+        self.chance = SeededEntropy(seed + 1)
         self.entropy = SeededEntropy(seed)
         self.db = CrashingDatabase()
         self.behaviour = behaviour
@@ -82,7 +81,8 @@ class World:
 
     def _behave(self, plan: WorkerPlan, request: WorkRequest) -> Script:
         script = self.behaviour.script(plan, request, self.chance)
-        self.record("invoke", request=request.request_id, payload=request.payload, seconds=round(script.duration_s, 6))
+        seconds = round(min(script.duration_s, plan.spec.timeout_s), 6)
+        self.record("invoke", request=request.request_id, payload=request.payload, seconds=seconds)
         return script
 
     def _initialise(self, plan: WorkerPlan) -> InitScript:

@@ -51,7 +51,10 @@ class FileBlobs:
 
     def write(self, name: str, chunks: Iterable[Buffer]) -> int:
         target = self.path(name)
-        target.parent.mkdir(exist_ok=True)
+        if not target.parent.exists():
+            target.parent.mkdir(exist_ok=True)
+            if self._fsync:
+                _sync_directory(self.root)
         temporary = target.with_name(name + ".part")
         size = 0
         try:
