@@ -17,18 +17,19 @@ from preheat.execution.build import build_pool
 from preheat.execution.contract import Executor, LogLine
 from preheat.execution.pool import Pool, PoolLimits
 from preheat.gateway.connection import Connection, ConnectionLimits
-from preheat.gateway.control import ControlDoor, seconds_argument
+from preheat.gateway.control import ControlDoor, ControlError, seconds_argument
 from preheat.gateway.driver import Driver, ThreadBackground
 from preheat.gateway.execute_api import ExecuteApiDoor
 from preheat.gateway.function_url import FunctionUrlDoor
 from preheat.gateway.pipeline import ApiDoor, Door, Pipeline
 from preheat.kernel.clock import Clock, SystemClock
 from preheat.kernel.entropy import Entropy, SystemEntropy
+from preheat.kernel.errors import AwsError
 from preheat.kernel.http import Call, HttpRequest
 from preheat.kernel.stream import Background
 from preheat.services.awslambda import service as lambda_service
 from preheat.services.contract import Context, Platform, Principal
-from preheat.services.machine import ROOT, Machine
+from preheat.services.machine import HOME, ROOT, Machine
 from preheat.services.table import SERVICES
 from preheat.settings import Settings
 from preheat.store.database import Database
@@ -152,8 +153,22 @@ class Server:
             self.driver.advance(seconds_argument(request))
             return {"now": clock.now()}
 
+        def fidelity(request: HttpRequest) -> dict[str, Any]:
+            wanted = dict(request.arguments())
+            ctx = Context(HOME, clock.now(), self.db, ROOT, "", machine)
+            try:
+                rows = machine.services["cloudformation"].fidelity(ctx, wanted.get("stack", ""), wanted.get("change-set"))
+            except AwsError as error:
+                raise ControlError(error.status, error.message) from error
+            return {"rows": [
+                {"logical_id": row.logical_id, "type": row.type, "property": row.property, "effect": row.fidelity,
+                 "why": row.why}
+                for row in rows
+            ]}  # fmt: skip
+
         control = ControlDoor(
             {
+                ("GET", "fidelity"): fidelity,
                 ("GET", "health"): lambda request: {"status": "ok", "pid": os.getpid()},
                 ("POST", "clock/advance"): advance,
                 ("GET", "clock"): lambda request: {"now": clock.now(), "offset": clock.offset},

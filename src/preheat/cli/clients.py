@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Iterator
 from typing import Any, NoReturn
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import typer
 
@@ -56,6 +56,15 @@ class Platform:
         except ClientError as error:
             fail(f"{error.response['Error']['Message']}; `preheat deploy` or `preheat up` makes it")
         return {one["OutputKey"]: one["OutputValue"] for one in found.get("Outputs", [])}
+
+    def fidelity(self, stack: str, change_set: str = "") -> list[dict[str, str]]:
+        """What each property of a stack's template (or of a change set's) does here."""
+        wanted = urlencode({"stack": stack, "change-set": change_set})
+        status, body = self.request("GET", f"/_preheat/fidelity?{wanted}")
+        document = json.loads(body)
+        if status != 200:
+            fail(document["message"])
+        return document["rows"]
 
     def at_path(self, url: str) -> str:
         """A function URL or API address as a path on the endpoint, for clients that cannot resolve *.localhost."""

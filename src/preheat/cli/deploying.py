@@ -66,8 +66,17 @@ def _place(base: Path, text: str, bucket: str, key: str) -> Any:
     return {bucket: LOCAL_BUCKET, key: str(folder)}
 
 
-def deploy(platform: Platform, template: Path, stack: str, parameters: dict[str, str], on_event: OnEvent) -> bool:
-    """Create or update the stack through a change set; True when something changed. Ends the command on failure."""
+def deploy(
+    platform: Platform,
+    template: Path,
+    stack: str,
+    parameters: dict[str, str],
+    on_event: OnEvent,
+    *,
+    strict: bool = False,
+) -> bool:
+    """Create or update the stack through a change set; True when something changed. Ends the command on failure, and
+    with `strict` when a property of the template would be ignored."""
     from botocore.exceptions import ClientError
 
     client = platform.client("cloudformation")
@@ -95,6 +104,11 @@ def deploy(platform: Platform, template: Path, stack: str, parameters: dict[str,
         if "didn't contain changes" in reason or "No updates" in reason:
             return False
         fail(f"{template}: {reason}")
+    ignored = [row for row in platform.fidelity(stack, name) if row["effect"] == "ignored"] if strict else []
+    if ignored:
+        client.delete_change_set(StackName=stack, ChangeSetName=name)
+        lines = [f"{row['logical_id']} ({row['type']}) {row['property']}: {row['why']}" for row in ignored]
+        fail("--strict: these properties would not act\n  " + "\n  ".join(lines))
     client.execute_change_set(StackName=stack, ChangeSetName=name)
     _follow(client, stack, on_event)
     return True

@@ -152,7 +152,6 @@ def _deploy(
     *,
     strict: bool = False,
 ) -> None:
-    _fidelity(console, template, strict)
     with _progress(console) as progress:
         bar = progress.add_task(f"Deploying {stack}", total=None, detail="")
         begun: set[str] = set()
@@ -166,20 +165,19 @@ def _deploy(
             detail = f"{name} {status.lower().replace('_', ' ')}"
             progress.update(bar, total=len(begun), completed=len(done), detail=detail)
 
-        changed = deploying.deploy(platform, template, stack, parameters, on_event)
+        changed = deploying.deploy(platform, template, stack, parameters, on_event, strict=strict)
         total = max(1, len(begun))
         progress.update(bar, total=total, completed=total, detail="done" if changed else "nothing changed")
+    if changed:
+        _fidelity(console, platform, stack)
 
 
-def _fidelity(console: Console, template: Path, strict: bool) -> None:
-    """Say what of this template does not act as on AWS."""
-    from preheat.template.fidelity import report
-
-    rows = [row for row in report(deploying.local_template(template)) if row.effect != "acts"]
-    for row in rows:
-        console.print(f"[dim]{row.logical_id}.{row.property}: {row.effect}: {row.why}[/dim]", highlight=False)
-    if strict and any(row.effect == "ignored" for row in rows):
-        fail("--strict: the properties above marked ignored would not act")
+def _fidelity(console: Console, platform: Platform, stack: str) -> None:
+    """Say what of the deployed template does not act as on AWS."""
+    for row in platform.fidelity(stack):
+        if row["effect"] != "acts":
+            what = f"{row['logical_id']} ({row['type']}) {row['property']}".strip()
+            console.print(f"[dim]{what}: {row['effect']}: {row['why']}[/dim]", highlight=False, soft_wrap=True)
 
 
 # -- ingest -----------------------------------------------------------------------------------------------------------

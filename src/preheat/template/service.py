@@ -206,9 +206,12 @@ class CloudFormationService:
         ctx.db.notify(TOPIC)
         return {}
 
-    def fidelity(self, ctx: Context, stack_name: str) -> list[Row]:
-        """What the properties of a stack's template do here."""
+    def fidelity(self, ctx: Context, stack_name: str, change_set: str | None = None) -> list[Row]:
+        """What the properties of a stack's template, or of a change set's, do here."""
         stack = describe.existing(ctx, stack_name)
+        if change_set:
+            row = repository.change_set(ctx.db, stack.id, change_set)
+            return [] if row is None else rows_of(repository.change_set_spec(row), self.types)
         return [] if stack.spec is None else rows_of(stack.spec, self.types)
 
     def _absent(self, ctx: Context, name: str) -> None:
