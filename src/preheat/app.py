@@ -10,26 +10,31 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from preheat.execution.build import build_pool
-from preheat.execution.contract import Executor, LogLine
+from preheat.execution.contract import Executor, FunctionSpec, LogLine
 from preheat.execution.pool import Pool, PoolLimits
 from preheat.gateway.connection import Connection, ConnectionLimits
 from preheat.gateway.control import ControlDoor, ControlError, seconds_argument
+from preheat.gateway.custom_resource import CustomResourceDoor
 from preheat.gateway.driver import Driver, ThreadBackground
 from preheat.gateway.execute_api import ExecuteApiDoor
 from preheat.gateway.function_url import FunctionUrlDoor
 from preheat.gateway.pipeline import ApiDoor, Door, Pipeline
+from preheat.identity.sessions import session_key
 from preheat.kernel.clock import Clock, SystemClock
 from preheat.kernel.entropy import Entropy, SystemEntropy
 from preheat.kernel.errors import AwsError
 from preheat.kernel.http import Call, HttpRequest
+from preheat.kernel.scope import Scope
 from preheat.kernel.stream import Background
 from preheat.services.awslambda import service as lambda_service
 from preheat.services.contract import Context, Platform, Principal
 from preheat.services.machine import HOME, ROOT, Machine
+from preheat.services.sts.service import session_credentials
 from preheat.services.table import SERVICES
 from preheat.settings import Settings
 from preheat.store.database import Database
@@ -38,6 +43,7 @@ from preheat.triggers.build import build_triggers
 from preheat.triggers.contract import Notice
 from preheat.wire import Wire
 
+WARM_UP_AFTER_S = 0.2
 GC_THRESHOLDS = (50_000, 50, 50)
 """Rare collections: a large live heap made a full one cost 500 ms (perf facts, B1)."""
 
@@ -89,6 +95,7 @@ class Server:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.clock = SystemClock()
         self._listener: asyncio.Server | None = None
         self._connections: set[Connection] = set()
         self.notices: list[str] = []
@@ -97,7 +104,7 @@ class Server:
         """Raises StoreError when the state cannot be used, OSError when the port is taken."""
         loop = asyncio.get_running_loop()
         settings = self.settings
-        clock, entropy = SystemClock(), SystemEntropy()
+        clock, entropy = self.clock, SystemEntropy()
         limits = ConnectionLimits(settings.max_body)
         self.db = Database(settings.state, settings.durability)
         self.scratch = Path(tempfile.mkdtemp(prefix="preheat-"))
@@ -109,10 +116,14 @@ class Server:
                 settings, self.db, clock, entropy, self.background, self.pool, lambda notice: self._say(notice.text)
             )
             self.machine = sink.machine = platform.machine
+            self.db.begin()
+            session_key(self.db, entropy)
+            self.db.keep()
+            self.db.commit()
             self.driver = Driver(loop, self.machine, clock)
             self.driver.steppers.append(self.pool.step)
             self.pool.on_wake = lambda: self.driver.step_soon(self.pool.step)
-            pipeline = Pipeline(self._doors(platform, clock))
+            pipeline = Pipeline(self._doors(platform))
             self._listener = await loop.create_server(
                 lambda: Connection(pipeline, limits, self._connections),
                 settings.host, settings.port, reuse_address=True, backlog=1_024,
@@ -123,6 +134,7 @@ class Server:
             raise
         self.machine.wake_all()
         self.driver.schedule()
+        loop.call_later(WARM_UP_AFTER_S, self.pool.warm)
 
     def _pool(self, loop: Any, clock: Clock, entropy: Entropy, on_log: Callable[[list[LogLine]], None]) -> Pool:
         settings = self.settings
@@ -133,8 +145,14 @@ class Server:
         )
         return build_pool(
             loop, clock, entropy, scratch=self.scratch, endpoint=settings.endpoint, on_log=on_log, on_notice=self._say,
-            limits=limits,
+            credentials=self._credentials, limits=limits,
         )  # fmt: skip
+
+    def _credentials(self, spec: FunctionSpec) -> dict[str, str]:
+        """The role's credentials for an environment of this function."""
+        scope = Scope(spec.account, spec.region)
+        ctx = Context(scope, self.clock.now(), self.db, ROOT, "", self.machine)
+        return session_credentials(ctx, spec.role, spec.name)
 
     def _say(self, text: str) -> None:
         """Something the user should know, once."""
@@ -143,11 +161,25 @@ class Server:
             sys.stderr.write(f"notice: {text}\n")
             sys.stderr.flush()
 
-    def _doors(self, platform: Platform, clock: SystemClock) -> list[Door]:
-        machine, entropy = self.machine, platform.entropy
+    def _doors(self, platform: Platform) -> list[Door]:
+        machine, entropy, services = self.machine, platform.entropy, self.machine.services
+        iam, enforce = services["iam"], self.settings.iam == "enforce"
 
         def identify(request: HttpRequest, call: Call) -> Principal:
-            return ROOT
+            known = iam.identify(self.db, request, enforce=enforce, now=self.clock.peer_now())
+            return Principal(known.arn, known.account, known.kind, known.user_id, known.access_key)
+
+        return [
+            CustomResourceDoor(machine, services["cloudformation"]),
+            self._control(),
+            FunctionUrlDoor(machine, services["lambda"], entropy, lambda ctx, request, url: None),
+            ExecuteApiDoor(machine, services["apigatewayv2"], services["lambda"], entropy),
+            ApiDoor(Wire(), machine, identify, entropy),
+        ]
+
+    def _control(self) -> ControlDoor:
+        """The platform's own paths."""
+        clock = self.clock
 
         def advance(request: HttpRequest) -> dict[str, Any]:
             self.driver.advance(seconds_argument(request))
@@ -155,33 +187,23 @@ class Server:
 
         def fidelity(request: HttpRequest) -> dict[str, Any]:
             wanted = dict(request.arguments())
-            ctx = Context(HOME, clock.now(), self.db, ROOT, "", machine)
+            ctx = Context(HOME, clock.now(), self.db, ROOT, "", self.machine)
+            stacks = self.machine.services["cloudformation"]
             try:
-                rows = machine.services["cloudformation"].fidelity(ctx, wanted.get("stack", ""), wanted.get("change-set"))
+                rows = stacks.fidelity(ctx, wanted.get("stack", ""), wanted.get("change-set"))
             except AwsError as error:
                 raise ControlError(error.status, error.message) from error
-            return {"rows": [
-                {"logical_id": row.logical_id, "type": row.type, "property": row.property, "effect": row.fidelity,
-                 "why": row.why}
-                for row in rows
-            ]}  # fmt: skip
+            return {"rows": [{**asdict(row), "effect": row.fidelity} for row in rows]}
 
-        control = ControlDoor(
+        return ControlDoor(
             {
-                ("GET", "fidelity"): fidelity,
                 ("GET", "health"): lambda request: {"status": "ok", "pid": os.getpid()},
                 ("POST", "clock/advance"): advance,
                 ("GET", "clock"): lambda request: {"now": clock.now(), "offset": clock.offset},
+                ("GET", "fidelity"): fidelity,
                 ("GET", "notices"): lambda request: {"notices": self.notices},
             }
         )
-        functions = machine.services["lambda"]
-        return [
-            control,
-            FunctionUrlDoor(machine, functions, entropy, lambda ctx, request, url: None),
-            ExecuteApiDoor(machine, machine.services["apigatewayv2"], functions, entropy),
-            ApiDoor(Wire(), machine, identify, entropy),
-        ]
 
     async def stop(self) -> None:
         """Let nothing new in, close what is open, end the environments, leave the state clean."""
