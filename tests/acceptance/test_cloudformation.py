@@ -265,7 +265,6 @@ def identities(word, one, tags):
         "Shared": ("IAM::ManagedPolicy", {"PolicyDocument": allow, "Roles": [ref("Role")]}),
         "Inline": ("IAM::Policy", {"PolicyName": "inline", "PolicyDocument": allow, "Roles": [ref("Role")]}),
         "User": ("IAM::User", {"Tags": tags, "Policies": [{"PolicyName": "p", "PolicyDocument": allow}]}),
-        "Key": ("IAM::AccessKey", {"UserName": ref("User"), "Status": "Active" if one == 1 else "Inactive"}),
         "Group": ("Logs::LogGroup", {"RetentionInDays": 7 * one, "Tags": tags}),
         "Stream": ("Logs::LogStream", {"LogGroupName": ref("Group")}),
         "Setting": ("SSM::Parameter", {"Type": "String", "Value": word, "Tags": {"state": word}}),

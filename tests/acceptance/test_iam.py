@@ -40,3 +40,27 @@ def test_who_am_i_and_a_session(aws):
     answer = sts.assume_role(RoleArn=arn, RoleSessionName="session")
     assert answer["Credentials"]["AccessKeyId"].startswith("ASIA")
     assert answer["AssumedRoleUser"]["Arn"].endswith("/session")
+
+
+def test_once_a_user_has_a_key_only_known_keys_are_taken(fresh_server):
+    import boto3
+    from botocore.exceptions import ClientError
+
+    server = fresh_server()
+    iam = server.client("iam")
+    iam.create_user(UserName="ann")
+    assert server.client("sts").get_caller_identity()["Arn"].endswith(":root")
+    key = iam.create_access_key(UserName="ann")["AccessKey"]
+
+    def caller(access_key, secret):
+        sts = boto3.client("sts", endpoint_url=server.endpoint, region_name="us-east-1",
+                           aws_access_key_id=access_key, aws_secret_access_key=secret)  # fmt: skip
+        return sts.get_caller_identity()["Arn"]
+
+    assert caller(key["AccessKeyId"], key["SecretAccessKey"]) == "arn:aws:iam::000000000000:user/ann"
+    with pytest.raises(ClientError) as unknown:
+        caller("test", "test")
+    assert unknown.value.response["Error"]["Code"] == "InvalidClientTokenId"
+    with pytest.raises(ClientError) as wrong:
+        caller(key["AccessKeyId"], "wrong")
+    assert wrong.value.response["Error"]["Code"] == "SignatureDoesNotMatch"

@@ -67,9 +67,10 @@ def test_users_and_their_keys(world):
     assert not inside(world, service.has_users)
     user = iam(world, "CreateUser", UserName="Alice", Path="/team/", Tags=[{"Key": "a", "Value": "1"}])["User"]
     assert (user["Arn"], user["UserId"][:4]) == (f"arn:aws:iam::{ACCOUNT}:user/team/Alice", "AIDA")
-    assert inside(world, service.has_users)
+    assert not inside(world, service.has_users)
     assert refused(world, "CreateUser", UserName="alice").code == "EntityAlreadyExists"
     key = iam(world, "CreateAccessKey", UserName="Alice")["AccessKey"]
+    assert inside(world, service.has_users)
     assert (key["AccessKeyId"][:4], len(key["AccessKeyId"]), len(key["SecretAccessKey"])) == ("AKIA", 20, 40)
     known = inside(world, lambda ctx: service.lookup(ctx, key["AccessKeyId"]))
     assert (known.secret, known.identity.arn, known.active) == (key["SecretAccessKey"], user["Arn"], True)
@@ -249,7 +250,7 @@ def signed(key, secret, token=None):
     return HttpRequest("POST", "/", headers, b"{}"), moment.timestamp()
 
 
-def test_any_key_is_root_until_there_is_a_user(world):
+def test_any_key_is_root_until_a_user_has_a_key(world):
     service = world.machine.services["iam"]
     request, now = signed("whatever", "any")
     assert service.identify(world.db, request, enforce=False, now=now + 9_999).kind == "root"
@@ -257,6 +258,8 @@ def test_any_key_is_root_until_there_is_a_user(world):
         service.identify(world.db, request, enforce=True, now=now)
     assert caught.value.code == "UnrecognizedClientException"
     iam(world, "CreateUser", UserName="a")
+    assert service.identify(world.db, request, enforce=False, now=now).kind == "root"
+    iam(world, "CreateAccessKey", UserName="a")
     with pytest.raises(AwsError):
         service.identify(world.db, request, enforce=False, now=now)
     key = iam(world, "CreateAccessKey", UserName="a")["AccessKey"]

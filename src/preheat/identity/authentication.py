@@ -1,6 +1,6 @@
 """From a request to who sent it.
 
-Until somebody creates an IAM user, or `enforce` is set, every access key is good and acts as root; a key the platform
+Until an IAM user has an access key, or `enforce` is set, every access key is good and acts as root; a key the platform
 did issue is verified always. A presigned URL that has expired is refused in either case.
 """
 

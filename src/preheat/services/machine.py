@@ -11,7 +11,7 @@ import sys
 import traceback
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from preheat.kernel.clock import Clock
@@ -33,7 +33,7 @@ from preheat.services.contract import (
     Wait,
 )
 from preheat.store.database import Database
-from preheat.store.errors import StoreFull
+from preheat.store.errors import StoreError, StoreFull
 
 MAX_PER_COMMIT = 512
 HOME = Scope()
@@ -55,6 +55,8 @@ class Task:
     on_cancel: Callable[[], None] | None = None
     result: Reply | AwsError | None = None
     deferred: Deferred | None = None
+    timer: float | None = None
+    """The moment for which a timer of this task is in the heap."""
 
 
 @dataclass(slots=True, eq=False)
@@ -62,7 +64,6 @@ class _LoopState:
     loop: Loop
     due: float | None = 0.0
     woken: bool = True
-    generation: int = field(default=0)
 
 
 class Machine:
@@ -205,7 +206,7 @@ class Machine:
             return self.clock.now()
         times = [state.due for state in self._loops if state.due is not None]
         while self._timers and self._timers[0][2].parked is None:
-            heapq.heappop(self._timers)
+            heapq.heappop(self._timers)[2].timer = None
         if self._timers:
             times.append(self._timers[0][0])
         return min(times, default=None)
@@ -230,7 +231,7 @@ class Machine:
             for state in loops:
                 self._step(state, now)
             self.db.commit()
-        except StoreFull as error:
+        except StoreError as error:
             self.db.rollback()
             failure = AwsError("ServiceUnavailable", f"The write was not stored: {error}", 503)
             for task in tasks:
@@ -297,7 +298,16 @@ class Machine:
             self._start(task, deferred)
         elif task.result is not None:
             result, task.result = task.result, None
+            self._answer(task, result)
+
+    def _answer(self, task: Task, result: Reply | AwsError) -> None:
+        """A mistake in one answer keeps no other back; its caller gets an InternalFailure if nothing was said yet."""
+        try:
             task.on_reply(result)
+        except Exception:
+            failure = self._defect(task.context, "an answer")
+            if isinstance(result, Reply):
+                self._answer(task, failure)
 
     def _start(self, task: Task, deferred: Deferred) -> None:
         def resolve(value: Any) -> None:
@@ -336,7 +346,10 @@ class Machine:
                     state.woken = True
                     self.on_work()
         for action in db.take_actions():
-            action()
+            try:
+                action()
+            except Exception:
+                self.on_defect(f"defect after a commit:\n{traceback.format_exc()}")
 
     # -- waiting --------------------------------------------------------------------------------------------------
 
@@ -345,7 +358,9 @@ class Machine:
         assert wait is not None
         for topic in wait.topics:
             self._waiting.setdefault(topic, {})[task] = None
-        heapq.heappush(self._timers, (wait.until, next(self._sequence), task))
+        if task.timer != wait.until:
+            task.timer = wait.until
+            heapq.heappush(self._timers, (wait.until, next(self._sequence), task))
         self.on_work()
 
     def _unpark(self, task: Task) -> None:
@@ -371,6 +386,7 @@ class Machine:
         timers = self._timers
         while timers and timers[0][0] <= now:
             task = heapq.heappop(timers)[2]
+            task.timer = None
             if task.parked is not None and task.parked.until <= now:
                 self._resume(task)
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from preheat.store.errors import StateLocked, StateUnreadable, StoreFull
+from preheat.store.errors import StateLocked, StateUnreadable, StoreError, StoreFull
 
 Durability = Literal["process", "power"]
 SYNCHRONOUS = {"process": "OFF", "power": "FULL"}
@@ -60,16 +60,17 @@ class Database:
             self._execute("UPDATE due SET claimed = 0 WHERE claimed = 1")
         except sqlite3.DatabaseError as error:
             self.close()
-            raise StateUnreadable(
-                f"the state in {target} cannot be read ({error}); move it away or choose another --state directory"
-            ) from error
+            raise _unreadable(error, directory) from error
 
     # -- set-up ---------------------------------------------------------------------------------------------------
 
     def apply_schema(self, name: str, sql: str) -> None:
-        """Run a service's `schema.sql`; every statement in it is `IF NOT EXISTS`."""
-        self._connection.executescript(sql)
-        self._execute("INSERT OR IGNORE INTO schema_versions VALUES (?, 1)", (name,))
+        """Run a service's `schema.sql`; every statement in it is `IF NOT EXISTS`. Raises StateUnreadable."""
+        try:
+            self._connection.executescript(sql)
+            self._execute("INSERT OR IGNORE INTO schema_versions VALUES (?, 1)", (name,))
+        except sqlite3.DatabaseError as error:
+            raise _unreadable(error, self.directory) from error
 
     def close(self) -> None:
         connection = getattr(self, "_connection", None)
@@ -82,13 +83,17 @@ class Database:
     # -- transactions ---------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        self._execute("BEGIN IMMEDIATE")
+        """Raises StoreFull when the file cannot be written now (another program holds it, the disk refuses)."""
+        try:
+            self._execute("BEGIN IMMEDIATE")
+        except sqlite3.DatabaseError as error:
+            raise StoreFull(str(error)) from error
 
     def commit(self) -> None:
         """Raises StoreFull, with everything rolled back, when the disk refuses."""
         try:
             self._execute("COMMIT")
-        except sqlite3.OperationalError as error:
+        except sqlite3.DatabaseError as error:
             self.rollback()
             raise StoreFull(str(error)) from error
 
@@ -119,7 +124,10 @@ class Database:
             self._marked = False
 
     def undo(self, mark: tuple[int, int]) -> None:
-        """Take back every write, notification and after-commit action since `mark`."""
+        """Take back every write, notification and after-commit action since `mark`. Raises StoreFull when SQLite has
+        given up the whole transaction, as it does after some failures of the disk."""
+        if not self._connection.in_transaction:
+            raise StoreFull("the transaction was given up")
         if self._marked:
             self._execute("ROLLBACK TO operation")
             self._execute("RELEASE operation")
@@ -133,14 +141,20 @@ class Database:
 
     def one(self, sql: str, *values: Any) -> sqlite3.Row | None:
         """The first row, or None."""
-        return self._execute(sql, values).fetchone()
+        try:
+            return self._execute(sql, values).fetchone()
+        except sqlite3.DatabaseError as error:
+            raise _known(error, self.directory) from error
 
     def all(self, sql: str, *values: Any) -> list[sqlite3.Row]:
-        return self._execute(sql, values).fetchall()
+        try:
+            return self._execute(sql, values).fetchall()
+        except sqlite3.DatabaseError as error:
+            raise _known(error, self.directory) from error
 
     def value(self, sql: str, *values: Any) -> Any:
         """The first column of the first row, or None."""
-        row = self._execute(sql, values).fetchone()
+        row = self.one(sql, *values)
         return None if row is None else row[0]
 
     def run(self, sql: str, *values: Any) -> int:
@@ -153,29 +167,36 @@ class Database:
 
     def returning(self, sql: str, *values: Any) -> list[sqlite3.Row]:
         """A write with a RETURNING clause; its rows."""
-        return self._write(sql, values).fetchall()
+        cursor = self._write(sql, values)
+        try:
+            return cursor.fetchall()
+        except sqlite3.DatabaseError as error:
+            raise _known(error, self.directory) from error
 
     def many(self, sql: str, rows: Iterable[Sequence[Any]]) -> int:
         """One write for many rows of values; returns the number of rows changed."""
         self._mark_write()
         try:
             return self._connection.executemany(sql, rows).rowcount
-        except sqlite3.OperationalError as error:
-            raise _full(error) from error
+        except sqlite3.DatabaseError as error:
+            raise _known(error, self.directory) from error
 
     def _write(self, sql: str, values: Sequence[Any]) -> sqlite3.Cursor:
         if not self._marked:
             self._mark_write()
         try:
             return self._execute(sql, values)
-        except sqlite3.OperationalError as error:
-            raise _full(error) from error
+        except sqlite3.DatabaseError as error:
+            raise _known(error, self.directory) from error
 
     def _mark_write(self) -> None:
         if not self._marked:
             if not self._connection.in_transaction:
                 raise RuntimeError("a write outside the machine's transaction")
-            self._execute("SAVEPOINT operation")
+            try:
+                self._execute("SAVEPOINT operation")
+            except sqlite3.DatabaseError as error:
+                raise _known(error, self.directory) from error
             self._marked = True
 
     # -- what happens next ----------------------------------------------------------------------------------------
@@ -216,7 +237,10 @@ def _prepare(directory: Path) -> Path:
 
 
 def _lock(directory: Path) -> int:
-    handle = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        handle = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise StateUnreadable(f"the state directory {directory} cannot be used: {error}") from error
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -226,13 +250,33 @@ def _lock(directory: Path) -> int:
             f"another Preheat server (process {owner or 'unknown'}) works on {directory}; "
             "stop it or choose another --state directory"
         ) from error
-    os.ftruncate(handle, 0)
-    os.write(handle, str(os.getpid()).encode())
+    try:
+        os.ftruncate(handle, 0)
+        os.write(handle, str(os.getpid()).encode())
+    except OSError as error:
+        os.close(handle)
+        raise StoreFull(f"the disk refused a write in {directory}: {error.strerror}") from error
     return handle
 
 
-def _full(error: sqlite3.OperationalError) -> Exception:
+def _unreadable(error: sqlite3.DatabaseError, directory: Path | None) -> Exception:
+    """What an error of SQLite at start means to the user."""
+    known = _known(error, directory)
+    if isinstance(known, StoreError):
+        return known
+    return StateUnreadable(
+        f"the state in {directory} cannot be read ({error}); move it away or choose another --state directory"
+    )
+
+
+def _known(error: sqlite3.DatabaseError, directory: Path | None) -> Exception:
+    """StoreFull for a refusal of the disk, StateUnreadable for a damaged file; any other error is passed on."""
     name = getattr(error, "sqlite_errorname", "")
-    if name in ("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_IOERR_WRITE", "SQLITE_READONLY", "SQLITE_CANTOPEN"):
+    if name.startswith(("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY", "SQLITE_CANTOPEN")):
         return StoreFull(f"the disk refused a write: {error}")
+    if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+        return StateUnreadable(
+            f"the database in {directory} is damaged ({error}); restore it from a copy, move it away or choose "
+            "another --state directory"
+        )
     return error

@@ -99,8 +99,8 @@ def delete_entity(db: Database, row: int) -> None:
     db.run("DELETE FROM iam_entities WHERE row = ?", row)
 
 
-def any_users(db: Database) -> bool:
-    return db.one("SELECT 1 FROM iam_entities WHERE kind = 'user' LIMIT 1") is not None
+def any_access_keys(db: Database) -> bool:
+    return db.one("SELECT 1 FROM iam_access_keys LIMIT 1") is not None
 
 
 def inline(db: Database, row: int) -> dict[str, str]:

@@ -36,10 +36,10 @@ class IamService:
         self.operations: dict[str, Operation] = {**entities.OPERATIONS, **policies.OPERATIONS}
 
     def identify(self, db: Database, request: HttpRequest, *, enforce: bool, now: float) -> Identity:
-        """Who sent a request; outside a transaction. Until somebody creates a user every key acts as root (unless
+        """Who sent a request; outside a transaction. Until a user has an access key every key acts as root (unless
         `enforce`), and only sessions and presigned URLs are looked at. `now` is the clients' time. Raises AwsError in
         the words of the request's protocol."""
-        strict = enforce or repository.any_users(db)
+        strict = enforce or repository.any_access_keys(db)
         if not strict and "x-amz-security-token" not in request.headers and not _presigned(request.query):
             return root_of(_claimed_key(request.headers.get("authorization", "")))
         return self._authenticator.authenticate(
@@ -51,8 +51,8 @@ class IamService:
         return known_key(ctx.db, access_key, token)
 
     def has_users(self, ctx: Context) -> bool:
-        """Whether anybody created a user: from then on credentials are checked."""
-        return repository.any_users(ctx.db)
+        """Whether a user has an access key: from then on credentials are checked."""
+        return repository.any_access_keys(ctx.db)
 
     def policies_for(self, ctx: Context, principal: Principal) -> PolicySet:
         """The policies of a caller. A root user and Preheat's own services have none and need none: the caller of
