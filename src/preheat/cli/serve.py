@@ -37,8 +37,9 @@ def serve(
 
 
 def run_server(settings: Settings, ready: Any = None) -> None:
-    """Run a server to its end; known obstacles become one clear line and exit code 1."""
+    """Run a server to its end; known obstacles become one clear line and exit code 1, or 2 for what was asked for."""
     from preheat.app import run
+    from preheat.models.registry import ModelConfigurationError
     from preheat.store.errors import StoreError
 
     def announce() -> None:
@@ -48,6 +49,8 @@ def run_server(settings: Settings, ready: Any = None) -> None:
         run(settings, ready or announce)
     except StoreError as error:
         _fail(str(error), 1)
+    except ModelConfigurationError as error:
+        _fail(f"--models: {error}", 2)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             _fail(f"port {settings.port} on {settings.host} is in use; stop what listens there or give --port", 1)

@@ -1,20 +1,28 @@
-"""Runs the machine on an asyncio loop: a tick when there is work, a timer for the next moment that matters."""
+"""Runs the machine on an asyncio loop: a tick when there is work, a timer for the next moment that matters.
+
+How far the clock has been moved is part of the state (table `meta`, key `clock_offset`, seconds): rows that were written
+in the advanced time stay in the past of the server that is started next.
+"""
 
 import asyncio
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from preheat.gateway.control import ControlError
 from preheat.kernel.clock import SystemClock
 from preheat.kernel.stream import Channel
 from preheat.services.machine import Machine
+from preheat.store.database import Database
+from preheat.store.errors import StoreError
 
 LONGEST_SLEEP_S = 3600.0
+OFFSET_KEY = "clock_offset"
 Stepper = Callable[[float], float | None]
 
 
 class Driver:
-    """`steppers` are things that enforce times of their own outside transactions (the pool of environments): called
+    """Moves `clock` to where the state's last server had it. `steppers` are things that enforce times of their own outside transactions (the pool of environments): called
     with now, they return when they want to be called again."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, machine: Machine, clock: SystemClock) -> None:
@@ -28,6 +36,7 @@ class Driver:
         self.steppers: list[Stepper] = []
         self._stepper_due: dict[Stepper, float | None] = {}
         machine.on_work = self.schedule
+        clock.advance(max(0.0, _stored_offset(machine.db) - clock.offset))
 
     def schedule(self) -> None:
         """Run a tick soon; requests that arrive in the same turn of the loop share it."""
@@ -47,8 +56,13 @@ class Driver:
 
     def advance(self, seconds: float) -> None:
         """Move the wall clock forward, stopping at each moment somebody waits for, until all that became due has
-        been started."""
+        been started. The new offset is stored first: a crash half-way leaves no row ahead of its clock. Raises
+        ControlError 503, with the clock unmoved, when the disk refuses."""
         clock, machine = self._clock, self._machine
+        try:
+            _store_offset(machine.db, clock.offset + seconds)
+        except StoreError as error:
+            raise ControlError(503, f"the clock was not moved: {error}") from error
         end = clock.now() + seconds
         while True:
             due = machine.wake_at()
@@ -96,6 +110,22 @@ class Driver:
             self._timer.cancel()
         self._timer_at = when
         self._timer = self._loop.call_at(when, self.schedule)
+
+
+def _stored_offset(db: Database) -> float:
+    return float(db.value("SELECT value FROM meta WHERE key = ?", OFFSET_KEY) or 0.0)
+
+
+def _store_offset(db: Database, offset: float) -> None:
+    """Raises StoreError, with nothing written."""
+    db.begin()
+    try:
+        db.run("INSERT OR REPLACE INTO meta VALUES (?, ?)", OFFSET_KEY, repr(offset))
+        db.keep()
+        db.commit()
+    except StoreError:
+        db.rollback()
+        raise
 
 
 class ThreadBackground:

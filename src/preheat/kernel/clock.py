@@ -22,7 +22,8 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """The machine's clock plus an offset that only grows."""
+    """The machine's clock plus an offset that only grows. The live server keeps the offset in the state (table `meta`)
+    and starts with it again, so that the rows of a state never see their clock go back."""
 
     def __init__(self, offset: float = 0.0) -> None:
         self.offset = offset

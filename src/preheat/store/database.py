@@ -154,7 +154,10 @@ class Database:
 
     def value(self, sql: str, *values: Any) -> Any:
         """The first column of the first row, or None."""
-        row = self.one(sql, *values)
+        try:
+            row = self._execute(sql, values).fetchone()
+        except sqlite3.DatabaseError as error:
+            raise _known(error, self.directory) from error
         return None if row is None else row[0]
 
     def run(self, sql: str, *values: Any) -> int:

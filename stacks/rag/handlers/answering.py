@@ -4,6 +4,7 @@ Events in order: ("retrieval", {mode, note, passages}), ("token", {text})..., ("
 timing}). Times in milliseconds since the question was taken up.
 """
 
+import base64
 import os
 import time
 from collections.abc import Iterator
@@ -35,6 +36,12 @@ def question_of(body: Any) -> str:
     if len(question) > LONGEST_QUESTION:
         raise BadQuestion(f"a question has at most {LONGEST_QUESTION} characters")
     return question.strip()
+
+
+def body_of(event: dict[str, Any]) -> str:
+    """The text of a request's body."""
+    body = event.get("body") or ""
+    return base64.b64decode(body).decode("utf-8", "replace") if event.get("isBase64Encoded") else body
 
 
 def answer(question: str) -> Iterator[Event]:
@@ -83,7 +90,8 @@ def _generated(question: str, passages: list[Passage]) -> Iterator[tuple[str, An
 
 def _shown(number: int, passage: Passage) -> dict[str, Any]:
     return {
-        "n": number, "id": passage.id, "title": passage.title, "headings": passage.context, "text": passage.text,
+        "n": number, "id": passage.id, "document": passage.document, "title": passage.title,
+        "headings": passage.context, "text": passage.text,
         "source": f"{passage.document}{f', page {passage.page}' if passage.page else ''}",
         "score": round(passage.score, 4),
     }  # fmt: skip

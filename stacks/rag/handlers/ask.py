@@ -3,13 +3,17 @@
 A generator handler streams: its first item is the head of the response, what follows are pieces of the body.
 """
 
-import base64
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from handlers.answering import BadQuestion, answer, question_of
+from botocore.exceptions import ClientError
+
+from handlers import wiring
+from handlers.answering import BadQuestion, answer, body_of, question_of
+
+wiring.prepare("bedrock-runtime", "s3vectors")
 
 PAGE = Path(__file__).parents[1] / "web" / "index.html"
 POLICY = (
@@ -20,9 +24,9 @@ POLICY = (
 def handler(event: dict[str, Any], context: Any) -> Iterator[dict[str, Any] | str]:
     method = event["requestContext"]["http"]["method"]
     path = event["rawPath"].rstrip("/")
-    if method == "POST" and path.endswith("/ask"):
+    if method == "POST" and path == "/ask":
         yield from _ask(event)
-    elif method in ("GET", "HEAD") and not path.rpartition("/")[2]:
+    elif method in ("GET", "HEAD") and not path:
         yield _head(200, "text/html; charset=utf-8", {"content-security-policy": POLICY})
         yield PAGE.read_text()
     else:
@@ -43,7 +47,8 @@ def _ask(event: dict[str, Any]) -> Iterator[dict[str, Any] | str]:
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
         print(json.dumps({"level": "ERROR", "message": "the answer failed", "error": reason}))
-        yield _event("error", {"message": "the answer could not be completed; try again"})
+        code = f" ({error.response['Error']['Code']})" if isinstance(error, ClientError) else ""
+        yield _event("error", {"message": f"the answer could not be completed{code}; try again"})
 
 
 def _refusal(status: int, message: str) -> Iterator[dict[str, Any] | str]:
@@ -57,8 +62,3 @@ def _head(status: int, kind: str, headers: dict[str, str]) -> dict[str, Any]:
 
 def _event(name: str, data: dict[str, Any]) -> str:
     return f"event: {name}\ndata: {json.dumps(data)}\n\n"
-
-
-def body_of(event: dict[str, Any]) -> str:
-    body = event.get("body") or ""
-    return base64.b64decode(body).decode("utf-8", "replace") if event.get("isBase64Encoded") else body

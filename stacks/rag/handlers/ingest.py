@@ -1,8 +1,12 @@
 """S3 events from the queue -> the index. What lies in the bucket now is what is indexed: events may come late, twice or
-out of order. A document that cannot be read ends in the dead-letter queue after three tries, with its reason in the
-documents table."""
+out of order.
+
+The documents table says how each fared: indexed, deleted, retrying (an attempt failed for now), failed (it cannot be
+read, or the last attempt failed), with the reason. What failed ends in the dead-letter queue; a document that cannot be
+read has no chunks."""
 
 import json
+import os
 import time
 from typing import Any
 from urllib.parse import unquote_plus
@@ -19,18 +23,22 @@ TRANSIENT = frozenset(
      "ModelNotReadyException")
 )  # fmt: skip
 LONGEST_FILE = 50 * 1024 * 1024
-ATTEMPTS = 3
+CHANGES = 3
+LONGEST_REASON = 1_000
+
+wiring.prepare("s3", "s3vectors", "bedrock-runtime", "dynamodb")
 
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     failures = []
     for record in event["Records"]:
+        attempt = int(record["attributes"]["ApproximateReceiveCount"])
         try:
             for bucket, key in _changed(json.loads(record["body"])):
-                refresh(bucket, key)
+                refresh(bucket, key, attempt >= int(os.environ["MAX_RECEIVES"]))
         except Exception as error:
             print(json.dumps({"level": "ERROR", "message": "ingest failed", "messageId": record["messageId"],
-                              "error": f"{type(error).__name__}: {error}"}))  # fmt: skip
+                              "attempt": attempt, "error": f"{type(error).__name__}: {error}"}))  # fmt: skip
             failures.append({"itemIdentifier": record["messageId"]})
     return {"batchItemFailures": failures}
 
@@ -43,14 +51,20 @@ def _changed(notification: dict[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def refresh(bucket: str, key: str) -> None:
-    """Make the index agree with the object. Repeated when the object changed meanwhile."""
-    for _ in range(ATTEMPTS):
+def refresh(bucket: str, key: str, last: bool = False) -> None:
+    """Make the index agree with the object. Repeated when the object changed meanwhile. `last`: there is no further
+    attempt after this one."""
+    for _ in range(CHANGES):
         tag, data = _read(bucket, key)
         try:
             details = _index(key, data)
+        except (UnsupportedFormat, UnreadableFile) as error:
+            gone = wiring.store().delete(key)
+            _note(key, status="failed", etag=tag, reason=str(error)[:LONGEST_REASON], chunks=0, deleted=gone)
+            raise
         except Exception as error:
-            _note(key, status="failed", etag=tag, reason=f"{type(error).__name__}: {error}"[:1_000])
+            reason = f"{type(error).__name__}: {error}"[:LONGEST_REASON]
+            _note(key, status="failed" if last else "retrying", etag=tag, reason=reason)
             raise
         if _tag(bucket, key) == tag:
             _note(key, etag=tag, **details)
@@ -63,12 +77,12 @@ def _index(key: str, data: bytes | None) -> dict[str, Any]:
     if data is None:
         return {"status": "deleted", "chunks": 0, "deleted": store.delete(key)}
     if not supported(key):
-        raise UnsupportedFormat(f"{key} is none of the formats that can be read")
+        raise UnsupportedFormat(f"{key}: only .md, .txt, .html, .pdf and their kin are read")
     if len(data) > LONGEST_FILE:
-        raise UnreadableFile(f"{key} has {len(data)} bytes; the most is {LONGEST_FILE}")
+        raise UnreadableFile(f"{key}: {len(data)} bytes; the most is {LONGEST_FILE}")
     chunks = chunk(extract(key, data))
     embedder = wiring.embedder()
-    note = ""
+    note, used = "", embedder.model
     try:
         embed = None if embedder.model == NO_MODEL else embedder.documents
         stored = store.replace(key, chunks, embed, embedder.model)
@@ -77,10 +91,12 @@ def _index(key: str, data: bytes | None) -> dict[str, Any]:
             raise
         note = f"indexed for lexical search only: {error}"
         print(json.dumps({"level": "WARN", "message": note, "document": key}))
-        stored = store.replace(key, chunks, None, NO_MODEL)
+        stored, used = store.replace(key, chunks, None, NO_MODEL), NO_MODEL
+    if not chunks:
+        note = "there is no text in it"
     return {
         "status": "indexed", "chunks": len(chunks), "written": stored.written, "unchanged": stored.unchanged,
-        "deleted": stored.deleted, "note": note,
+        "deleted": stored.deleted, "model": used, "note": note,
     }  # fmt: skip
 
 

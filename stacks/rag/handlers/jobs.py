@@ -1,4 +1,4 @@
-"""Questions through the queue: submit answers 202 with a job id, the worker answers the question, status shows it."""
+"""The doors of the queue: submit answers 202 with a job id, status shows the job. `worker` does the work."""
 
 import json
 import os
@@ -7,13 +7,12 @@ import uuid
 from decimal import Decimal
 from typing import Any
 
-from botocore.exceptions import ClientError
-
 from handlers import wiring
-from handlers.answering import BadQuestion, answer, question_of
-from handlers.ask import body_of
+from handlers.answering import BadQuestion, body_of, question_of
 
 KEPT_S = 86_400
+
+wiring.prepare("dynamodb", "sqs")
 
 
 def submit(event: dict[str, Any], context: Any) -> dict[str, Any]:
@@ -39,60 +38,6 @@ def status(event: dict[str, Any], context: Any) -> dict[str, Any]:
         return _response(404, {"message": f"there is no job {job}"})
     item.pop("expires", None)
     return _response(200, item)
-
-
-def work(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    failures = []
-    for record in event["Records"]:
-        try:
-            _work(json.loads(record["body"]))
-        except Exception as error:
-            print(json.dumps({"level": "ERROR", "message": "a job failed", "messageId": record["messageId"],
-                              "error": f"{type(error).__name__}: {error}"}))  # fmt: skip
-            failures.append({"itemIdentifier": record["messageId"]})
-    return {"batchItemFailures": failures}
-
-
-def _work(job: dict[str, Any]) -> None:
-    """Answer one job, once: a job that is done stays as it is."""
-    table = wiring.table("JOBS_TABLE")
-    known = table.get_item(Key={"id": job["id"]}, ConsistentRead=True).get("Item")
-    if known is None or known["status"] == "done":
-        return
-    _set(job["id"], {"status": "working"})
-    done: dict[str, Any] = {}
-    passages: list[dict[str, Any]] = []
-    for name, data in answer(job["question"]):
-        if name == "retrieval":
-            passages = data["passages"]
-        elif name == "done":
-            done = data
-    cited = {citation["n"] for citation in done["citations"]}
-    shown = [
-        {"n": one["n"], "title": one["title"], "source": one["source"], "text": one["text"]}
-        for one in passages
-        if one["n"] in cited
-    ]
-    values = {"status": "done", "answer": done["answer"], "citations": shown, "mode": done["mode"],
-              "timing": done["timing"]}  # fmt: skip
-    _set(job["id"], values)
-
-
-def _set(job: str, values: dict[str, Any]) -> None:
-    names = {f"#{index}": name for index, name in enumerate(values)}
-    given = {f":{index}": value for index, value in enumerate(values.values())}
-    changes = ", ".join(f"#{index} = :{index}" for index in range(len(values)))
-    try:
-        wiring.table("JOBS_TABLE").update_item(
-            Key={"id": job},
-            UpdateExpression=f"SET {changes}",
-            ConditionExpression="attribute_exists(id) AND #s <> :finished",
-            ExpressionAttributeNames={**names, "#s": "status"},
-            ExpressionAttributeValues={**given, ":finished": "done"},
-        )
-    except ClientError as error:
-        if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
-            raise
 
 
 def _response(status: int, document: dict[str, Any], headers: dict[str, str] | None = None) -> dict[str, Any]:

@@ -1,4 +1,5 @@
-"""The template's environment variables -> clients, the store, the retriever; made once per environment."""
+"""The template's environment variables -> clients, the store, the retriever; made once per environment. Each module of
+handlers prepares what it uses while it is imported, so that the first question does not wait for it."""
 
 import os
 from functools import cache, lru_cache
@@ -10,12 +11,20 @@ from ragkit.embed import BedrockEmbedder
 from ragkit.retrieve import Retriever
 from ragkit.store import S3VectorStore
 
-CLIENTS = Config(connect_timeout=2, read_timeout=30, retries={"mode": "standard", "max_attempts": 4})
+CLIENTS = Config(
+    connect_timeout=2, read_timeout=30, tcp_keepalive=True, retries={"mode": "standard", "max_attempts": 4}
+)  # fmt: skip
 
 
 @cache
 def client(service: str) -> Any:
     return boto3.client(service, config=CLIENTS)
+
+
+def prepare(*services: str) -> None:
+    """Make the clients now."""
+    for service in services:
+        client(service)
 
 
 @cache

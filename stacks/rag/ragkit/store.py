@@ -14,6 +14,7 @@ from ragkit.embed import NO_MODEL
 
 PUT_BATCH = 100
 GET_BATCH = 100
+DELETE_BATCH = 500
 LONGEST_QUERY_TEXT = 1_024
 FILTERABLE_TEXT = 300
 FIELDS = ("text", "context")
@@ -133,16 +134,18 @@ class S3VectorStore:
         return found
 
     def _delete_from(self, document: str, number: int) -> int:
-        """Delete the document's chunks from `number` on; their numbers have no gap."""
-        deleted = 0
+        """Delete the document's chunks from `number` on; their numbers have no gap. The last go first, so that none is
+        left behind a gap when this breaks off."""
+        keys: list[str] = []
         while True:
-            keys = [chunk_id(document, number + deleted + at) for at in range(GET_BATCH)]
-            there = [one["key"] for one in self._client.get_vectors(**self._names, keys=keys)["vectors"]]
-            if there:
-                self._client.delete_vectors(**self._names, keys=there)
-                deleted += len(there)
-            if len(there) < GET_BATCH:
-                return deleted
+            asked = [chunk_id(document, number + len(keys) + at) for at in range(GET_BATCH)]
+            found = {one["key"] for one in self._client.get_vectors(**self._names, keys=asked)["vectors"]}
+            keys += [key for key in asked if key in found]
+            if len(found) < GET_BATCH:
+                break
+        for at in reversed(range(0, len(keys), DELETE_BATCH)):
+            self._client.delete_vectors(**self._names, keys=keys[at : at + DELETE_BATCH])
+        return len(keys)
 
     def _checked(self, vector: Sequence[float]) -> list[float]:
         if len(vector) != self._dimension:

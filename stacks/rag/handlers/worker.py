@@ -1,0 +1,78 @@
+"""Questions from the queue, answered and written to the jobs table.
+
+A job is queued, working, then done. When an attempt fails it is retrying, after the last one failed, each with the
+reason; a failed job that is sent back from the dead-letter queue is worked on again.
+"""
+
+import json
+import os
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from handlers import wiring
+from handlers.answering import answer
+
+LONGEST_REASON = 1_000
+SHOWN = ("n", "document", "title", "headings", "source", "text")
+
+wiring.prepare("bedrock-runtime", "s3vectors", "dynamodb")
+
+
+def work(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    failures = []
+    for record in event["Records"]:
+        job: dict[str, Any] = {}
+        attempt = int(record["attributes"]["ApproximateReceiveCount"])
+        try:
+            job = json.loads(record["body"])
+            _work(job, attempt)
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"[:LONGEST_REASON]
+            print(json.dumps({"level": "ERROR", "message": "a job failed", "messageId": record["messageId"],
+                              "attempt": attempt, "error": reason}))  # fmt: skip
+            if "id" in job:
+                last = attempt >= int(os.environ["MAX_RECEIVES"])
+                _set(job["id"], {"status": "failed" if last else "retrying", "reason": reason, "attempts": attempt})
+            failures.append({"itemIdentifier": record["messageId"]})
+    return {"batchItemFailures": failures}
+
+
+def _work(job: dict[str, Any], attempt: int) -> None:
+    """Answer one job, once: a job that is done stays as it is, one that has expired is not made anew."""
+    table = wiring.table("JOBS_TABLE")
+    known = table.get_item(Key={"id": job["id"]}, ConsistentRead=True).get("Item")
+    if known is None or known["status"] == "done":
+        return
+    _set(job["id"], {"status": "working", "attempts": attempt})
+    done: dict[str, Any] = {}
+    passages: list[dict[str, Any]] = []
+    note = ""
+    for name, data in answer(job["question"]):
+        if name == "retrieval":
+            passages, note = data["passages"], data["note"]
+        elif name == "done":
+            done = data
+    cited = {citation["n"] for citation in done["citations"]}
+    shown = [{name: one[name] for name in SHOWN} for one in passages if one["n"] in cited]
+    values = {"status": "done", "answer": done["answer"], "citations": shown, "mode": done["mode"], "note": note,
+              "timing": done["timing"]}  # fmt: skip
+    _set(job["id"], values, gone=("reason",))
+
+
+def _set(job: str, values: dict[str, Any], gone: tuple[str, ...] = ()) -> None:
+    """Change a job that is there and not done."""
+    names = {f"#{index}": name for index, name in enumerate(values)}
+    given = {f":{index}": value for index, value in enumerate(values.values())}
+    changes = ", ".join(f"#{index} = :{index}" for index in range(len(values)))
+    try:
+        wiring.table("JOBS_TABLE").update_item(
+            Key={"id": job},
+            UpdateExpression=f"SET {changes}" + (f" REMOVE {', '.join(gone)}" if gone else ""),
+            ConditionExpression="attribute_exists(id) AND #s <> :finished",
+            ExpressionAttributeNames={**names, "#s": "status"},
+            ExpressionAttributeValues={**given, ":finished": "done"},
+        )
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
+            raise
