@@ -1,127 +1,177 @@
 """`make bench`: Preheat and its peers side by side in one run. Servers are interleaved within each repeat, so that what
-else this machine does hits all alike; the figures are medians with min and max, and ratios to Preheat's median.
+else this machine does hits all alike; the figures are medians with min and max, and ratios to Preheat's.
 
-    python bench/run.py [--repeats 3] [--seconds 2] [--servers preheat,preheat-power,ministack,moto] [--cases sqs,...]
+    python bench/run.py [--repeats 3] [--seconds 1] [--quick] [--servers preheat,ministack,...] [--cases sqs,depth,...]
+                        [--peers DIRECTORY]
 
 Writes bench/results.json and bench/RESULTS.md.
 """
 
 import argparse
+import compileall
 import json
 import os
-import platform
-import statistics
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import cases
-from servers import PEERS, PeerHome, Server
+import report
+from servers import FEATURES, PeerHome, Server
 
 HERE = Path(__file__).parent
-CASES = ("start", "sqs", "backlog", "storage", "lambda", "trigger")
-DEPTHS = {"preheat": (100_000, 1_000_000), "ministack": (100_000,)}
+CASES = ("start", "sqs", "storage", "lambda", "trigger", "depth", "killed")
+DEPTHS = {"preheat": (100_000, 1_000_000), "ministack": (100_000,), "elasticmq": (100_000,)}
+ROUND_S = {
+    "preheat": 28, "preheat-power": 24, "ministack": 45, "moto": 24, "localstack": 26, "elasticmq": 17,
+}  # fmt: skip
+"""Seconds that one round of a server takes at --seconds 1; for the estimate alone."""
+DEPTH_S = {"preheat": 65, "ministack": 25, "elasticmq": 30}
+INSTALL_S = 120
+ROUND: dict[str, Callable[[Server, float, str], dict[str, float]]] = {
+    "sqs": cases.sqs,
+    "storage": cases.storage,
+    "lambda": cases.functions,
+    "trigger": cases.queue_to_handler,
+}
+Figures = dict[str, dict[str, list[float]]]
 
 
-def measure(server: Server, wanted: set[str], seconds: float, tag: str) -> dict[str, float]:
-    """Everything that is wanted of one started server."""
-    out: dict[str, float] = {}
-    steps = {
-        "sqs": lambda: cases.sqs(server, seconds, tag),
-        "storage": lambda: cases.storage(server, seconds, tag),
-        "lambda": lambda: cases.functions(server, seconds, tag) if server.name != "moto" else {},
-        "trigger": lambda: cases.queue_to_handler(server, tag) if server.name != "moto" else {},
-    }
-    for depth in DEPTHS.get(server.name, ()):
-        steps[f"backlog {depth}"] = lambda depth=depth: cases.backlog(server, seconds, tag, depth)
-    for name, step in steps.items():
-        if name.split()[0] not in wanted:
-            continue
+class Bench:
+    """One run: collects figures and what did not work."""
+
+    def __init__(self, arguments: argparse.Namespace, names: list[str], home: PeerHome | None) -> None:
+        self.arguments = arguments
+        self.names = names
+        self.home = home
+        self.wanted = set(arguments.cases.split(","))
+        self.figures: Figures = {name: {} for name in names}
+        self.notes: list[str] = [] if home is None else [f"{name}: {why}" for name, why in home.missing.items()]
+
+    def note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)
+            print("  " + text, file=sys.stderr, flush=True)
+
+    def add(self, name: str, figures: dict[str, float]) -> None:
+        for figure, value in figures.items():
+            self.figures[name].setdefault(figure, []).append(value)
+
+    def attempt(self, name: str, step: str, action: Callable[[], None]) -> None:
         try:
-            out |= step()
+            action()
         except Exception as error:
-            print(f"  {server.name} {name}: {type(error).__name__}: {str(error)[:200]}", file=sys.stderr)
-    return out
+            self.note(f"{name}, {step}: {type(error).__name__}: {' '.join(str(error).split())[:250]}")
+
+    def round(self, name: str, repeat: int) -> None:
+        """Everything but the depths, on a fresh server."""
+        seconds, tag = self.arguments.seconds, f"r{repeat}"
+        server = Server(name, self.home)
+        try:
+            answered, first = server.start()
+            if "start" in self.wanted:
+                self.add(
+                    name,
+                    {"start to first answer s": answered, "start to first CreateQueue s": first,
+                     "idle memory MB": server.memory_mb()},
+                )  # fmt: skip
+            for step, measure in ROUND.items():
+                if step in self.wanted & FEATURES[name]:
+                    self.attempt(name, step, lambda measure=measure: self.add(name, measure(server, seconds, tag)))
+            if "sqs" in self.wanted:
+                self.add(name, {"memory after the load MB": server.memory_mb()})
+        finally:
+            server.stop()
+
+    def depths(self, name: str) -> None:
+        server = Server(name, self.home)
+        try:
+            server.start()
+            found = cases.depth(server, self.arguments.seconds, "d", DEPTHS[name], self.arguments.repeats)
+            self.figures[name].update(found)
+        finally:
+            server.stop()
+
+    def kill(self) -> None:
+        server = Server("preheat", self.home)
+        try:
+            server.start()
+            self.add("preheat", cases.killed(server, self.arguments.seconds))
+        finally:
+            server.stop()
+
+    def run(self) -> None:
+        for repeat in range(self.arguments.repeats):
+            for name in self.names:
+                print(f"round {repeat + 1} of {self.arguments.repeats}: {name}", file=sys.stderr, flush=True)
+                self.attempt(name, "round", lambda name=name, repeat=repeat: self.round(name, repeat))
+        for name in self.names:
+            if "depth" in self.wanted & FEATURES[name]:
+                print(f"depth: {name}", file=sys.stderr, flush=True)
+                self.attempt(name, "depth", lambda name=name: self.depths(name))
+        if "killed" in self.wanted and "preheat" in self.names:
+            self.attempt("preheat", "killed", self.kill)
+
+
+def estimate(names: list[str], wanted: set[str], repeats: int, seconds: float) -> float:
+    """Minutes."""
+    share = len(wanted & set(ROUND)) / len(ROUND)
+    total = repeats * sum(ROUND_S[name] for name in names) * share * (0.3 + 0.7 * seconds)
+    total += sum(DEPTH_S.get(name, 0) for name in names) if "depth" in wanted else 0
+    return (total + INSTALL_S * any(not name.startswith("preheat") for name in names)) / 60
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=1, help="of each single load")
+    parser.add_argument("--quick", action="store_true", help="one repeat")
+    parser.add_argument("--servers", default=",".join(FEATURES))
+    parser.add_argument("--cases", default=",".join(CASES))
+    parser.add_argument("--peers", type=Path, help="keep the peers installed here; otherwise they are temporary")
+    arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.repeats = 1
+    return arguments
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=2)
-    parser.add_argument("--servers", default="preheat,preheat-power,ministack,moto")
-    parser.add_argument("--cases", default=",".join(CASES))
-    arguments = parser.parse_args()
-    names, wanted = arguments.servers.split(","), set(arguments.cases.split(","))
-    peers = [name for name in names if name in PEERS]
-    home = PeerHome(peers) if peers else None
-    if home is not None:
-        for name, why in home.missing.items():
-            print(f"{name} could not be installed: {why}", file=sys.stderr)
+    arguments = parse()
+    names = arguments.servers.split(",")
+    unknown = [name for name in names if name not in FEATURES]
+    if unknown:
+        print(f"no such server: {', '.join(unknown)}; there are {', '.join(FEATURES)}", file=sys.stderr)
+        return 2
+    minutes = estimate(names, set(arguments.cases.split(",")), arguments.repeats, arguments.seconds)
+    print(f"about {minutes:.0f} minutes, a few more where packages come slowly", file=sys.stderr, flush=True)
+    if cases.WRK is None:
+        print("wrk is not installed: the generator is Python and is itself the limit of fast servers", file=sys.stderr)
+    started = time.perf_counter()
+    compileall.compile_dir(HERE.parent / "src" / "preheat", quiet=2)
+    peers = [name for name in names if not name.startswith("preheat")]
+    home = PeerHome(peers, arguments.peers) if peers else None
+    for name in list(names) if home is not None else []:
+        if name in home.missing:
+            print(f"without {name}: {home.missing[name]}", file=sys.stderr, flush=True)
             names.remove(name)
-    figures: dict[str, dict[str, list[float]]] = {name: {} for name in names}
+    bench = Bench(arguments, names, home)
     try:
-        for repeat in range(arguments.repeats):
-            for name in names:
-                print(f"repeat {repeat + 1} of {arguments.repeats}: {name}", file=sys.stderr)
-                for figure, value in one_round(name, home, wanted, arguments.seconds, repeat).items():
-                    figures[name].setdefault(figure, []).append(value)
+        bench.run()
+    except KeyboardInterrupt:
+        bench.note("interrupted: what follows is what there was until then")
     finally:
         if home is not None:
             home.close()
-    report(figures, arguments)
-    return 0
-
-
-def one_round(name: str, home: PeerHome | None, wanted: set[str], seconds: float, repeat: int) -> dict[str, float]:
-    server = Server(name, home)
-    try:
-        answered, first = server.start()
-        out = {}
-        if "start" in wanted:
-            out = {"start to answer s": answered, "start to first CreateQueue s": first, "idle MB": server.memory_mb()}
-        return out | measure(server, wanted, seconds, f"r{repeat}")
-    except Exception as error:
-        print(f"  {name}: {type(error).__name__}: {str(error)[:300]}", file=sys.stderr)
-        return {}
-    finally:
-        server.stop()
-
-
-def report(figures: dict[str, dict[str, list[float]]], arguments: argparse.Namespace) -> None:
-    """The JSON, and a table: median (min to max), and the ratio of Preheat's median to each peer's."""
-    (HERE / "results.json").write_text(json.dumps(figures, indent=1))
-    names = list(figures)
-    rows = list(dict.fromkeys(figure for name in names for figure in figures[name]))
-    lines = [
-        "# Results of `make bench`",
-        "",
-        f"{arguments.repeats} repeats of {arguments.seconds:g} s, servers interleaved, Python "
-        f"{platform.python_version()}, {os.cpu_count()} cores shared with the load generator. "
-        "Median (min to max); x: Preheat's median over that peer's.",
-        "",
-        "| figure | " + " | ".join(names) + " |",
-        "|---" * (len(names) + 1) + "|",
-    ]
-    for figure in rows:
-        own = figures.get("preheat", {}).get(figure)
-        cells = [cell(figures[name].get(figure), own if name != "preheat" else None) for name in names]
-        lines.append(f"| {figure} | " + " | ".join(cells) + " |")
-    text = "\n".join(lines) + "\n"
+    about = {
+        "repeats": arguments.repeats, "seconds": arguments.seconds, "cores": os.cpu_count(),
+        "generator": "wrk" if cases.WRK else "Python", "took_s": round(time.perf_counter() - started),
+    }  # fmt: skip
+    (HERE / "results.json").write_text(json.dumps(report.document(bench.figures, bench.notes, about), indent=1) + "\n")
+    text = report.markdown(bench.figures, bench.notes, about)
     (HERE / "RESULTS.md").write_text(text)
     print(text)
-
-
-def cell(values: list[float] | None, own: list[float] | None) -> str:
-    if not values:
-        return "-"
-    middle = statistics.median(values)
-    text = f"{number(middle)} ({number(min(values))} to {number(max(values))})"
-    if own and middle:
-        text += f" x{statistics.median(own) / middle:.2g}"
-    return text
-
-
-def number(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return 0
 
 
 if __name__ == "__main__":

@@ -1,7 +1,10 @@
 """The servers under comparison, each in a process of its own: Preheat in both durability modes, and peers that are
-installed into a temporary environment."""
+installed into a temporary directory. Sends plain HTTP; no SDK is in the measured path."""
 
 import contextlib
+import glob
+import http.client
+import json
 import os
 import shutil
 import signal
@@ -10,13 +13,32 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
+import urllib.parse
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-START_S = 90
-PEERS = {"ministack": ["ministack==1.5.33"], "moto": ["moto[server,sqs,s3,dynamodb]==5.2.5"]}
+START_S = 60
+INSTALL_S = 300
+MINISTACK = ["ministack==1.5.33", "boto3", "numpy"]
+MOTO = ["moto[server,sqs,s3,dynamodb]==5.2.5"]
+LOCALSTACK = [
+    "localstack-core[base-runtime,runtime]==4.14.0", "localstack-ext==4.14.0", "cbor2<5.8", "pyopenssl==25.3.0",
+    "service_identity",
+]  # fmt: skip
+ELASTICMQ = "elasticmq@0.7.1"
+ELASTICMQ_CONFIG = """include classpath("application.conf")
+node-address { protocol = http, host = localhost, port = %(port)d, context-path = "" }
+rest-sqs { enabled = true, bind-port = %(port)d, bind-hostname = "127.0.0.1", sqs-limits = strict }
+"""
+FEATURES = {
+    "preheat": {"start", "sqs", "depth", "storage", "lambda", "trigger"},
+    "preheat-power": {"start", "sqs", "storage"},
+    "ministack": {"start", "sqs", "depth", "storage", "lambda", "trigger"},
+    "moto": {"start", "sqs", "storage"},
+    "localstack": {"start", "sqs", "storage"},
+    "elasticmq": {"start", "sqs", "depth"},
+}
+"""What each can do without Docker and without downloads at run time."""
+SCOPE = "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/%s/aws4_request, SignedHeaders=host;x-amz-date, Signature="
 
 
 def free_port() -> int:
@@ -25,45 +47,101 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def rss_mb(pid: int) -> float:
-    """Resident memory of a process and its children, MB."""
-    total = 0.0
+def memory_mb(pid: int) -> float:
+    """Memory of a process and everything below it, MB; a page that several of them share is counted once."""
+    parents: dict[int, int] = {}
     for path in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError, ValueError, IndexError):
-            fields = (path / "stat").read_text().rpartition(")")[2].split()
-            if int(path.name) == pid or int(fields[1]) == pid:
-                total += int((path / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
-    return round(total, 1)
+            parents[int(path.name)] = int((path / "stat").read_text().rpartition(")")[2].split()[1])
+    family, grown = {pid}, True
+    while grown:
+        more = {child for child, parent in parents.items() if parent in family} - family
+        family, grown = family | more, bool(more)
+    return round(sum(_share_kb(member) for member in family) / 1_000, 1)
+
+
+def _share_kb(pid: int) -> float:
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) * 1.024
+    return 0.0
+
+
+def python313() -> str | None:
+    """An interpreter of Python 3.13: LocalStack 4.14 does not run on every version."""
+    root = os.environ.get("PYENV_ROOT", str(Path.home() / ".pyenv"))
+    candidates = [*sorted(glob.glob(f"{root}/versions/3.13*/bin/python3.13")), shutil.which("python3.13")]
+    for candidate in candidates:
+        if candidate and subprocess.run([candidate, "-c", ""], capture_output=True).returncode == 0:
+            return candidate
+    return None
 
 
 class PeerHome:
-    """A temporary environment with the peers, removed at the end."""
+    """A directory with the peers; a temporary one is removed at the end. `missing`: peer -> why it is not there."""
 
-    def __init__(self, names: list[str]) -> None:
-        self.path = Path(tempfile.mkdtemp(prefix="preheat-peers-"))
+    def __init__(self, names: list[str], keep: Path | None = None) -> None:
+        self.path = keep or Path(tempfile.mkdtemp(prefix="preheat-peers-"))
+        self._kept = keep is not None
         self.missing: dict[str, str] = {}
-        subprocess.run([sys.executable, "-m", "venv", str(self.path)], check=True)
         for name in names:
-            done = subprocess.run(
-                [self.path / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check", *PEERS[name]],
-                capture_output=True, text=True,
-            )  # fmt: skip
-            if done.returncode:
-                self.missing[name] = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "pip failed"
+            why = self._install(name)
+            if why:
+                self.missing[name] = why
+
+    def _install(self, name: str) -> str | None:
+        mark = self.path / f"{name}.installed"
+        if mark.exists():
+            return None
+        self.path.mkdir(parents=True, exist_ok=True)
+        if name == "elasticmq":
+            why = self._npm()
+        elif name == "localstack":
+            python = python313()
+            why = self._pip(name, python, LOCALSTACK) if python else "it needs Python 3.13, which is not here"
+        else:
+            why = self._pip(name, sys.executable, MINISTACK if name == "ministack" else MOTO)
+        if why is None:
+            mark.touch()
+        return why
+
+    def _pip(self, name: str, python: str, packages: list[str]) -> str | None:
+        venv = self.path / name
+        return _command([python, "-m", "venv", str(venv)]) or _command(
+            [str(venv / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check", *packages]
+        )
+
+    def _npm(self) -> str | None:
+        if shutil.which("java") is None or shutil.which("npm") is None:
+            return "it needs java (17) and npm, which are not both here"
+        return _command(["npm", "install", "--no-audit", "--no-fund", "--prefix", str(self.path / "npm"), ELASTICMQ])
 
     def close(self) -> None:
-        shutil.rmtree(self.path, ignore_errors=True)
+        if not self._kept:
+            shutil.rmtree(self.path, ignore_errors=True)
+
+
+def _command(command: list[str]) -> str | None:
+    """None, or why it failed."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=INSTALL_S)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"{type(error).__name__} running {Path(command[0]).name}"
+    lines = [line for line in done.stderr.splitlines() if line.startswith(("ERROR", "npm error"))]
+    return None if done.returncode == 0 else (lines or [f"{Path(command[0]).name} exited {done.returncode}"])[-1]
 
 
 class Server:
-    """One server: `start()` gives (seconds to first answer, seconds to first CreateQueue)."""
+    """One server: `start()` gives (seconds to the first answer, seconds to the first CreateQueue)."""
 
-    def __init__(self, name: str, home: PeerHome | None) -> None:
+    def __init__(self, name: str, home: PeerHome | None = None) -> None:
         self.name = name
         self.home = home
         self.port = free_port()
         self.process: subprocess.Popen | None = None
         self.work = Path(tempfile.mkdtemp(prefix=f"preheat-bench-{name}-"))
+        self.protocol = "query" if name == "elasticmq" else "json"
 
     @property
     def endpoint(self) -> str:
@@ -75,56 +153,105 @@ class Server:
             command = [str(Path(sys.executable).parent / "preheat"), "serve", "--port", str(self.port)]
             return [*command, "--state", str(self.work / "state"), "--durability", mode], {}
         assert self.home is not None
-        bin_ = self.home.path / "bin"
+        bin_ = self.home.path / self.name / "bin"
         if self.name == "moto":
             return [str(bin_ / "moto_server"), "-H", "127.0.0.1", "-p", str(self.port)], {}
+        if self.name == "elasticmq":
+            config = self.work / "elasticmq.conf"
+            config.write_text(ELASTICMQ_CONFIG % {"port": self.port})
+            jar = self.home.path / "npm/node_modules/elasticmq/elasticmq-server-0.7.1.jar"
+            opened = ["--add-opens", "java.base/java.util.regex=ALL-UNNAMED"]
+            return ["java", *opened, f"-Dconfig.file={config}", "-jar", str(jar)], {}
+        if self.name == "localstack":
+            return [str(bin_ / "python"), "-m", "localstack.runtime.main"], {
+                "HOME": str(self.work), "FILESYSTEM_ROOT": str(self.work / "root"), "ACTIVATE_PRO": "0",
+                "GATEWAY_LISTEN": f"127.0.0.1:{self.port}", "SKIP_SSL_CERT_DOWNLOAD": "1", "DISABLE_EVENTS": "1",
+                "LS_LOG": "warning",
+            }  # fmt: skip
         variables = {"GATEWAY_PORT": str(self.port), "LOG_LEVEL": "WARNING", "LAMBDA_EXECUTOR": "local"}
         return [str(bin_ / "ministack")], variables
 
     def start(self) -> tuple[float, float]:
+        """Raises RuntimeError with the end of the server's log when it does not come."""
         command, variables = self._command()
-        started = time.perf_counter()
-        log = (self.work / "log").open("wb")
-        self.process = subprocess.Popen(
-            command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=self.work, start_new_session=True,
-            env={**os.environ, **variables},
-        )  # fmt: skip
+        environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+        log = self.work / "log"
+        with log.open("wb") as out:
+            started = time.perf_counter()
+            self.process = subprocess.Popen(
+                command, stdout=out, stderr=out, stdin=subprocess.DEVNULL, cwd=self.work, start_new_session=True,
+                env=environment | variables,
+            )  # fmt: skip
         answered = None
         while True:
             if time.perf_counter() - started > START_S or self.process.poll() is not None:
-                raise RuntimeError(f"{self.name} did not start: {(self.work / 'log').read_text()[-500:]}")
+                raise RuntimeError(f"{self.name} did not start: {log.read_text(errors='replace')[-300:]}")
             try:
-                urllib.request.urlopen(self.endpoint + "/_preheat/health", timeout=1).read()
-                break
-            except urllib.error.HTTPError:
-                break
-            except OSError:
+                status, _ = self.request("GET", "/_preheat/health" if self.name.startswith("preheat") else "/")
+                answered = answered or time.perf_counter() - started
+                if status < 500 and self.create_queue("bench-first"):
+                    return answered, time.perf_counter() - started
+            except (OSError, http.client.HTTPException, RuntimeError):
                 time.sleep(0.005)
-        answered = time.perf_counter() - started
-        self.client("sqs").create_queue(QueueName="bench-first")
-        return answered, time.perf_counter() - started
 
-    def client(self, service: str):
-        import boto3
-        from botocore.config import Config
+    def request(
+        self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None, timeout: float = 60
+    ) -> tuple[int, bytes]:
+        """One request on a connection of its own: status and body."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        try:
+            connection.request(method, path, body, headers or {})
+            response = connection.getresponse()
+            return response.status, response.read()
+        finally:
+            connection.close()
 
-        return boto3.client(
-            service, endpoint_url=self.endpoint, region_name="us-east-1", aws_access_key_id="test",
-            aws_secret_access_key="test",
-            config=Config(retries={"max_attempts": 0}, read_timeout=120, s3={"addressing_style": "path"}),
-        )  # fmt: skip
+    def api(self, service: str, target: str, timeout: float = 60, **params) -> dict:
+        """One call in the JSON protocol. Raises RuntimeError for an error answer."""
+        headers = {
+            "X-Amz-Target": target, "Content-Type": "application/x-amz-json-1.0", "X-Amz-Date": "20260101T000000Z",
+            "Authorization": SCOPE % service + "0" * 64,
+        }  # fmt: skip
+        status, body = self.request("POST", "/", json.dumps(params).encode(), headers, timeout)
+        if status >= 300:
+            raise RuntimeError(f"{target}: {status} {body[:200]!r}")
+        return json.loads(body) if body else {}
+
+    def rest(self, service: str, method: str, path: str, body: bytes = b"", **headers: str) -> tuple[int, bytes]:
+        """One signed REST request. Raises RuntimeError for an error answer."""
+        signed = {"Authorization": SCOPE % service + "0" * 64, "X-Amz-Date": "20260101T000000Z"}
+        signed["x-amz-content-sha256"] = "UNSIGNED-PAYLOAD"
+        status, answer = self.request(method, path, body, signed | headers)
+        if status >= 300:
+            raise RuntimeError(f"{method} {path}: {status} {answer[:200]!r}")
+        return status, answer
+
+    def create_queue(self, name: str) -> str:
+        """A queue with a visibility timeout of ten minutes; its URL."""
+        if self.protocol == "json":
+            attributes = {"VisibilityTimeout": "600"}
+            return self.api("sqs", "AmazonSQS.CreateQueue", QueueName=name, Attributes=attributes)["QueueUrl"]
+        form = {
+            "Action": "CreateQueue", "Version": "2012-11-05", "QueueName": name,
+            "Attribute.1.Name": "VisibilityTimeout", "Attribute.1.Value": "600",
+        }  # fmt: skip
+        headers = {"Content-Type": "application/x-www-form-urlencoded"}
+        status, body = self.request("POST", "/", urllib.parse.urlencode(form).encode(), headers)
+        if status >= 300:
+            raise RuntimeError(f"CreateQueue: {status} {body[:200]!r}")
+        return body.decode().partition("<QueueUrl>")[2].partition("</QueueUrl>")[0]
 
     def memory_mb(self) -> float:
         assert self.process is not None
-        return rss_mb(self.process.pid)
+        return memory_mb(self.process.pid)
 
     def stop(self) -> None:
         if self.process is not None and self.process.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGTERM)
             try:
-                self.process.wait(15)
+                self.process.wait(10)
             except subprocess.TimeoutExpired:
                 os.killpg(self.process.pid, signal.SIGKILL)
-                self.process.wait(15)
+                self.process.wait(10)
         shutil.rmtree(self.work, ignore_errors=True)

@@ -17,6 +17,7 @@ from typing import Any
 from preheat.execution.build import build_pool
 from preheat.execution.contract import Executor, FunctionSpec, LogLine
 from preheat.execution.pool import Pool, PoolLimits
+from preheat.gateway.authorization import Authorizer, UrlAuthorizer
 from preheat.gateway.connection import Connection, ConnectionLimits
 from preheat.gateway.control import ControlDoor, ControlError, seconds_argument
 from preheat.gateway.custom_resource import CustomResourceDoor
@@ -24,6 +25,7 @@ from preheat.gateway.driver import Driver, ThreadBackground
 from preheat.gateway.execute_api import ExecuteApiDoor
 from preheat.gateway.function_url import FunctionUrlDoor
 from preheat.gateway.pipeline import ApiDoor, Door, Pipeline
+from preheat.identity.root import root_key, write_file
 from preheat.identity.sessions import session_key
 from preheat.kernel.clock import Clock, SystemClock
 from preheat.kernel.entropy import Entropy, SystemEntropy
@@ -116,10 +118,7 @@ class Server:
                 settings, self.db, clock, entropy, self.background, self.pool, lambda notice: self._say(notice.text)
             )
             self.machine = sink.machine = platform.machine
-            self.db.begin()
-            session_key(self.db, entropy)
-            self.db.keep()
-            self.db.commit()
+            self._keys(entropy)
             self.driver = Driver(loop, self.machine, clock)
             self.driver.steppers.append(self.pool.step)
             self.pool.on_wake = lambda: self.driver.step_soon(self.pool.step)
@@ -135,6 +134,18 @@ class Server:
         self.machine.wake_all()
         self.driver.schedule()
         loop.call_later(WARM_UP_AFTER_S, self.pool.warm)
+
+    def _keys(self, entropy: Entropy) -> None:
+        """The key that seals sessions; the root user's when policies are enforced, and the file that holds it."""
+        enforce, first = self.settings.iam == "enforce", None
+        self.db.begin()
+        session_key(self.db, entropy)
+        if enforce:
+            first = root_key(self.db, entropy)
+        self.db.keep()
+        self.db.commit()
+        if first is not None and self.settings.state is not None:
+            self._say(f"policies are enforced; the root user's credentials: {write_file(self.settings.state, first)}")
 
     def _pool(self, loop: Any, clock: Clock, entropy: Entropy, on_log: Callable[[list[LogLine]], None]) -> Pool:
         settings = self.settings
@@ -165,14 +176,16 @@ class Server:
         machine, entropy, services = self.machine, platform.entropy, self.machine.services
         iam, enforce = services["iam"], self.settings.iam == "enforce"
 
-        def identify(request: HttpRequest, call: Call) -> Principal:
+        authorizer = machine.authorizer = Authorizer(machine) if enforce else None
+
+        def identify(request: HttpRequest, call: Call | None = None) -> Principal:
             known = iam.identify(self.db, request, enforce=enforce, now=self.clock.peer_now())
             return Principal(known.arn, known.account, known.kind, known.user_id, known.access_key)
 
         return [
             CustomResourceDoor(machine, services["cloudformation"]),
             self._control(),
-            FunctionUrlDoor(machine, services["lambda"], entropy, lambda ctx, request, url: None),
+            FunctionUrlDoor(machine, services["lambda"], entropy, UrlAuthorizer(identify, authorizer)),
             ExecuteApiDoor(machine, services["apigatewayv2"], services["lambda"], entropy),
             ApiDoor(Wire(), machine, identify, entropy),
         ]

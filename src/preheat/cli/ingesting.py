@@ -6,31 +6,39 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from preheat.cli.clients import Platform, fail
 
 SUFFIXES = frozenset((".md", ".markdown", ".txt", ".html", ".htm", ".pdf"))
 POLL_S = 0.05
 PATIENCE_S = 1_800
+ASKED = 1_000
+
+OnRow = Callable[[str, bool, str], None]
+"""Takes a document's key, whether it is finished, and why not."""
 
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """`upload` maps keys to files; `remove` are keys whose files are gone; `same` counts those left alone."""
+    """`upload` maps keys to files; `remove` are keys whose files are gone; `same` are those left alone, `failed` those
+    of them that could not be indexed, with the reason; `stamps` tell a document's state in the table from a later."""
 
     upload: dict[str, Path]
     remove: list[str]
-    same: int
+    same: list[str]
+    failed: dict[str, str]
+    stamps: dict[str, str]
 
 
 @dataclass(slots=True)
 class Ingested:
-    """How the documents fared: `failed` maps a key to its reason, `lexical` those without vectors to theirs."""
+    """How the documents fared: `indexed` documents with `passages` together; `failed` maps a key to its reason, `notes`
+    to what is to be known of an indexed one."""
 
     indexed: int
+    passages: int
     failed: dict[str, str]
-    lexical: dict[str, str]
+    notes: dict[str, str]
 
 
 def documents_in(folder: Path) -> dict[str, Path]:
@@ -50,13 +58,35 @@ def documents_in(folder: Path) -> dict[str, Path]:
     return found
 
 
-def compare(platform: Platform, bucket: str, files: dict[str, Path]) -> Changes:
-    """What must change in the bucket so that it holds just these files."""
+def title_of(files: dict[str, Path]) -> str:
+    """What the first document is about: its first Markdown heading, else its name."""
+    path = next(iter(files.values()))
+    if path.suffix.lower() in (".md", ".markdown"):
+        for line in path.read_text(errors="replace").splitlines():
+            if line.startswith("# ") and line[2:].strip():
+                return line[2:].strip()
+    return path.stem.replace("_", " ").replace("-", " ")
+
+
+def compare(platform: Platform, bucket: str, table: str, model: str | None, files: dict[str, Path]) -> Changes:
+    """What must be sent so that the bucket holds just these files and the index all that can be read of them: changed
+    files, and those whose passages were made by another model than the stack's, or not at all."""
     held: dict[str, str] = {}
     for page in platform.client("s3").get_paginator("list_objects_v2").paginate(Bucket=bucket):
-        held |= {one["Key"]: one["ETag"].strip('"') for one in page.get("Contents", [])}
-    upload = {key: path for key, path in files.items() if held.get(key) != _md5(path)}
-    return Changes(upload, [key for key in held if key not in files], len(files) - len(upload))
+        held |= {one["Key"]: one["ETag"] for one in page.get("Contents", [])}
+    rows = _rows(platform, table, list(files | held))
+    stamps = {key: row.get("updated_ms", "") for key, row in rows.items()}
+    changes = Changes({}, [key for key in held if key not in files], [], {}, stamps)
+    for key, path in files.items():
+        row = rows.get(key, {})
+        current = held.get(key) == f'"{_md5(path)}"' == row.get("etag")
+        if current and row["status"] == "failed":
+            changes.failed[key] = row["reason"]
+        if current and (row["status"] == "failed" or row.get("model") == (model or row.get("model"))):
+            changes.same.append(key)
+        else:
+            changes.upload[key] = path
+    return changes
 
 
 def _md5(path: Path) -> str:
@@ -78,27 +108,28 @@ def upload(platform: Platform, bucket: str, changes: Changes, on_done: Callable[
 
 
 def wait_indexed(
-    platform: Platform, table: str, expected: dict[str, str], on_done: Callable[[str], None]
+    platform: Platform, table: str, expected: dict[str, str], stamps: dict[str, str], on_row: OnRow
 ) -> Ingested:
-    """Wait until each document's state in the table agrees with its upload."""
-    result = Ingested(0, {}, {})
+    """Wait until each document's state in the table is that of its upload."""
+    result = Ingested(0, 0, {}, {})
     left = dict(expected)
     end = time.monotonic() + PATIENCE_S
     while left:
-        for key, row in _rows(platform, table, list(left)).items():
-            status = row.get("status", {}).get("S")
-            if row.get("etag", {}).get("S") != left[key]:
+        for key, row in _rows(platform, table, list(left)[:ASKED]).items():
+            if row["etag"] != left[key] or row.get("updated_ms", "") == stamps.get(key):
                 continue
-            if status == "failed":
-                result.failed[key] = row.get("reason", {}).get("S", "unknown")
-            elif status in ("indexed", "deleted"):
-                result.indexed += 1
-                if row.get("note", {}).get("S"):
-                    result.lexical[key] = row["note"]["S"]
+            if row["status"] == "retrying":
+                on_row(key, False, row["reason"])
+                continue
+            if row["status"] == "failed":
+                result.failed[key] = row["reason"]
             else:
-                continue
+                result.indexed += 1
+                result.passages += int(row["chunks"])
+                if row.get("note"):
+                    result.notes[key] = row["note"]
             del left[key]
-            on_done(key)
+            on_row(key, True, "")
         if left and time.monotonic() > end:
             result.failed |= dict.fromkeys(left, "not indexed in time; see `preheat dlq` and `preheat logs`")
             return result
@@ -107,11 +138,14 @@ def wait_indexed(
     return result
 
 
-def _rows(platform: Platform, table: str, keys: list[str]) -> dict[str, dict[str, Any]]:
+def _rows(platform: Platform, table: str, keys: list[str]) -> dict[str, dict[str, str]]:
+    """The table's rows by document, every value as text."""
     client = platform.client("dynamodb")
-    found: dict[str, dict[str, Any]] = {}
-    for at in range(0, min(len(keys), 1_000), 100):
+    found: dict[str, dict[str, str]] = {}
+    for at in range(0, len(keys), 100):
         wanted = [{"document": {"S": key}} for key in keys[at : at + 100]]
         reply = client.batch_get_item(RequestItems={table: {"Keys": wanted, "ConsistentRead": True}})
-        found |= {row["document"]["S"]: row for row in reply["Responses"].get(table, [])}
+        for row in reply["Responses"].get(table, []):
+            plain = {name: next(iter(value.values())) for name, value in row.items()}
+            found[plain["document"]] = plain
     return found

@@ -1,9 +1,11 @@
 """Commands that look at a running platform, or move its clock."""
 
+import contextlib
 import json
 import re
 import time
 from typing import Annotated, Any
+from urllib.parse import unquote_plus
 
 import typer
 
@@ -13,6 +15,7 @@ from preheat.cli.up import Port
 UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)\Z")
 FOLLOW_S = 0.5
+SHOWN = 200
 
 
 def services() -> None:
@@ -134,12 +137,13 @@ def dlq(
     for url in sqs.list_queues().get("QueueUrls", []):
         sources = sqs.list_dead_letter_source_queues(QueueUrl=url)["queueUrls"]
         if sources:
-            found += _show_dead_letters(sqs, url, sources, redrive)
+            found += _show_dead_letters(platform, url, sources, redrive)
     typer.echo(f"{found} dead letters" if found else "no dead letters")
 
 
-def _show_dead_letters(sqs: Any, url: str, sources: list[str], redrive: bool) -> int:
+def _show_dead_letters(platform: Platform, url: str, sources: list[str], redrive: bool) -> int:
     """Peek at each message once (or send it back); they become visible again at once."""
+    sqs = platform.client("sqs")
     handles: list[str] = []
     while True:
         reply = sqs.receive_message(
@@ -151,7 +155,9 @@ def _show_dead_letters(sqs: Any, url: str, sources: list[str], redrive: bool) ->
         for message in messages:
             source = message["Attributes"].get("DeadLetterQueueSourceArn", "")
             name = source.rpartition(":")[2] or "unknown source"
-            typer.echo(f"{url.rpartition('/')[2]}  from {name}  {message['MessageId']}  {message['Body'][:200]}")
+            typer.echo(f"{url.rpartition('/')[2]}  from {name}  {message['MessageId']}  {_told(message['Body'])}")
+            for reason in _reasons(platform, source, message["MessageId"]):
+                typer.echo(f"    {reason}")
             back = next((one for one in sources if one.rpartition("/")[2] == name), sources[0])
             if redrive:
                 sqs.send_message(QueueUrl=back, MessageBody=message["Body"])
@@ -161,3 +167,38 @@ def _show_dead_letters(sqs: Any, url: str, sources: list[str], redrive: bool) ->
         for handle in handles:
             sqs.change_message_visibility(QueueUrl=url, ReceiptHandle=handle, VisibilityTimeout=0)
     return len(handles)
+
+
+def _told(body: str) -> str:
+    """A message in one line: what an S3 notification says, else its beginning."""
+    with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+        said = [
+            f"{one['eventName']} {one['s3']['bucket']['name']}/{unquote_plus(one['s3']['object']['key'])}"
+            for one in json.loads(body)["Records"]
+        ]
+        if said:
+            return ", ".join(said)
+    return " ".join(body.split())[:SHOWN]
+
+
+def _reasons(platform: Platform, source: str, message: str) -> list[str]:
+    """What the queue's functions last logged about a message: the `error` of JSON lines that name its id."""
+    if not source:
+        return []
+    found = []
+    logs = platform.client("logs")
+    for mapping in platform.client("lambda").list_event_source_mappings(EventSourceArn=source)["EventSourceMappings"]:
+        group = f"/aws/lambda/{mapping['FunctionArn'].split(':')[6]}"
+        try:
+            events = logs.filter_log_events(logGroupName=group, filterPattern=f'"{message}"')["events"]
+        except logs.exceptions.ResourceNotFoundException:
+            continue
+        lines = [_error(event["message"]) for event in events]
+        found += [line for line in lines if line][-1:]
+    return found
+
+
+def _error(line: str) -> str:
+    with contextlib.suppress(ValueError, AttributeError):
+        return str(json.loads(line).get("error", ""))
+    return ""

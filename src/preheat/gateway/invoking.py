@@ -12,10 +12,12 @@ from preheat.gateway.http_events import PRELUDE_TYPE, BadHandlerAnswer, PreludeR
 from preheat.kernel.errors import AwsError
 from preheat.kernel.http import HttpResponse
 from preheat.kernel.stream import Channel
-from preheat.services.contract import Context, Deferred, Outcome, Reply
+from preheat.services.contract import Context, Deferred, Outcome, Reply, Wait
 from preheat.services.machine import Machine
 
 Decorate = Callable[[HttpResponse], None]
+LATE = object()
+"""What a deferred answer is resolved with when its time is up."""
 
 
 def plain(status: int, document: dict[str, Any], *headers: tuple[str, str]) -> HttpResponse:
@@ -74,6 +76,28 @@ def invoke_buffered(
     return Deferred(begin, lambda ctx, ended: answer(settle(ended)))
 
 
+def within(machine: Machine, deferred: Deferred, until: float, late: Callable[[], HttpResponse]) -> Deferred:
+    """`deferred`, or the answer `late()` when it has none at `until` (epoch seconds). The invocation goes on."""
+
+    def begin(resolve: Callable[[Any], None]) -> None:
+        open_ = True
+
+        def first(value: Any) -> None:
+            nonlocal open_
+            if open_:
+                open_ = False
+                machine.cancel(timer)
+                resolve(value)
+
+        timer = machine.perform(lambda ctx: Wait((), until, lambda inner: {}), lambda reply: first(LATE))
+        deferred.start(first)
+
+    def then(ctx: Context, value: Any) -> Outcome:
+        return answer(late()) if value is LATE else deferred.then(ctx, value)
+
+    return Deferred(begin, then)
+
+
 def invoke_streamed(
     functions: Functions,
     target: Any,
@@ -125,7 +149,9 @@ def stream_response(started: StreamStart, exchange: Exchange, decorate: Decorate
 
     def refuse() -> None:
         body.close()
-        exchange.respond(HttpResponse(502, [("content-type", "text/plain")], b"Internal Server Error"))
+        response = HttpResponse(502, [("content-type", "text/plain")], b"Internal Server Error")
+        decorate(response)
+        exchange.respond(response)
 
     def chunk(data: bytes) -> None:
         nonlocal reader

@@ -2,6 +2,7 @@
 
     connection   bytes -> Exchange                                gateway/connection.py
     doors        the platform's own pages, function URLs, HTTP APIs, then the AWS APIs
+    CORS         what a browser must know of an S3 bucket         gateway/bucket_cors.py
     understand   HttpRequest -> Call                              wire
     identify     signature -> Principal                           identity
     do it        Call -> Reply or AwsError, in one transaction    services/machine.py
@@ -11,6 +12,7 @@
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from preheat.gateway.bucket_cors import BucketCors
 from preheat.gateway.connection import Exchange
 from preheat.kernel.entropy import Entropy
 from preheat.kernel.errors import AwsError
@@ -51,11 +53,18 @@ class ApiDoor:
         self._machine = machine
         self._identify = identify
         self._entropy = entropy
+        self._cors = BucketCors(machine, wire, entropy)
 
     def matches(self, request: HttpRequest) -> bool:
         return True
 
     def handle(self, exchange: Exchange) -> None:
+        request = exchange.request
+        browser = "origin" in request.headers or request.method == "OPTIONS"
+        if not (browser and self._cors.claims(exchange, self._serve)):
+            self._serve(exchange)
+
+    def _serve(self, exchange: Exchange) -> None:
         request = exchange.request
         wire = self._wire
         request_id = self._entropy.uuid()

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from preheat.store.errors import StateLocked, StateUnreadable, StoreError, StoreFull
+from preheat.store.errors import StateLocked, StateUnreadable, StoreFull
 
 Durability = Literal["process", "power"]
 SYNCHRONOUS = {"process": "OFF", "power": "FULL"}
@@ -231,6 +231,8 @@ class Database:
 
 def _prepare(directory: Path) -> Path:
     try:
+        if directory.exists() and not directory.is_dir():
+            raise NotADirectoryError("it is not a directory")
         directory.mkdir(parents=True, exist_ok=True)
         if not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
             raise PermissionError("no permission to read and write it")
@@ -265,7 +267,7 @@ def _lock(directory: Path) -> int:
 def _unreadable(error: sqlite3.DatabaseError, directory: Path | None) -> Exception:
     """What an error of SQLite at start means to the user."""
     known = _known(error, directory)
-    if isinstance(known, StoreError):
+    if isinstance(known, StateUnreadable) or getattr(error, "sqlite_errorname", "") == "SQLITE_FULL":
         return known
     return StateUnreadable(
         f"the state in {directory} cannot be read ({error}); move it away or choose another --state directory"

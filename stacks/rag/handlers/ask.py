@@ -1,9 +1,11 @@
-"""The function URL: the chat page on GET, a stream of server-sent events on POST /ask.
+"""The function URL: the chat page on GET, its example questions on GET /examples, a stream of server-sent events on
+POST /ask.
 
 A generator handler streams: its first item is the head of the response, what follows are pieces of the body.
 """
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,9 +18,10 @@ from handlers.answering import BadQuestion, answer, body_of, question_of
 wiring.prepare("bedrock-runtime", "s3vectors")
 
 PAGE = Path(__file__).parents[1] / "web" / "index.html"
-POLICY = (
-    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; base-uri 'none'"
-)
+POLICY = "; ".join(
+    ("default-src 'none'", "style-src 'unsafe-inline'", "script-src 'unsafe-inline'", "connect-src 'self'",
+     "img-src data:", "base-uri 'none'", "form-action 'none'", "frame-ancestors 'none'")
+)  # fmt: skip
 
 
 def handler(event: dict[str, Any], context: Any) -> Iterator[dict[str, Any] | str]:
@@ -29,6 +32,10 @@ def handler(event: dict[str, Any], context: Any) -> Iterator[dict[str, Any] | st
     elif method in ("GET", "HEAD") and not path:
         yield _head(200, "text/html; charset=utf-8", {"content-security-policy": POLICY})
         yield PAGE.read_text()
+    elif method == "GET" and path == "/examples":
+        yield _head(200, "application/json", {})
+        asked = os.environ.get("EXAMPLE_QUESTIONS", "").split("|")
+        yield json.dumps({"questions": [one.strip() for one in asked if one.strip()]})
     else:
         yield from _refusal(404, f"there is nothing at {method} {event['rawPath']}; POST /ask takes a question")
 

@@ -57,7 +57,7 @@ def refresh(bucket: str, key: str, last: bool = False) -> None:
     for _ in range(CHANGES):
         tag, data = _read(bucket, key)
         try:
-            details = _index(key, data)
+            details, trouble = _index(key, data)
         except (UnsupportedFormat, UnreadableFile) as error:
             gone = wiring.store().delete(key)
             _note(key, status="failed", etag=tag, reason=str(error)[:LONGEST_REASON], chunks=0, deleted=gone)
@@ -68,36 +68,36 @@ def refresh(bucket: str, key: str, last: bool = False) -> None:
             raise
         if _tag(bucket, key) == tag:
             _note(key, etag=tag, **details)
+            if trouble is not None:
+                raise trouble
             return
     raise RuntimeError(f"{key} keeps changing while it is indexed")
 
 
-def _index(key: str, data: bytes | None) -> dict[str, Any]:
+def _index(key: str, data: bytes | None) -> tuple[dict[str, Any], EmbeddingUnavailable | None]:
+    """What was done, for the documents table; and why the message must come again although words can be searched
+    already: the model failed in a way that passes."""
     store = wiring.store()
     if data is None:
-        return {"status": "deleted", "chunks": 0, "deleted": store.delete(key)}
+        return {"status": "deleted", "chunks": 0, "deleted": store.delete(key)}, None
     if not supported(key):
         raise UnsupportedFormat(f"{key}: only .md, .txt, .html, .pdf and their kin are read")
     if len(data) > LONGEST_FILE:
         raise UnreadableFile(f"{key}: {len(data)} bytes; the most is {LONGEST_FILE}")
     chunks = chunk(extract(key, data))
     embedder = wiring.embedder()
-    note, used = "", embedder.model
+    note, trouble, used = "" if chunks else "there is no text in it", None, embedder.model
     try:
-        embed = None if embedder.model == NO_MODEL else embedder.documents
-        stored = store.replace(key, chunks, embed, embedder.model)
+        stored = store.replace(key, chunks, None if used == NO_MODEL else embedder.documents, used)
     except EmbeddingUnavailable as error:
-        if _code(error) in TRANSIENT:
-            raise
-        note = f"indexed for lexical search only: {error}"
+        note, used = f"indexed for lexical search only: {error}"[:LONGEST_REASON], NO_MODEL
         print(json.dumps({"level": "WARN", "message": note, "document": key}))
-        stored, used = store.replace(key, chunks, None, NO_MODEL), NO_MODEL
-    if not chunks:
-        note = "there is no text in it"
+        stored = store.replace(key, chunks, None, NO_MODEL)
+        trouble = error if _code(error) in TRANSIENT else None
     return {
         "status": "indexed", "chunks": len(chunks), "written": stored.written, "unchanged": stored.unchanged,
         "deleted": stored.deleted, "model": used, "note": note,
-    }  # fmt: skip
+    }, trouble  # fmt: skip
 
 
 def _code(error: EmbeddingUnavailable) -> str:
@@ -126,4 +126,5 @@ def _tag(bucket: str, key: str) -> str:
 
 
 def _note(key: str, **details: Any) -> None:
-    wiring.table("DOCUMENTS_TABLE").put_item(Item={"document": key, "updated": int(time.time()), **details})
+    item = {"document": key, "updated_ms": time.time_ns() // 1_000_000, **details}
+    wiring.table("DOCUMENTS_TABLE").put_item(Item=item)

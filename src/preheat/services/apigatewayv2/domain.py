@@ -165,13 +165,17 @@ def import_openapi(body: dict[str, Any]) -> tuple[dict[str, Any], list[tuple[str
     info = body.get("info") or {}
     api: dict[str, Any] = {"Name": info.get("title") or "api", "Version": str(info.get("version") or "")}
     cors = body.get("x-amazon-apigateway-cors")
+    if cors and not isinstance(cors, dict):
+        raise bad("Unable to import API: x-amazon-apigateway-cors is not an object")
     if cors:
         api["CorsConfiguration"] = {key[0].upper() + key[1:]: value for key, value in cors.items()}
     routes = []
     for path, methods in body["paths"].items():
+        if not isinstance(methods, dict):
+            raise bad(f"Unable to import API: the path {path} is not an object")
         for method, operation in methods.items():
             integration = operation.get("x-amazon-apigateway-integration") if isinstance(operation, dict) else None
-            if integration is None:
+            if not isinstance(integration, dict):
                 continue
             name = "ANY" if method == "x-amazon-apigateway-any-method" else method.upper()
             key = "$default" if path == "/$default" else f"{name} {path}"

@@ -84,6 +84,10 @@ class ApiGatewayV2Service:
                 if users:
                     raise AwsError("ConflictException", f"Cannot delete integration {name}: route "
                                    f"{users[0]['RouteKey']} still uses it", 409)  # fmt: skip
+            if kind == "deployment" and any(
+                stage.get("DeploymentId") == name for stage in self._rows.children(api_id, "stage")
+            ):
+                raise bad("Active stages pointing to this deployment must be moved or deleted")
             self._rows.remove(api_id, kind, name)
             return {}
 
@@ -265,6 +269,8 @@ class ApiGatewayV2Service:
     def _put_stage(self, ctx: Context, api_id: str, stage: dict[str, Any]) -> Outcome:
         _refuse(stage)
         deployment = stage.get("DeploymentId")
+        if deployment and stage.get("AutoDeploy"):
+            raise bad(f"Deployment ID cannot be set on stage {stage['StageName']} because AutoDeploy is enabled")
         if deployment and self._rows.get(ctx.scope, api_id, "deployment", deployment) is None:
             raise not_found("Deployment", deployment)
         settings = [stage.get("DefaultRouteSettings") or {}, *(stage.get("RouteSettings") or {}).values()]

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+from preheat.identity import policy
 from preheat.kernel.errors import AwsError
 from preheat.kernel.scope import Arn
 from preheat.services.awslambda import repository
@@ -20,7 +21,7 @@ from preheat.services.awslambda.domain import (
     violation,
 )
 from preheat.services.awslambda.patterns import PatternError, compile_text
-from preheat.services.contract import Context, Outcome, Params, Reply
+from preheat.services.contract import Context, Outcome, Params, Principal, Reply
 
 MAX_FILTERS = 5
 MAX_PATTERN_CHARACTERS = 4_096
@@ -142,10 +143,30 @@ def _queue(ctx: Context, arn: str) -> tuple[str, int]:
     return parsed.resource, int(attributes["VisibilityTimeout"])
 
 
-def _function_for(ctx: Context, identifier: str, visibility_s: int) -> FunctionName:
+def _check_role(ctx: Context, role_arn: str, function: FunctionName, queue_arn: str) -> None:
+    """When policies are enforced: the function's role must be allowed to empty the queue. Raises AwsError."""
+    if ctx.machine.authorizer is None:
+        return
+    account, name = function.scope.account, role_arn.rpartition("/")[2]
+    session = f"arn:aws:sts::{account}:assumed-role/{name}/{function.name}"
+    known = ctx.machine.services["iam"].policies_for(ctx, Principal(session, account, "role"))
+    url = ctx.call("sqs", "GetQueueUrl", {"QueueName": Arn.parse(queue_arn).resource})["QueueUrl"]
+    found = ctx.call("sqs", "GetQueueAttributes", {"QueueUrl": url, "AttributeNames": ["Policy"]})
+    held = (found.get("Attributes") or {}).get("Policy")
+    for action in ("ReceiveMessage", "DeleteMessage", "GetQueueAttributes"):
+        request = policy.Request(f"sqs:{action}", queue_arn, session, account, known.principals, known.context)
+        allowed = policy.evaluate(
+            request, identity=known.identity, resource=(held,) if held else (), boundary=known.boundary
+        ).allowed
+        if not allowed:
+            raise invalid(f"The provided execution role does not have permissions to call {action} on SQS")
+
+
+def _function_for(ctx: Context, identifier: str, queue_arn: str, visibility_s: int) -> FunctionName:
     try:
         function = existing(ctx, {"FunctionName": identifier})
-        timeout = load(ctx, function).settings.timeout_s
+        settings = load(ctx, function).settings
+        timeout = settings.timeout_s
     except AwsError as error:
         if error.code != "ResourceNotFoundException":
             raise
@@ -154,6 +175,7 @@ def _function_for(ctx: Context, identifier: str, visibility_s: int) -> FunctionN
         raise invalid(
             f"Queue visibility timeout: {visibility_s} seconds is less than Function timeout: {timeout} seconds"
         )
+    _check_role(ctx, settings.role, function, queue_arn)
     return function
 
 
@@ -174,7 +196,7 @@ def create_event_source_mapping(core: Core, ctx: Context, params: Params) -> Out
     if not arn:
         raise invalid("Unrecognized event source. Preheat polls SQS queues, named by EventSourceArn.")
     queue, visibility_s = _queue(ctx, arn)
-    function = _function_for(ctx, params["FunctionName"], visibility_s)
+    function = _function_for(ctx, params["FunctionName"], arn, visibility_s)
     config = _config(params, MappingConfig(), queue.endswith(".fifo"))
     tags = check_tags(params.get("Tags") or {})
     for other in repository.mappings_of(ctx.db, ctx.scope, arn, function.arn, "", 1_000):
@@ -207,7 +229,7 @@ def update_event_source_mapping(core: Core, ctx: Context, params: Params) -> Out
     function_arn = mapping.function_arn
     if params.get("FunctionName"):
         _, visibility_s = _queue(ctx, mapping.source_arn)
-        function_arn = _function_for(ctx, params["FunctionName"], visibility_s).qualified_arn
+        function_arn = _function_for(ctx, params["FunctionName"], mapping.source_arn, visibility_s).qualified_arn
     enabled = params.get("Enabled", mapping.enabled)
     changed = replace(mapping, config=config, function_arn=function_arn, enabled=enabled, modified=ctx.now)
     _save(core, ctx, changed)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from preheat.identity import sessions
+from preheat.identity import root, sessions
 from preheat.identity.authentication import Authenticator
 from preheat.identity.principal import Identity, Known, root_of
 from preheat.kernel.http import HttpRequest
@@ -89,7 +89,7 @@ def known_key(db: Database, access_key: str, token: str | None) -> Known | None:
         return sessions.known(session, token, key)
     held = repository.access_key(db, access_key)
     if held is None:
-        return None
+        return root.known(db, access_key)
     user = repository.entity_by_row(db, held.user)
     if user is None:
         return None

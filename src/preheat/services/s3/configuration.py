@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from preheat.identity import grants
 from preheat.kernel.errors import AwsError
 from preheat.services.contract import Context, Operation, Outcome, Params, Reply
 from preheat.services.s3 import notifications, repository
@@ -70,7 +71,7 @@ class Configuration:
             "PutBucketTagging": self._put("tagging", _checked_tagging, 204),
             "GetBucketTagging": self._get("tagging"),
             "DeleteBucketTagging": self._delete("tagging"),
-            "PutBucketPolicy": self._put("policy", _checked_policy, 204),
+            "PutBucketPolicy": self.put_policy,
             "GetBucketPolicy": self._get("policy"),
             "DeleteBucketPolicy": self._delete("policy"),
             "PutPublicAccessBlock": self._put("public-access-block", _checked_block),
@@ -119,6 +120,22 @@ class Configuration:
 
         return delete
 
+    def put_policy(self, ctx: Context, params: Params) -> Outcome:
+        bucket = self._shelf.bucket(ctx, params)
+        checked = _checked_policy(params)
+        block = repository.configuration(ctx.db, bucket.id, "public-access-block")
+        blocked = block is not None and json.loads(block).get("BlockPublicPolicy")
+        if ctx.machine.authorizer is not None and blocked and grants.is_public(params["Policy"]):
+            raise AwsError(
+                "AccessDenied",
+                f"User: {ctx.principal.arn} is not authorized to perform: s3:PutBucketPolicy on resource: "
+                f'"{bucket.arn}" because public policies are prevented by the BlockPublicPolicy setting in S3 Block '
+                "Public Access.",
+                403,
+            )
+        repository.set_configuration(ctx.db, bucket.id, "policy", json.dumps(checked))
+        return Reply({}, status=204)
+
     def get_encryption(self, ctx: Context, params: Params) -> Outcome:
         bucket = self._shelf.bucket(ctx, params)
         value = repository.configuration(ctx.db, bucket.id, "encryption")
@@ -158,7 +175,7 @@ class Configuration:
         destinations = notifications.compile_configuration(params["NotificationConfiguration"], ctx.entropy.uuid)
         if not params.get("SkipDestinationValidation", False):
             for destination in destinations:
-                notifications.check_destination(ctx, destination)
+                notifications.check_destination(ctx, bucket, destination)
         repository.set_notifications(ctx.db, bucket.id, json.dumps(destinations) if destinations else None)
         for destination in destinations:
             notifications.send_test_event(ctx, bucket, destination)

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote_plus, unquote_plus
 
+from preheat.identity import grants
 from preheat.kernel.errors import AwsError
 from preheat.kernel.scope import Arn
 from preheat.services.contract import Context, Params
@@ -149,8 +150,8 @@ def _unreachable(arn: str, why: str) -> AwsError:
     return invalid_argument("Unable to validate the following destination configurations", arn, why)
 
 
-def check_destination(ctx: Context, destination: dict[str, Any]) -> None:
-    """Ask the destination's service whether it exists. Raises InvalidArgument."""
+def check_destination(ctx: Context, bucket: Bucket, destination: dict[str, Any]) -> None:
+    """Ask the destination's service whether it exists, and lets S3 in. Raises InvalidArgument."""
     arn = Arn.parse(destination["arn"])
     question = {
         "sqs": ("GetQueueUrl", {"QueueName": arn.resource}, "The destination queue does not exist"),
@@ -166,6 +167,27 @@ def check_destination(ctx: Context, destination: dict[str, Any]) -> None:
         ctx.call(arn.service, operation, params)
     except AwsError as error:
         raise _unreachable(destination["arn"], missing) from error
+    if ctx.machine.authorizer is not None:
+        _check_permission(ctx, bucket, arn, destination["arn"])
+
+
+def _check_permission(ctx: Context, bucket: Bucket, arn: Arn, target: str) -> None:
+    """When policies are enforced: the destination's own must let S3 in for this bucket. Raises InvalidArgument."""
+    if arn.service == "sqs":
+        url = ctx.call("sqs", "GetQueueUrl", {"QueueName": arn.resource})["QueueUrl"]
+        found = ctx.call("sqs", "GetQueueAttributes", {"QueueUrl": url, "AttributeNames": ["Policy"]})
+        document = (found.get("Attributes") or {}).get("Policy")
+        action = "sqs:SendMessage"
+        why = "Permissions on the destination queue do not allow S3 to publish notifications from this bucket"
+    else:
+        try:
+            document = ctx.call("lambda", "GetPolicy", {"FunctionName": target})["Policy"]
+        except AwsError:
+            document = None
+        action, why = "lambda:InvokeFunction", f"Not authorized to invoke function [{target}]"
+    documents = [document] if document else []
+    if not grants.service_may(documents, SERVICE, action, target, bucket.arn, bucket.account):
+        raise _unreachable(target, why)
 
 
 def send_test_event(ctx: Context, bucket: Bucket, destination: dict[str, Any]) -> None:

@@ -1,0 +1,119 @@
+"""From figures to a table and to what was expected of them."""
+
+import platform
+import statistics
+from collections.abc import Callable
+from typing import NamedTuple
+
+Figures = dict[str, dict[str, list[float]]]
+
+
+class Expectation(NamedTuple):
+    """`value` of the figures is compared with `bound`: at least it, or at most."""
+
+    text: str
+    value: Callable[[Figures], float | None]
+    bound: float
+    at_least: bool
+
+    def met(self, figures: Figures) -> bool | None:
+        """None when it was not measured."""
+        value = self.value(figures)
+        return None if value is None else (value >= self.bound if self.at_least else value <= self.bound)
+
+
+def median(figures: Figures, server: str, figure: str) -> float | None:
+    values = figures.get(server, {}).get(figure)
+    return statistics.median(values) if values else None
+
+
+def ratio(figures: Figures, figure: str, peer: str) -> float | None:
+    """The median of Preheat over the peer, taken round by round where both have as many rounds."""
+    own, other = figures.get("preheat", {}).get(figure), figures.get(peer, {}).get(figure)
+    if not own or not other or not all(other):
+        return None
+    if len(own) == len(other):
+        return statistics.median(mine / theirs for mine, theirs in zip(own, other, strict=True))
+    return statistics.median(own) / statistics.median(other)
+
+
+def _own(figure: str) -> Callable[[Figures], float | None]:
+    return lambda figures: median(figures, "preheat", figure)
+
+
+def _against(figure: str, peer: str) -> Callable[[Figures], float | None]:
+    return lambda figures: ratio(figures, figure, peer)
+
+
+SEND = "sqs send c=16 /s"
+DEEP = "sqs receive+delete c=16 at 1,000,000, share of almost empty"
+EXPECTED = (
+    Expectation("SQS sends at 16 connections over MiniStack's, at least", _against(SEND, "ministack"), 5, True),
+    Expectation("SQS sends at 16 connections over ElasticMQ's, at least", _against(SEND, "elasticmq"), 1, True),
+    Expectation("acknowledged messages lost by SIGKILL, at most", _own("sqs acknowledged and lost"), 0, False),
+    Expectation("drain at 1,000,000 messages over an almost empty queue, at least", _own(DEEP), 0.8, True),
+    Expectation("warm invocation p50, ms, at most", _own("lambda warm c=1 p50 ms"), 1, False),
+    Expectation("cold invocation, light, ms, at most", _own("lambda cold light ms"), 20, False),
+    Expectation("cold invocation with boto3 and numpy, ms, at most", _own("lambda cold boto3 and numpy ms"), 80, False),
+    Expectation("idle memory, MB, at most", _own("idle memory MB"), 90, False),
+    Expectation("start to first API answer, s, at most", _own("start to first CreateQueue s"), 0.6, False),
+)
+
+
+def document(figures: Figures, notes: list[str], about: dict) -> dict:
+    """All there is, for other programs."""
+    expected = [
+        {"text": each.text, "bound": each.bound, "value": each.value(figures), "met": each.met(figures)}
+        for each in EXPECTED
+    ]
+    return {"about": about, "expected": expected, "figures": figures, "notes": notes}
+
+
+def markdown(figures: Figures, notes: list[str], about: dict) -> str:
+    names = [name for name in figures if figures[name]]
+    rows = list(dict.fromkeys(figure for name in names for figure in figures[name]))
+    lines = [
+        "# Results of `make bench`",
+        "",
+        f"{about['repeats']} rounds, {about['seconds']:g} s a load, servers interleaved, generator "
+        f"{about['generator']}, Python {platform.python_version()}, {about['cores']} cores shared by server "
+        f"and generator, {about['took_s']} s in all. What is measured and how: [README.md](README.md).",
+        "",
+        "## Expected",
+        "",
+        "| expectation | bound | measured | |",
+        "|---|---|---|---|",
+    ]
+    for each in EXPECTED:
+        value = each.value(figures)
+        verdict = {True: "met", False: "**not met**", None: "not measured"}[each.met(figures)]
+        lines.append(f"| {each.text} | {each.bound:g} | {'-' if value is None else number(value)} | {verdict} |")
+    lines += [
+        "",
+        "## Figures",
+        "",
+        "Median (min to max); xN: Preheat's figure over that peer's, round by round.",
+        "",
+        "| figure | " + " | ".join(names) + " |",
+        "|---" * (len(names) + 1) + "|",
+    ]
+    for figure in rows:
+        lines.append(f"| {figure} | " + " | ".join(cell(figures, figure, name) for name in names) + " |")
+    if notes:
+        lines += ["", "## What did not run", "", *(f"- {note}" for note in notes)]
+    return "\n".join(lines) + "\n"
+
+
+def cell(figures: Figures, figure: str, name: str) -> str:
+    values = figures[name].get(figure)
+    if not values:
+        return "-"
+    text = number(statistics.median(values))
+    if len(values) > 1:
+        text += f" ({number(min(values))} to {number(max(values))})"
+    times = None if name == "preheat" else ratio(figures, figure, name)
+    return text if times is None else f"{text} x{times:.2g}"
+
+
+def number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
