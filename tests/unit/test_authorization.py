@@ -136,6 +136,10 @@ def test_an_operation_without_a_rule_is_denied(world):
             [("s3:GetObject", "arn:aws:s3:::src/a b"), ("s3:PutObject", "arn:aws:s3:::b/k")],
         ),
         (
+            "s3", "CopyObject", {"Bucket": "b", "Key": "k", "CopySource": "src/secret?x"},
+            [("s3:GetObject", "arn:aws:s3:::src/secret?x"), ("s3:PutObject", "arn:aws:s3:::b/k")],
+        ),
+        (
             "s3", "DeleteObjects", {"Bucket": "b", "Delete": {"Objects": [{"Key": "1"}, {"Key": "2"}]}},
             [("s3:DeleteObject", "arn:aws:s3:::b/1"), ("s3:DeleteObject", "arn:aws:s3:::b/2")],
         ),
@@ -188,12 +192,23 @@ def test_an_operation_without_a_rule_is_denied(world):
             ],
         ),
         (
+            "s3vectors", "CreateVectorBucket", {"vectorBucketName": "v", "tags": {"a": "b"}},
+            [
+                ("s3vectors:CreateVectorBucket", "arn:aws:s3vectors:us-east-1:000000000000:bucket/v"),
+                ("s3vectors:TagResource", "arn:aws:s3vectors:us-east-1:000000000000:bucket/v"),
+            ],
+        ),
+        (
             "apigatewayv2", "GetRoute", {"ApiId": "a", "RouteId": "r"},
             [("apigateway:GET", "arn:aws:apigateway:us-east-1::/apis/a/routes/r")],
         ),
         (
             "logs", "PutLogEvents", {"logGroupName": "/g", "logStreamName": "s"},
             [("logs:PutLogEvents", "arn:aws:logs:us-east-1:000000000000:log-group:/g:log-stream:s")],
+        ),
+        (
+            "logs", "FilterLogEvents", {"logGroupIdentifier": "arn:aws:logs:x:1:log-group:secret:open"},
+            [("logs:FilterLogEvents", "arn:aws:logs:us-east-1:000000000000:log-group:secret:log-stream:")],
         ),
         (
             "ssm", "GetParameters", {"Names": ["/a/b", "c:3"]},
@@ -346,6 +361,18 @@ def test_request_tags(world):
     user = world.user("u", allow(["sqs:CreateQueue", "sqs:TagQueue"], Condition=condition))
     world.call(user, "sqs", "CreateQueue", QueueName="q", tags={"team": "a"})
     refused("AccessDeniedException", 403, world, user, "sqs", "CreateQueue", QueueName="r", tags={"team": "b"})
+
+
+def test_a_change_set_named_by_arn_belongs_to_its_stack(world):
+    template = json.dumps({"Resources": {"Queue": {"Type": "AWS::SQS::Queue"}}})
+    made = world.root(
+        "cloudformation", "CreateChangeSet", StackName="guarded", ChangeSetName="c", ChangeSetType="CREATE",
+        TemplateBody=template,
+    )  # fmt: skip
+    user = world.user("u", allow("cloudformation:*", "arn:aws:cloudformation:*:*:stack/mine/*"))
+    named = {"StackName": "mine", "ChangeSetName": made["Id"]}
+    message = refused("AccessDenied", 403, world, user, "cloudformation", "ExecuteChangeSet", **named)
+    assert made["StackId"] in message
 
 
 # -- resource policies ------------------------------------------------------------------------------------------------

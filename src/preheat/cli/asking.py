@@ -35,13 +35,7 @@ def streamed(console: Console, platform: Platform, outputs: dict[str, str], ques
             console.print()
             _sources(console, [passages[citation["n"]] for citation in data["citations"]])
             if timing:
-                spent = data["timing"]
-                console.print(
-                    f"first token after {1_000 * (first or 0):.0f} ms (in the function: retrieval "
-                    f"{spent['retrieval_ms']} ms, first token {spent['first_token_ms']} ms), all after "
-                    f"{1_000 * (time.perf_counter() - started):.0f} ms",
-                    style="dim", highlight=False, soft_wrap=True,
-                )  # fmt: skip
+                _say_time(console, data["timing"], first or 0.0, time.perf_counter() - started)
             return
     fail("the answer broke off; `preheat logs` shows why")
 
@@ -74,6 +68,13 @@ def queued(console: Console, platform: Platform, outputs: dict[str, str], questi
     if timing:
         spent = 1_000 * (time.perf_counter() - started)
         console.print(f"all after {spent:.0f} ms", style="dim", highlight=False)
+
+
+def _say_time(console: Console, spent: dict[str, int], first: float, all_: float) -> None:
+    """`spent` is in milliseconds as the function measured, `first` and `all_` in seconds as seen from here."""
+    found, begun = spent["retrieval_ms"], spent["first_token_ms"]
+    told = f"first token after {1_000 * first:.0f} ms (retrieval {found}, model {begun - found}), "
+    console.print(f"{told}all after {1_000 * all_:.0f} ms", style="dim", highlight=False, soft_wrap=True)
 
 
 def _output(outputs: dict[str, str], name: str) -> str:

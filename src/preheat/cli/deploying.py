@@ -73,10 +73,12 @@ def deploy(
     parameters: dict[str, str],
     on_event: OnEvent,
     *,
+    on_plan: Callable[[int], None] = lambda count: None,
     strict: bool = False,
 ) -> bool:
-    """Create or update the stack through a change set; True when something changed. Ends the command on failure, and
-    with `strict` when a property of the template would be ignored."""
+    """Create or update the stack through a change set; True when something changed. `on_plan` is told how many
+    resources will change. Ends the command on failure, and with `strict` when a property of the template would be
+    ignored."""
     from botocore.exceptions import ClientError
 
     client = platform.client("cloudformation")
@@ -109,6 +111,7 @@ def deploy(
         client.delete_change_set(StackName=stack, ChangeSetName=name)
         lines = [f"{row['logical_id']} ({row['type']}) {row['property']}: {row['why']}" for row in ignored]
         fail("--strict: these properties would not act\n  " + "\n  ".join(lines))
+    on_plan(len(change["Changes"]))
     client.execute_change_set(StackName=stack, ChangeSetName=name)
     _follow(client, stack, on_event)
     return True

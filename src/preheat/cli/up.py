@@ -4,6 +4,7 @@ import contextlib
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,11 +20,13 @@ from preheat.cli.clients import Platform, endpoint_of, fail
 
 STACK = "rag"
 EXAMPLES = (
-    "What happens to the claims of a dead process after a crash?",
-    "Which documents can be ingested?",
+    "What survives kill -9?",
+    "What happens to a document that cannot be read?",
     "How do I move the clock?",
+    "What happens to the claims of a dead process after a crash?",
 )
 """What the project's own documents answer; the first is asked by `preheat up`."""
+READY = b"preheat serves on "
 START_S = 30
 STOP_S = 20
 
@@ -63,7 +66,7 @@ def up(
     console = Console()
     found = deploying.find_template(template or project_root() / "stacks" / "rag")
     files = ingesting.documents_in(docs or project_root() / "docs") if template is None or docs else {}
-    examples = EXAMPLES if docs is None else (f"What is said about {ingesting.title_of(files)}?",)
+    examples = EXAMPLES if docs is None else (f"What is {ingesting.title_of(files)}?",)
     question = question or examples[0]
     parameters = _parameters(parameter)
     if template is None:
@@ -71,16 +74,17 @@ def up(
     command = [str(Path(sys.executable).parent / "preheat"), "serve", "--port", str(port), "--state", str(state)]
     if models is not None:
         command += ["--models", str(models)]
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
     signal.signal(signal.SIGHUP, lambda number, frame: sys.exit(0))
     server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
     try:
-        _await_health(server, port)
-        _pass_on(server)
+        _await_ready(server)
         platform = Platform(f"http://127.0.0.1:{port}")
         if template is None and models is None and "EmbeddingModelId" not in parameters and not _weights(console):
             parameters["EmbeddingModelId"] = "none"
-        _deploy(console, platform, found, stack, parameters)
+        if _deploy(console, platform, found, stack, parameters):
+            _differences(console, platform, stack)
         outputs = platform.outputs(stack)
         if files and "DocumentsBucketName" in outputs:
             _ingest(console, platform, outputs, files)
@@ -123,37 +127,27 @@ def _addresses(console: Console, platform: Platform, outputs: dict[str, str]) ->
         console.print(f"[bold]{name:<10}[/bold] {value}", highlight=False, soft_wrap=True)
 
 
-def _await_health(server: subprocess.Popen, port: int) -> None:
-    import http.client
-
-    end = time.monotonic() + START_S
-    while time.monotonic() < end:
-        if server.poll() is not None:
-            assert server.stderr is not None
-            said = server.stderr.read().decode(errors="replace").strip()
-            typer.echo(said or f"preheat: the server ended with exit code {server.returncode}", err=True)
-            raise typer.Exit(server.returncode or 1)
-        with contextlib.suppress(OSError):
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1)
-            connection.request("GET", "/_preheat/health")
-            healthy = connection.getresponse().status == 200
-            connection.close()
-            if healthy:
-                return
-        time.sleep(0.02)
-    fail(f"the server did not become ready on port {port} within {START_S} s")
-
-
-def _pass_on(server: subprocess.Popen) -> None:
-    """What the server says goes on to this terminal."""
-    import threading
+def _await_ready(server: subprocess.Popen) -> None:
+    """Return when this very server says that it serves: something else may answer on its port. What it says goes on to
+    this terminal."""
+    ready = threading.Event()
 
     def copy() -> None:
         assert server.stderr is not None
         for line in server.stderr:
             sys.stderr.write(line.decode(errors="replace"))
+            if line.startswith(READY):
+                ready.set()
 
-    threading.Thread(target=copy, daemon=True).start()
+    reader = threading.Thread(target=copy, daemon=True)
+    reader.start()
+    end = time.monotonic() + START_S
+    while not ready.wait(0.02):
+        if server.poll() is not None:
+            reader.join()
+            raise typer.Exit(server.returncode or 1)
+        if time.monotonic() > end:
+            fail(f"the server did not become ready within {START_S} s")
 
 
 def _stop(server: subprocess.Popen) -> None:
@@ -180,7 +174,8 @@ def deploy(
     platform = Platform(endpoint_of(port))
     platform.request("GET", "/_preheat/health")
     console = Console()
-    _deploy(console, platform, deploying.find_template(template), stack, parameters, strict=strict)
+    if _deploy(console, platform, deploying.find_template(template), stack, parameters, strict=strict):
+        _fidelity(console, platform, stack)
     for name, value in platform.outputs(stack).items():
         console.print(f"{name} = {value}", soft_wrap=True)
 
@@ -203,27 +198,36 @@ def _deploy(
     parameters: dict[str, str],
     *,
     strict: bool = False,
-) -> None:
+) -> bool:
+    """Deploy with a bar; True when something changed."""
     with _progress(console) as progress:
         bar = progress.add_task("Deploying", total=None, detail=stack)
         started = time.perf_counter()
-        begun: set[str] = set()
         done: set[str] = set()
+
+        def on_plan(count: int) -> None:
+            progress.update(bar, total=count + 1)
 
         def on_event(event: dict[str, Any]) -> None:
             name, status = event["LogicalResourceId"], event["ResourceStatus"]
-            begun.add(name)
             if status.endswith("_COMPLETE"):
                 done.add(name)
-            detail = f"{name} {status.lower().replace('_', ' ')}"
-            progress.update(bar, total=len(begun), completed=len(done), detail=detail)
+            progress.update(bar, completed=len(done), detail=f"{name} {status.lower().replace('_', ' ')}")
 
-        changed = deploying.deploy(platform, template, stack, parameters, on_event, strict=strict)
-        total = len(begun) or 1
+        changed = deploying.deploy(platform, template, stack, parameters, on_event, on_plan=on_plan, strict=strict)
         spent = f"{stack} in {time.perf_counter() - started:.1f} s" if changed else f"{stack}: nothing changed"
+        total = progress.tasks[0].total or 1
         progress.update(bar, total=total, completed=total, detail=spent)
-    if changed:
-        _fidelity(console, platform, stack)
+    return changed
+
+
+def _differences(console: Console, platform: Platform, stack: str) -> None:
+    """One line on what does not act as on AWS; `preheat deploy` tells how."""
+    rows = [row for row in platform.fidelity(stack) if row["effect"] != "acts"]
+    names = [f"{row['logical_id']} {row['property']} {row['effect']}".replace("  ", " ") for row in rows]
+    if names:
+        told = f"Not in all as on AWS: {', '.join(names)} (`preheat deploy` tells how)"
+        console.print(told, style="dim", markup=False, highlight=False)
 
 
 def _fidelity(console: Console, platform: Platform, stack: str) -> None:

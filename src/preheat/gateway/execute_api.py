@@ -10,20 +10,19 @@ from preheat.execution.contract import Throttled
 from preheat.gateway.addressing import Address
 from preheat.gateway.connection import Exchange
 from preheat.gateway.http_events import (
-    BadHandlerAnswer,
+    TEXT_TYPE,
     Cors,
     Origin,
     event_v1,
     event_v2,
     is_preflight,
-    proxy_response,
 )
-from preheat.gateway.invoking import answer, invoke_buffered, plain, run_step, within
+from preheat.gateway.invoking import answer, invoke_buffered, plain, returned, run_step, within
 from preheat.kernel.entropy import Entropy
 from preheat.kernel.errors import AwsError
 from preheat.kernel.http import HttpRequest, HttpResponse
 from preheat.kernel.scope import Scope
-from preheat.services.apigatewayv2.domain import Route, function_of, map_parameter, select_route
+from preheat.services.apigatewayv2.domain import Route, bad, function_of, map_parameter, select_route
 from preheat.services.apigatewayv2.repository import Deployed
 from preheat.services.contract import Context, Outcome
 from preheat.services.machine import Machine
@@ -147,12 +146,7 @@ class ExecuteApiDoor:
         def settle(ended: Any) -> HttpResponse:
             if isinstance(ended, Throttled):
                 return _error(503)
-            if ended.error is None:
-                try:
-                    return proxy_response(ended.payload, infer=second)
-                except BadHandlerAnswer:
-                    pass
-            return _error(500)
+            return returned(ended, infer=second, default_type=TEXT_TYPE) or _error(500)
 
         deferred = invoke_buffered(self._functions, target, msgspec.json.encode(event), origin.request_id, settle)
         until = ctx.now + integration["TimeoutInMillis"] / 1_000
@@ -163,17 +157,17 @@ class ExecuteApiDoor:
     def _send_message(self, ctx: Context, request: HttpRequest, origin: Origin, integration: dict[str, Any]) -> Outcome:
         lookup = _Lookup(request, origin)
         params: dict[str, Any] = {}
-        for name, template in integration["RequestParameters"].items():
-            value = map_parameter(str(template), lookup)
-            if name == "DelaySeconds":
-                params[name] = int(value) if value.isdigit() else -1
-            elif name in ("MessageAttributes", "MessageSystemAttributes"):
-                params[name] = _json_object(value)
-            elif name == "Region":
-                ctx = replace(ctx, scope=Scope(ctx.scope.account, value))
-            elif value:
-                params[name] = value
         try:
+            for name, template in integration["RequestParameters"].items():
+                value = map_parameter(str(template), lookup)
+                if name == "DelaySeconds":
+                    params[name] = _whole(name, value)
+                elif name in ("MessageAttributes", "MessageSystemAttributes"):
+                    params[name] = _json_object(name, value)
+                elif name == "Region":
+                    ctx = replace(ctx, scope=Scope(ctx.scope.account, value))
+                elif value:
+                    params[name] = value
             sent = ctx.call("sqs", "SendMessage", params)
         except AwsError as error:
             return answer(plain(error.status, {"message": error.message, "code": error.query_code or error.code}))
@@ -233,12 +227,20 @@ class _Lookup:
         return msgspec.json.encode(value).decode()
 
 
-def _json_object(text: str) -> dict[str, Any]:
+def _whole(name: str, text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise bad(f"Invalid value for {name}: {text}")
+    return int(text)
+
+
+def _json_object(name: str, text: str) -> dict[str, Any]:
     try:
         value = msgspec.json.decode(text)
     except msgspec.DecodeError:
         value = None
-    return value if isinstance(value, dict) else {}
+    if not isinstance(value, dict):
+        raise bad(f"Invalid value for {name}: {text}")
+    return value
 
 
 def _error(status: int) -> HttpResponse:

@@ -10,14 +10,12 @@ from preheat.gateway.addressing import Address
 from preheat.gateway.connection import Exchange
 from preheat.gateway.http_events import (
     JSON_TYPE,
-    BadHandlerAnswer,
     Cors,
     Origin,
     event_v2,
     is_preflight,
-    proxy_response,
 )
-from preheat.gateway.invoking import answer, invoke_buffered, invoke_streamed, plain, run_step
+from preheat.gateway.invoking import answer, invoke_buffered, invoke_streamed, plain, returned, run_step
 from preheat.identity import sigv4
 from preheat.kernel.entropy import Entropy
 from preheat.kernel.errors import AwsError
@@ -99,12 +97,8 @@ class FunctionUrlDoor:
 def _settle(ended: Any) -> HttpResponse:
     if isinstance(ended, Throttled):
         return plain(429, {"Message": "Rate Exceeded."}, ("x-amzn-ErrorType", "TooManyRequestsException"))
-    if ended.error is None:
-        try:
-            return proxy_response(ended.payload, infer=True, default_type=JSON_TYPE)
-        except BadHandlerAnswer:
-            pass
-    return HttpResponse(502, [("content-type", "text/plain")], b"Internal Server Error")
+    failed = HttpResponse(502, [("content-type", "text/plain")], b"Internal Server Error")
+    return returned(ended, infer=True, default_type=JSON_TYPE) or failed
 
 
 def _failure(error: AwsError) -> HttpResponse:

@@ -201,6 +201,19 @@ def response_head(document: dict[str, Any]) -> tuple[int, list[tuple[str, str]]]
     return status, out
 
 
+def buffered_stream(payload: bytes, content_type: str) -> HttpResponse:
+    """What a streaming handler made, whole: its prelude tells the status and the headers. Raises BadHandlerAnswer."""
+    if content_type != PRELUDE_TYPE:
+        return HttpResponse(200, [("content-type", content_type)], payload)
+    found = PreludeReader().feed(payload)
+    if found is None:
+        raise BadHandlerAnswer("the streaming prelude does not end")
+    status, headers = response_head(found[0])
+    if not any(name == "content-type" for name, _ in headers):
+        headers.append(("content-type", "application/octet-stream"))
+    return HttpResponse(status, headers, found[1])
+
+
 def proxy_response(payload: bytes, *, infer: bool, default_type: str = TEXT_TYPE) -> HttpResponse:
     """A handler's return value as a response. `infer` (format 2.0): a value without statusCode is a 200 with that
     JSON (a bare string stays as it is); format 1.0 takes only the structured form, which without a content type has

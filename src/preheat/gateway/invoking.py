@@ -8,7 +8,15 @@ import msgspec
 from preheat.execution.contract import FunctionSpec, StreamStart, Throttled
 from preheat.execution.contract import Outcome as Ending
 from preheat.gateway.connection import Exchange
-from preheat.gateway.http_events import PRELUDE_TYPE, BadHandlerAnswer, PreludeReader, response_head
+from preheat.gateway.http_events import (
+    JSON_TYPE,
+    PRELUDE_TYPE,
+    BadHandlerAnswer,
+    PreludeReader,
+    buffered_stream,
+    proxy_response,
+    response_head,
+)
 from preheat.kernel.errors import AwsError
 from preheat.kernel.http import HttpResponse
 from preheat.kernel.stream import Channel
@@ -47,6 +55,18 @@ def run_step(
 def answer(response: HttpResponse | None) -> Reply:
     """The outcome of a step that has the response; None when the response has already begun."""
     return Reply({"response": response})
+
+
+def returned(ended: Ending, *, infer: bool, default_type: str) -> HttpResponse | None:
+    """The response that a handler gave whole (`proxy_response`), or None for one that failed or gave no response."""
+    if ended.error is not None:
+        return None
+    try:
+        if ended.content_type != JSON_TYPE:
+            return buffered_stream(ended.payload, ended.content_type)
+        return proxy_response(ended.payload, infer=infer, default_type=default_type)
+    except BadHandlerAnswer:
+        return None
 
 
 class Functions(Protocol):

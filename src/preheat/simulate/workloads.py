@@ -33,8 +33,10 @@ def queue_with_worker(
     batch: int = 1,
     reserved: int | None = None,
     maximum_concurrency: int | None = None,
+    window_s: int = 0,
 ) -> QueueStack:
-    """The architecture's core: queue, dead-letter queue, function, event source mapping."""
+    """The architecture's core: queue, dead-letter queue, function, event source mapping. `window_s` is the mapping's
+    MaximumBatchingWindowInSeconds."""
     dead = world.call("sqs", "CreateQueue", QueueName="dead")["QueueUrl"]
     attributes = world.call("sqs", "GetQueueAttributes", QueueUrl=dead, AttributeNames=["QueueArn"])["Attributes"]
     policy = json.dumps({"deadLetterTargetArn": attributes["QueueArn"], "maxReceiveCount": max_receives})
@@ -57,8 +59,9 @@ def queue_with_worker(
     arn = world.call("sqs", "GetQueueAttributes", QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
     scaling = {} if maximum_concurrency is None else {"ScalingConfig": {"MaximumConcurrency": maximum_concurrency}}
     mapping = world.call(
-        "lambda", "CreateEventSourceMapping", EventSourceArn=arn, FunctionName="worker", BatchSize=batch, **scaling
-    )
+        "lambda", "CreateEventSourceMapping", EventSourceArn=arn, FunctionName="worker", BatchSize=batch,
+        MaximumBatchingWindowInSeconds=window_s, **scaling,
+    )  # fmt: skip
     world.run(1)
     return QueueStack(queue, dead, "worker", mapping["UUID"])
 

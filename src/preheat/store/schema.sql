@@ -8,7 +8,7 @@ CREATE TABLE IF NOT EXISTS due (
     attempts INTEGER NOT NULL DEFAULT 0,
     claimed INTEGER NOT NULL DEFAULT 0
 );
-CREATE INDEX IF NOT EXISTS due_by_time ON due (due_at) WHERE claimed = 0;
+CREATE INDEX IF NOT EXISTS due_by_kind ON due (kind, due_at) WHERE claimed = 0;
 CREATE INDEX IF NOT EXISTS due_by_key ON due (kind, key) WHERE key IS NOT NULL;
 
 CREATE TABLE IF NOT EXISTS schema_versions (name TEXT PRIMARY KEY, version INTEGER NOT NULL);

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from preheat.kernel.errors import AwsError
 from preheat.kernel.scope import Scope
 from preheat.template.parameters import text_of
 from preheat.template.read import LANGUAGE_TRANSFORM, invalid, malformed
@@ -19,6 +20,7 @@ from preheat.template.read import LANGUAGE_TRANSFORM, invalid, malformed
 _VARIABLE = re.compile(r"\$\{([^}]*)\}")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_.:]+\Z")
 _DYNAMIC = re.compile(r"\{\{resolve:([a-z-]+):([^{}]+)\}\}")
+KNOWN_AFTER_APPLY = "{{changeSet:KNOWN_AFTER_APPLY}}"
 CONDITION_FUNCTIONS = frozenset(("Fn::And", "Fn::Or", "Fn::Not", "Fn::Equals", "Condition"))
 ZONES = "abc"
 
@@ -39,6 +41,9 @@ class Names(Protocol):
     def get_att(self, logical_id: str, attribute: str) -> Any: ...
 
     def import_value(self, name: str) -> str: ...
+
+    def unknown(self, value: Any) -> bool:
+        """Whether `value` rests on something that is not known yet (then a function of it has no value either)."""
 
 
 def pseudo_parameters(
@@ -135,8 +140,16 @@ class Resolver:
             return self._truth({name: argument}, ())
         function = _FUNCTIONS.get(name)
         if function is None:
-            raise invalid(f"Template format error: Unrecognized function {name}")
-        return function(self, argument)
+            supported = ", ".join(sorted((*_FUNCTIONS, *CONDITION_FUNCTIONS - {"Condition"})))
+            raise invalid(
+                f"Template error: Encountered unsupported function: {name} Supported functions are: [{supported}]"
+            )
+        try:
+            return function(self, argument)
+        except AwsError:
+            if self.names.unknown(argument):
+                return KNOWN_AFTER_APPLY
+            raise
 
     def _ref(self, name: Any) -> Any:
         if not isinstance(name, str):

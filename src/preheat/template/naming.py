@@ -9,7 +9,8 @@ from preheat.kernel.errors import AwsError
 from preheat.services.contract import Context, Principal
 from preheat.template import repository
 from preheat.template.definition import ResourceType
-from preheat.template.plan import KNOWN_AFTER_APPLY, Types
+from preheat.template.intrinsics import KNOWN_AFTER_APPLY, references
+from preheat.template.plan import Types
 from preheat.template.read import invalid
 from preheat.template.repository import Stack, StackResource
 
@@ -70,6 +71,12 @@ class StackNames:
             raise invalid(f"No export named {name} found.")
         self.imported.add(name)
         return found["value"]
+
+    def unknown(self, value: Any) -> bool:
+        if self._pending is None:
+            return False
+        found = {reference.name for reference in references(value)}
+        return any(name in self._pending for name in found)
 
     def _row(self, logical_id: str) -> StackResource | None:
         if self._pending is not None and logical_id in self._pending:

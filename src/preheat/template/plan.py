@@ -8,7 +8,6 @@ from preheat.template.definition import ResourceType
 from preheat.template.intrinsics import Names, Resolver, references
 from preheat.template.read import LANGUAGE_TRANSFORM, invalid, malformed
 
-KNOWN_AFTER_APPLY = "{{changeSet:KNOWN_AFTER_APPLY}}"
 Types = Mapping[str, ResourceType]
 
 

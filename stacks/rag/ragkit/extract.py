@@ -5,6 +5,7 @@ UnreadableFile      the file is not what its name says
 """
 
 import io
+import itertools
 import re
 from dataclasses import dataclass
 from html.parser import HTMLParser
@@ -17,6 +18,11 @@ MARKDOWN = {".md", ".markdown", ".mdx"}
 HTML = {".html", ".htm", ".xhtml"}
 TEXT = {".txt", ".text", ".log", ".rst", ".csv", ".tsv", ""}
 LONGEST_TITLE = 200
+WRAPPED_FROM = 50
+"""Characters: shorter lines are lines of verse, addresses or names, not running text."""
+EARLY = 0.7
+_BREAK = "\\"
+_BULLET = re.compile(r"\s*(?:[-*+•–]|\(?\w{1,3}[.)])\s")
 
 
 class UnsupportedFormat(ValueError):
@@ -78,7 +84,21 @@ def decode(data: bytes) -> str:
 def plain(key: str, text: str) -> Document:
     """Paragraphs are parted by empty lines; the title is the file's name."""
     paragraphs = (part.strip() for part in re.split(r"\n[ \t]*\n", _unix(text)))
-    return Document(key, _name(key), tuple(Block("text", part) for part in paragraphs if part))
+    return Document(key, _name(key), tuple(Block("text", unwrapped(part)) for part in paragraphs if part))
+
+
+def unwrapped(text: str) -> str:
+    """A paragraph that was set in lines of one width, as running text. A line that ends early, or before an item of a
+    list, stays a line."""
+    lines = text.split("\n")
+    longest = max(map(len, lines))
+    if longest < WRAPPED_FROM:
+        return text
+    joined = lines[0]
+    for line, following in itertools.pairwise(lines):
+        ends = len(line) < EARLY * longest or _BULLET.match(following)
+        joined += f"\n{following}" if ends else f" {following.strip()}"
+    return joined
 
 
 def markdown(key: str, text: str) -> Document:
@@ -111,7 +131,7 @@ def pdf(key: str, data: bytes) -> Document:
     except Exception as error:
         raise UnreadableFile(f"{key}: not a readable PDF: {error}") from error
     blocks = [
-        Block("text", re.sub(r"-\n(?=[a-z])", "", part.strip()), page=number)
+        Block("text", unwrapped(re.sub(r"-\n(?=[a-z])", "", part.strip())), page=number)
         for number, text in enumerate(pages, 1)
         for part in re.split(r"\n[ \t]*\n", _unix(text))
         if part.strip()
@@ -182,11 +202,24 @@ class _MarkdownReader:
         if self._open and kind != self._kind:
             self._end()
         self._kind = kind
-        self._open.append(line.rstrip())
+        self._open.append(line.rstrip() + (_BREAK if line.endswith("  ") else ""))
+
+    def _joined(self) -> list[str]:
+        """The open lines, those that only continue a paragraph or an item joined to it: a line break in the source is a
+        space on the page."""
+        joined: list[str] = []
+        broken = True
+        for line in self._open:
+            if broken or self._ITEM.match(line):
+                joined.append(line.removesuffix(_BREAK))
+            else:
+                joined[-1] += " " + line.removesuffix(_BREAK).strip()
+            broken = line.endswith(_BREAK)
+        return joined
 
     def _end(self) -> None:
         if self._open:
-            text = "\n".join(self._open).strip("\n")
+            text = "\n".join(self._open if self._kind == "table" else self._joined()).strip("\n")
             text = text if self._kind == "table" else _inline(text)
             if text:
                 self._blocks.append(Block(self._kind, text))

@@ -16,11 +16,13 @@ from preheat.gateway.actions.need import (
     pass_role,
     when,
 )
-from preheat.kernel.scope import Arn
+from preheat.kernel.errors import AwsError
 from preheat.services.awslambda.domain import parse_name
 from preheat.services.contract import Context, Params
 from preheat.services.iam import repository as iam
+from preheat.services.logs.domain import group_of
 from preheat.services.secretsmanager import repository as secrets
+from preheat.services.ssm import domain as ssm
 
 # -- Lambda ------------------------------------------------------------------------------------------------------------
 
@@ -131,9 +133,7 @@ def api_rules() -> dict[str, Rule]:
 
 
 def _log_group(ctx: Context, params: Params) -> list[str]:
-    name = params.get("logGroupName") or params.get("logGroupIdentifier") or ""
-    arn = name.removesuffix(":*") if name.startswith("arn:") else ctx.scope.arn("logs", f"log-group:{name}")
-    return [f"{arn}:log-stream:"]
+    return [ctx.scope.arn("logs", f"log-group:{group_of(params)}:log-stream:")]
 
 
 def _log_stream(ctx: Context, params: Params) -> list[str]:
@@ -142,11 +142,12 @@ def _log_stream(ctx: Context, params: Params) -> list[str]:
 
 def logs_rules() -> dict[str, Rule]:
     groups = (
-        "CreateLogGroup CreateLogStream DeleteLogGroup DeleteRetentionPolicy DescribeLogGroups DescribeLogStreams "
+        "CreateLogGroup CreateLogStream DeleteLogGroup DeleteRetentionPolicy DescribeLogStreams "
         "FilterLogEvents ListTagsLogGroup PutLogGroupDeletionProtection PutRetentionPolicy TagLogGroup UntagLogGroup"
     )
     return {
         **each("logs", _log_group, groups),
+        "DescribeLogGroups": on("logs:DescribeLogGroups", arn_of("logs", "log-group::log-stream:")),
         **each("logs", _log_stream, "DeleteLogStream GetLogEvents PutLogEvents"),
         **each("logs", given("resourceArn"), "ListTagsForResource TagResource UntagResource"),
     }
@@ -231,7 +232,14 @@ def sts_rules() -> dict[str, Rule]:
 
 
 def _stack(ctx: Context, params: Params) -> list[str]:
+    """The stack that a request names; of a change set named by its ARN the stack it belongs to."""
     name = params.get("StackName") or ""
+    if params.get("ChangeSetName", "").startswith("arn:"):
+        try:
+            wanted = {"ChangeSetName": params["ChangeSetName"]}
+            name = ctx.call("cloudformation", "DescribeChangeSet", wanted)["StackId"]
+        except AwsError:
+            name = ""
     return [name if name.startswith("arn:") else ctx.scope.arn("cloudformation", f"stack/{name or '*'}/*")]
 
 
@@ -266,10 +274,7 @@ def cloudformation_rules() -> dict[str, Rule]:
 
 
 def _parameter_arn(ctx: Context, name: str) -> str:
-    if name.startswith("arn:"):
-        arn = Arn.parse(name)
-        return f"arn:aws:ssm:{arn.region}:{arn.account}:{arn.resource.partition(':')[0]}"
-    return ctx.scope.arn("ssm", f"parameter/{name.partition(':')[0].lstrip('/')}")
+    return ssm.arn(ctx.scope, ssm.split_name(name)[0])
 
 
 def _parameter(member: str) -> Resources:

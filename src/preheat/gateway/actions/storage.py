@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterable
 from typing import Any
-from urllib.parse import unquote
 
 from preheat.gateway.actions.need import (
     Keys,
@@ -19,6 +18,7 @@ from preheat.gateway.actions.need import (
 from preheat.services.contract import Context, Params
 from preheat.services.dynamodb import repository as dynamodb
 from preheat.services.s3 import repository as s3
+from preheat.services.s3.domain import copy_source
 
 # -- S3 ----------------------------------------------------------------------------------------------------------------
 
@@ -56,14 +56,10 @@ def _read_object(ctx: Context, params: Params) -> list[Need]:
     return _versioned("s3:GetObject")(ctx, params) + listing
 
 
-def _copy_source(ctx: Context, params: Params) -> list[Need]:
-    source = params["CopySource"]
-    if isinstance(source, dict):
-        place, version = f"{source['Bucket']}/{source['Key']}", source.get("VersionId")
-    else:
-        place, _, query = source.partition("?")
-        place, version = unquote(place).lstrip("/"), query.partition("versionId=")[2]
-    return [Need("s3:GetObjectVersion" if version else "s3:GetObject", f"arn:aws:s3:::{place}", {})]
+def _copied(ctx: Context, params: Params) -> list[Need]:
+    source = copy_source(params["CopySource"])
+    action = "s3:GetObject" if source.version is None else "s3:GetObjectVersion"
+    return [Need(action, f"arn:aws:s3:::{source.bucket}/{source.key}", {})]
 
 
 def _deleted_objects(ctx: Context, params: Params) -> list[Need]:
@@ -83,7 +79,7 @@ def _s3_object_rules() -> dict[str, Rule]:
     return {
         **dict.fromkeys(("PutObject", "CreateMultipartUpload"), tagged),
         **dict.fromkeys(("UploadPart", "CompleteMultipartUpload"), write),
-        **dict.fromkeys(("CopyObject", "UploadPartCopy"), both(_copy_source, tagged)),
+        **dict.fromkeys(("CopyObject", "UploadPartCopy"), both(_copied, tagged)),
         **each("s3", _object, "AbortMultipartUpload GetObjectAcl PutObjectTagging DeleteObjectTagging"),
         "ListParts": on("s3:ListMultipartUploadParts", _object),
         "GetObject": _read_object,
@@ -307,17 +303,24 @@ def _vector_read(operation: str, *members: str) -> Rule:
 
 def s3vectors_rules() -> dict[str, Rule]:
     buckets = (
-        "CreateVectorBucket DeleteVectorBucket GetVectorBucket GetVectorBucketPolicy PutVectorBucketPolicy "
+        "DeleteVectorBucket GetVectorBucket GetVectorBucketPolicy PutVectorBucketPolicy "
         "DeleteVectorBucketPolicy PutVectorBucketDefaultIndexMode ListIndexes"
     )
-    indexes = "CreateIndex DeleteIndex GetIndex PutVectors GetVectors DeleteVectors UpdateIndexMode"
+    indexes = "DeleteIndex GetIndex PutVectors GetVectors DeleteVectors UpdateIndexMode"
     return {
         **each("s3vectors", _vector_bucket, buckets),
         **each("s3vectors", _vector_index, f"{indexes} UpdateMetadataConfiguration"),
         **each("s3vectors", given("resourceArn"), "ListTagsForResource TagResource UntagResource"),
+        "CreateVectorBucket": both(
+            on("s3vectors:CreateVectorBucket", _vector_bucket),
+            when("tags", on("s3vectors:TagResource", _vector_bucket)),
+        ),
+        "CreateIndex": both(
+            on("s3vectors:CreateIndex", _vector_index), when("tags", on("s3vectors:TagResource", _vector_index))
+        ),
         "ListVectorBuckets": on("s3vectors:ListVectorBuckets", arn_of("s3vectors", "*")),
         "ListVectors": _vector_read("ListVectors", "returnData", "returnMetadata"),
-        "QueryVectors": _vector_read("QueryVectors", "returnMetadata", "filter"),
+        "QueryVectors": _vector_read("QueryVectors", "returnMetadata", "filter", "queryTexts"),
     }
 
 

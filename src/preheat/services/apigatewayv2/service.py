@@ -264,6 +264,8 @@ class ApiGatewayV2Service:
 
     def update_stage(self, ctx: Context, params: Params) -> Outcome:
         stage = self._child(ctx, params["ApiId"], "stage", params["StageName"])
+        if params.get("AutoDeploy"):
+            stage.pop("DeploymentId", None)
         return self._put_stage(ctx, params["ApiId"], stage | {k: v for k, v in params.items() if k != "ApiId"})
 
     def _put_stage(self, ctx: Context, api_id: str, stage: dict[str, Any]) -> Outcome:
