@@ -21,10 +21,11 @@ HERE = Path(__file__).parent
 WRK = shutil.which("wrk")
 CONNECTIONS = (1, 16, 64)
 BATCH = 10
-DRAIN = {"ministack": 4_000, "localstack": 4_000, "moto": 300}
+DRAIN = {"ministack": 4_000, "localstack": 4_000, "moto": 100}
 """Messages in an almost empty queue before it is drained: few for servers that slow down with the depth."""
 DRAIN_OTHERS = 40_000
 SHALLOW_AT_ONE = 5_000
+FILL_LIMIT_S = 10
 COLD_RUNS = 4
 TRIGGER_MESSAGES = 40
 TRIGGER_WARM = 10
@@ -87,7 +88,7 @@ def fill(server: Server, queue: str, count: int) -> None:
     """`count` messages more in the queue, some more than that when they are many."""
     if count <= SHALLOW_AT_ONE or not WRK:
         variables = variables_of(server, "batch", queue)
-        generator.load(server.endpoint, 4, 120, variables, count // BATCH)
+        generator.load(server.endpoint, 1, FILL_LIMIT_S, variables, count // BATCH)
         return
     left, pace = count, 60_000.0
     while left > 0:
@@ -99,7 +100,7 @@ def fill(server: Server, queue: str, count: int) -> None:
 
 def sqs(server: Server, seconds: float, tag: str) -> dict[str, float]:
     out: dict[str, float] = {}
-    for connections in CONNECTIONS:
+    for connections in CONNECTIONS[:2] if server.name == "moto" else CONNECTIONS:
         result = load(server, "send", connections, seconds, server.create_queue(f"send-{tag}-{connections}"))
         out[f"sqs send c={connections} /s"] = rate(result)
         out[f"sqs send c={connections} p99 ms"] = result["p99_ms"]

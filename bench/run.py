@@ -24,11 +24,11 @@ HERE = Path(__file__).parent
 CASES = ("start", "sqs", "storage", "lambda", "trigger", "depth", "killed")
 DEPTHS = {"preheat": (100_000, 1_000_000), "ministack": (100_000,), "elasticmq": (100_000,)}
 ROUND_S = {
-    "preheat": 28, "preheat-power": 24, "ministack": 45, "moto": 24, "localstack": 26, "elasticmq": 17,
+    "preheat": 28, "preheat-power": 24, "ministack": 40, "moto": 34, "localstack": 23, "elasticmq": 17,
 }  # fmt: skip
 """Seconds that one round of a server takes at --seconds 1; for the estimate alone."""
 DEPTH_S = {"preheat": 65, "ministack": 25, "elasticmq": 30}
-INSTALL_S = 120
+INSTALL_S = 90
 ROUND: dict[str, Callable[[Server, float, str], dict[str, float]]] = {
     "sqs": cases.sqs,
     "storage": cases.storage,

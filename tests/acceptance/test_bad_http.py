@@ -22,8 +22,7 @@ def receive_request(url, wait_s=20):
 
 
 def connect(aws):
-    client = socket.create_connection(("127.0.0.1", aws.port), timeout=30)
-    return client
+    return socket.create_connection(("127.0.0.1", aws.port), timeout=30)
 
 
 def test_a_parked_client_that_leaves_takes_no_message_with_it(aws):
@@ -124,8 +123,8 @@ def test_a_browser_may_do_what_the_bucket_allows(aws):
     s3 = aws.client("s3")
     s3.create_bucket(Bucket="browsed")
     assert preflight(aws, "/browsed/key")[0] == 403
-    rule = {"AllowedOrigins": ["https://*.example.com"], "AllowedMethods": ["GET", "PUT"], "AllowedHeaders": ["x-amz-*"],
-            "ExposeHeaders": ["ETag"], "MaxAgeSeconds": 60}  # fmt: skip
+    rule = {"AllowedOrigins": ["https://*.example.com"], "AllowedMethods": ["GET", "PUT"],
+            "AllowedHeaders": ["x-amz-*"], "ExposeHeaders": ["ETag"], "MaxAgeSeconds": 60}  # fmt: skip
     s3.put_bucket_cors(Bucket="browsed", CORSConfiguration={"CORSRules": [rule]})
     status, headers, body = preflight(aws, "/browsed/key", **{"Access-Control-Request-Headers": "X-Amz-Date"})
     assert (status, body) == (200, b"") and headers["Access-Control-Allow-Origin"] == PAGE

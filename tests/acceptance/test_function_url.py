@@ -22,7 +22,8 @@ def handler(event, context):
     if path == "/list":
         return [1, {"a": "ü"}]
     if path == "/full":
-        return {"statusCode": 201, "headers": {"X-A": "b", "Content-Type": "image/x", "Access-Control-Allow-Origin": "no"},
+        headers = {"X-A": "b", "Content-Type": "image/x", "Access-Control-Allow-Origin": "no"}
+        return {"statusCode": 201, "headers": headers,
                 "cookies": ["a=1; Path=/", "b=2"], "body": base64.b64encode(bytes(range(256))).decode(),
                 "isBase64Encoded": True}
     if path == "/bad":
@@ -46,7 +47,8 @@ def handler(event, context):
     query = event.get("queryStringParameters") or {}
     path = event["rawPath"]
     if path == "/prelude":
-        yield {"statusCode": 418, "headers": {"content-type": "text/event-stream", "x-a": "b"}, "cookies": ["c=1", "d=2"]}
+        headers = {"content-type": "text/event-stream", "x-a": "b"}
+        yield {"statusCode": 418, "headers": headers, "cookies": ["c=1", "d=2"]}
     yield b"first "
     if path == "/fail":
         raise ValueError("half-way")

@@ -132,7 +132,8 @@ def test_format_1_0(api, function):
     status, _, event = one.call("/dev/in/x?q=1&q=2", headers={"X-A": "1", "Cookie": "a=1"})
     assert (status, event["version"], event["resource"], event["httpMethod"]) == (200, "1.0", "/in/{name}", "GET")
     assert (event["path"], event["pathParameters"]) == ("/dev/in/x", {"name": "x"})
-    assert event["queryStringParameters"] == {"q": "2"} and event["multiValueQueryStringParameters"] == {"q": ["1", "2"]}
+    assert event["queryStringParameters"] == {"q": "2"}
+    assert event["multiValueQueryStringParameters"] == {"q": ["1", "2"]}
     assert event["headers"]["x-a"] == "1" and event["multiValueHeaders"]["cookie"] == ["a=1"]
     assert (event["body"], event["isBase64Encoded"], event["stageVariables"]) == (None, False, None)
     assert event["requestContext"]["resourcePath"] == "/in/{name}"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.rag import RagStack
-from tests.support.server import LiveServer, wait_for
+from tests.support.rag import deployed
+from tests.support.server import wait_for
 
 HERON = "# Herons\n\n## Food\n\nThe grey heron eats eels and frogs.\n\n## Nests\n\nHerons nest in tall alder trees.\n"
 VISIBILITY_S = 720
@@ -16,10 +16,8 @@ VISIBILITY_S = 720
 
 @pytest.fixture(scope="module")
 def rag(tmp_path_factory):
-    server = LiveServer(tmp_path_factory.mktemp("rag") / "state").start()
-    yield RagStack(server)
-    assert server.stop() == 0, server.log.read_text()[-4000:]
-    assert "defect in" not in server.log.read_text(), server.log.read_text()[-4000:]
+    with deployed(tmp_path_factory.mktemp("rag")) as stack:
+        yield stack
 
 
 def pdf_of(text: str) -> bytes:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.rag import RagStack
-from tests.support.server import LiveServer, wait_for
+from tests.support.rag import deployed
+from tests.support.server import wait_for
 
 QUESTION = "What does the grey heron eat?"
 QUOTE = "The grey heron eats eels and frogs."
@@ -67,14 +67,11 @@ def rag(tmp_path_factory, chat):
     options = {"base_url": f"http://127.0.0.1:{chat.server_port}/v1", "model": "any"}
     models = folder / "models.json"
     models.write_text(json.dumps({"test.held-back": {"backend": "openai", "options": options}}))
-    server = LiveServer(folder / "state", "--models", str(models)).start()
-    stack = RagStack(server)
-    stack.seen = chat.seen
-    for key, text in DOCUMENTS.items():
-        stack.put(key, text)
-    yield stack
-    assert server.stop() == 0, server.log.read_text()[-4000:]
-    assert "defect in" not in server.log.read_text(), server.log.read_text()[-4000:]
+    with deployed(folder, "--models", str(models)) as stack:
+        stack.seen = chat.seen
+        for key, text in DOCUMENTS.items():
+            stack.put(key, text)
+        yield stack
 
 
 def job_of(rag, identifier):

@@ -12,8 +12,8 @@ from tests.support.server import wait_for
 
 FOUND = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 SWITCHES = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--remote-debugging-pipe",
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-dev-shm-usage",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--remote-debugging-pipe",
 )  # fmt: skip
 READ_FD, WRITE_FD = 3, 4
 
@@ -43,11 +43,18 @@ class Browser:
         self._number = 0
         self._session = ""
         self.errors: list[str] = []
-        targets = self.call("Target.getTargets")["targetInfos"]
-        target = next(one["targetId"] for one in targets if one["type"] == "page")
-        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Log"):
-            self.call(f"{domain}.enable")
+        try:
+            target = wait_for(self._page, what="a page in the browser")
+            self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+            for domain in ("Page", "Runtime", "Log"):
+                self.call(f"{domain}.enable")
+        except BaseException:
+            self.close()
+            raise
+
+    def _page(self) -> str | None:
+        targets = self.call("Target.getTargets").get("targetInfos", [])
+        return next((one["targetId"] for one in targets if one["type"] == "page"), None)
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
         """The command's result; {} when it fails, as `Runtime.evaluate` does while a page is being left."""

@@ -3,6 +3,7 @@
 import http.client
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,18 @@ from preheat.cli.clients import Platform
 from tests.support.server import LiveServer, wait_for
 
 TEMPLATE = Path(__file__).resolve().parents[2] / "stacks" / "rag" / "template.yaml"
+
+
+@contextmanager
+def deployed(folder: Path, *arguments: str) -> Iterator["RagStack"]:
+    """The stack on a server of its own, which must end cleanly and without a defect in its log."""
+    server = LiveServer(folder / "state", *arguments).start()
+    try:
+        yield RagStack(server)
+    finally:
+        code = server.stop()
+    assert code == 0, server.log.read_text()[-4000:]
+    assert "defect in" not in server.log.read_text(), server.log.read_text()[-4000:]
 
 
 class RagStack:

@@ -89,7 +89,12 @@ def test_a_json_pattern_never_matches_text():
         "{ $.a > x }",
         "{ ($.a = 1 }",
         "{ $.a = 1",
-        "[a, b]",
+        "[a, b",
+        "[]",
+        "[a, b = ]",
+        "[..., a, ...]",
+        "[1a]",
+        "[a, b = 1 && c = 2]",
         "%(%",
         "%(a+)+b%",
         "{ " + "(" * 400 + "}",
@@ -98,3 +103,28 @@ def test_a_json_pattern_never_matches_text():
 def test_unreadable(pattern):
     with pytest.raises(BadPattern):
         compile_pattern(pattern)
+
+
+LINE = '127.0.0.1 Prod frank [10/Oct/2000:13:25:15 -0700] "GET /index.html HTTP/1.0" 404 1534'
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("[ip, user, name, time, request = *.html*, status = 4*, bytes]", True),
+        ("[ip, user, name, time, request, status, bytes > 1000]", True),
+        ("[ip, user, name, time, request, status, bytes < 1000]", False),
+        ("[ip, user, name, time, request, status = 404 || status = 410, bytes]", True),
+        ("[..., request = *.html*, status = 4*, bytes]", True),
+        ('[ip, user = "Prod", ...]', True),
+        ("[ip, user != Prod, ...]", False),
+        ("[ip, (user = Prod || user = Test) && user != Test, ...]", True),
+        (r"[ip = %127\.0\.0\.[0-9]%, ...]", True),
+        ("[ip, ..., bytes]", True),
+        ("[a, b]", False),
+        ("[...]", True),
+        ("[user > 5, ...]", False),
+    ],
+)
+def test_words(pattern, expected):
+    assert compile_pattern(pattern)(LINE) is expected

@@ -15,8 +15,8 @@ from preheat.services.s3vectors.service import build
 from tests.support.inprocess import InProcess
 
 WRAPPED = (
-    "A paragraph that was set in lines of about sixty characters\nreads as running text, and a sentence that goes over\n"
-    "the end of a line is one."
+    "A paragraph that was set in lines of about sixty characters\n"
+    "reads as running text, and a sentence that goes over\nthe end of a line is one."
 )
 
 

@@ -22,6 +22,9 @@ class Known:
     def import_value(self, name):
         return {"shared": "imported"}[name]
 
+    def unknown(self, value):
+        return False
+
 
 def resolver(**body) -> Resolver:
     pseudo = pseudo_parameters(Scope("123456789012", "eu-west-1"), "arn:stack", "mine")
@@ -71,7 +74,7 @@ def test_functions(value, result):
         ({"Fn::FindInMap": ["M", "a", "b"]}, "Template error: Unable to get mapping for M::a::b"),
         ({"Fn::Select": [5, ["a"]]}, "Template error: Fn::Select  cannot select nonexistent value at index 5"),
         ({"Fn::Sub": "${a b}"}, "variable names in Fn::Sub syntax must contain only alphanumeric characters"),
-        ({"Fn::Nope": 1}, "Unrecognized function Fn::Nope"),
+        ({"Fn::Nope": 1}, "Encountered unsupported function: Fn::Nope Supported functions are: [Fn::And,"),
         ({"Fn::If": ["Gone", 1, 2]}, "Unresolved condition dependency Gone"),
         ({"Fn::Join": [1, []]}, "every Fn::Join object requires two parameters"),
         ({"Fn::Transform": {"Name": "AWS::Include"}}, "Preheat does not carry out Fn::Transform (AWS::Include)"),

@@ -37,6 +37,7 @@ FILE_CHUNK = 1024 * 1024
 BODILESS = frozenset((204, 304))
 UPGRADING = frozenset(("upgrade", "http2-settings", "connection"))
 ABSOLUTE = re.compile(r"https?://([^/?#]+)([^#]*)", re.IGNORECASE)
+SLASH = ord("/")
 PLAIN = ("Content-Type", "text/plain; charset=utf-8")
 
 
@@ -85,13 +86,12 @@ class Connection(asyncio.Protocol):
         self._old = False
         self._owes_continue = False
         self._linger: asyncio.TimerHandle | None = None
-        self._quiet_bytes = 0
+        self._head: dict[str, str] = {}
         self._reset()
 
     def _reset(self) -> None:
         self._target = b""
         self._headers: dict[str, str] = {}
-        self._head: dict[str, str] = self._headers
         self._body: list[bytes] = []
         self._body_bytes = 0
         self._quiet_bytes = 0
@@ -168,7 +168,7 @@ class Connection(asyncio.Protocol):
         self._target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header; after the body a trailer, which goes to a dictionary that nobody reads."""
+        """A header; after a chunked body a trailer, which goes to a dictionary that nobody reads."""
         key = name.decode("latin-1").lower()
         text = value.decode("latin-1")
         known = self._headers.get(key)
@@ -177,8 +177,9 @@ class Connection(asyncio.Protocol):
         self._headers[key] = text
 
     def on_headers_complete(self) -> None:
-        headers = self._head
-        self._headers = {}
+        headers = self._head = self._headers
+        if "transfer-encoding" in headers:
+            self._headers = {}
         length = headers.get("content-length")
         if length is not None and int(length) > self._limits.max_body:
             self._refuse(413, "the request body is larger than this server's limit")
@@ -205,7 +206,7 @@ class Connection(asyncio.Protocol):
         body = parts[0] if len(parts) == 1 else b"".join(parts)
         headers = self._head
         target = self._target.decode("latin-1")
-        if target[:1] != "/":
+        if self._target[0] != SLASH:
             target = _origin_form(target, headers)
         request = HttpRequest(parser.get_method().decode("latin-1"), target, headers, body, self._peer)
         keep_alive = parser.should_keep_alive()
@@ -414,15 +415,13 @@ def _origin_form(target: str, headers: dict[str, str]) -> str:
 
 
 def _head(status: int, headers: list[tuple[str, str]], length: int | None) -> bytes:
-    lines = [STATUS_LINES.get(status) or f"HTTP/1.1 {status} Status\r\n"]
+    text = STATUS_LINES.get(status) or f"HTTP/1.1 {status} Status\r\n"
     for name, value in headers:
-        lines.append(f"{name}: {value}\r\n")
+        if not value.isprintable():
+            value = value.replace("\r", " ").replace("\n", " ")
+        text = f"{text}{name}: {value}\r\n"
         if len(name) == 14 and name.lower() == "content-length":
             length = None
-    if length is not None and status not in BODILESS:
-        lines.append(f"Content-Length: {length}\r\n")
-    lines.append("\r\n")
-    text = "".join(lines)
-    if text.count("\n") != len(lines) or text.count("\r") != len(lines):
-        text = "".join(line[:-2].replace("\r", " ").replace("\n", " ") + "\r\n" for line in lines)
-    return text.encode("latin-1", "replace")
+    if length is None or status in BODILESS:
+        return f"{text}\r\n".encode("latin-1", "replace")
+    return f"{text}Content-Length: {length}\r\n\r\n".encode("latin-1", "replace")

@@ -1,6 +1,7 @@
 """Deployed HTTP APIs: `<api>.execute-api.<region>.localhost` (or amazonaws.com), or the path
 `/_aws/execute-api/<api>/...` where names cannot be resolved. What follows is the path, stage first unless $default."""
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -28,6 +29,7 @@ from preheat.services.contract import Context, Outcome
 from preheat.services.machine import Machine
 
 ADDRESS = Address("execute-api", ("localhost", "amazonaws.com"), "/_aws/execute-api/")
+STEPS = re.compile(r"[^.\[\]]+")
 MAX_PAYLOAD = 10 * 1024 * 1024
 ERRORS = {404: "Not Found", 413: "Request Entity Too Large", 429: "Too Many Requests", 500: "Internal Server Error",
           503: "Service Unavailable"}  # fmt: skip
@@ -181,7 +183,7 @@ class ExecuteApiDoor:
 
 
 class _Lookup:
-    """Values of mapping expressions: request.body, request.body.x.y, request.header.x, request.querystring.x,
+    """Values of mapping expressions: request.body, request.body.x.y[0], request.header.x, request.querystring.x,
     request.path, request.path.x, context.x, stageVariables.x."""
 
     def __init__(self, request: HttpRequest, origin: Origin) -> None:
@@ -220,8 +222,11 @@ class _Lookup:
             value = msgspec.json.decode(text)
         except msgspec.DecodeError:
             return None
-        for step in key.split("."):
-            value = value.get(step) if isinstance(value, dict) else None
+        for step in STEPS.findall(key):
+            if isinstance(value, list):
+                value = dict(enumerate(value)).get(int(step)) if step.isdigit() else None
+            else:
+                value = value.get(step) if isinstance(value, dict) else None
         if value is None or isinstance(value, str):
             return value
         return msgspec.json.encode(value).decode()

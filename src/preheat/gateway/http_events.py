@@ -4,6 +4,7 @@ Shapes: aws_facts 1.16-1.18 and 5.3. Pure: no sockets, no database.
 """
 
 import base64
+import re
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from urllib.parse import unquote
@@ -16,6 +17,7 @@ SEPARATOR = b"\0" * 8
 PRELUDE_TYPE = "application/vnd.awslambda.http-integration-response"
 HOP_BY_HOP = frozenset(("connection", "keep-alive", "transfer-encoding", "te", "trailer", "upgrade", "content-length"))
 TEXT_TYPES = ("text/", "application/json", "application/xml", "application/javascript")
+HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 JSON_TYPE = "application/json"
 TEXT_TYPE = "text/plain; charset=utf-8"
 
@@ -190,6 +192,9 @@ def response_head(document: dict[str, Any]) -> tuple[int, list[tuple[str, str]]]
     cookies = document.get("cookies") or []
     if not isinstance(cookies, list):
         raise BadHandlerAnswer("cookies must be a list")
+    for name in (*headers, *several):
+        if not HEADER_NAME.match(name):
+            raise BadHandlerAnswer(f"{name!r} is no header name")
     multi = {name.lower() for name in several}
     for name, value in headers.items():
         if name.lower() not in HOP_BY_HOP and name.lower() not in multi:

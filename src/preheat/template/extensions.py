@@ -1,4 +1,4 @@
-"""Fn::ForEach of the transform AWS::LanguageExtensions: one fragment written out for every element of a list."""
+"""The transform AWS::LanguageExtensions: Fn::ForEach written out, functions where a plain name or policy is wanted."""
 
 import re
 from typing import Any
@@ -12,10 +12,29 @@ FOR_EACH = "Fn::ForEach::"
 
 def expand(body: dict[str, Any], resolver: Resolver) -> dict[str, Any]:
     """The template without its loops. Raises ValidationError for one that is malformed."""
-    return {
-        key: _expand(value, resolver, {}) if key in ("Resources", "Outputs", "Conditions") else value
+    made = {
+        key: _name(_expand(value, resolver, {}), resolver) if key in ("Resources", "Outputs", "Conditions") else value
         for key, value in body.items()
     }
+    for resource in (made.get("Resources") or {}).values():
+        for key in ("DeletionPolicy", "UpdateReplacePolicy"):
+            if isinstance(resource, dict) and isinstance(resource.get(key), dict):
+                resource[key] = resolver.resolve(resource[key])
+    return made
+
+
+def _name(value: Any, resolver: Resolver) -> Any:
+    """`value` with the logical ids of Ref and Fn::GetAtt in plain text; the transform takes functions there."""
+    if isinstance(value, list):
+        return [_name(item, resolver) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if len(value) == 1 and isinstance(value.get("Ref"), dict):
+        return {"Ref": resolver.resolve(value["Ref"])}
+    parts = value.get("Fn::GetAtt")
+    if len(value) == 1 and isinstance(parts, list) and parts and isinstance(parts[0], dict):
+        return {"Fn::GetAtt": [resolver.resolve(parts[0]), *parts[1:]]}
+    return {key: _name(item, resolver) for key, item in value.items()}
 
 
 def _expand(value: Any, resolver: Resolver, bound: dict[str, str]) -> Any:

@@ -120,6 +120,8 @@ def dynamic_reader(ctx: Context, principal: Principal) -> Callable[[str, str], s
             if service == "secretsmanager":
                 return _secret(ctx, reference, principal)
         except AwsError as error:
+            if error.code in ("ParameterNotFound", "ParameterVersionNotFound"):
+                raise invalid(f"Parameters: [{service}:{reference}] cannot be found.") from None
             raise invalid(f"Could not resolve {{{{resolve:{service}:{reference}}}}}: {error.message}") from None
         raise invalid(f"Template error: dynamic references to {service} are not supported")
 

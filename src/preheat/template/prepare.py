@@ -9,6 +9,7 @@ from preheat.kernel.errors import AwsError
 from preheat.kernel.scope import Scope
 from preheat.kernel.stream import FileSlice
 from preheat.services.contract import Context, Outcome, Params
+from preheat.template.early import check_values
 from preheat.template.extensions import expand
 from preheat.template.intrinsics import Resolver, pseudo_parameters
 from preheat.template.parameters import Parameter, resolve_parameters
@@ -64,6 +65,9 @@ class _NoResources:
 
     def import_value(self, name: str) -> str:
         raise malformed("Fn::ImportValue cannot be used in the Conditions block of the template")
+
+    def unknown(self, value: Any) -> bool:
+        return False
 
 
 def source_of(ctx: Context, params: Params, previous: Spec | None) -> Source:
@@ -201,6 +205,7 @@ class Preparation:
         )
         self._check_types(spec)
         dependencies(spec)
+        check_values(spec, self._pseudo())
         return self._then(ctx, spec)
 
     def _check_types(self, spec: Spec) -> None:

@@ -270,7 +270,9 @@ def check_resources(template: Template) -> None:
         if properties is not None and not isinstance(properties, dict):
             raise malformed(f"[/Resources/{name}/Properties] 'null' values are not allowed in templates")
         for key in ("DeletionPolicy", "UpdateReplacePolicy"):
-            if isinstance(resource.get(key), str) and resource[key] not in POLICIES:
+            if key in resource and not isinstance(resource[key], str):
+                raise malformed(f"Every {key} member must be a string.")
+            if key in resource and resource[key] not in POLICIES:
                 raise malformed(f"Unrecognized {key} {resource[key]} for resource {name}")
         null = next(find_null(properties, f"/Resources/{name}/Properties"), None)
         if null is not None:

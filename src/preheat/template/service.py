@@ -49,6 +49,9 @@ class CloudFormationService:
         name = params["StackName"]
         check_params(params)
         check_name(name)
+        again = self._repeated(ctx, params)
+        if again is not None:
+            return again
         self._absent(ctx, name)
         if "OnFailure" in params and "DisableRollback" in params:
             raise invalid("OnFailure and DisableRollback cannot both be specified")
@@ -213,6 +216,13 @@ class CloudFormationService:
             row = repository.change_set(ctx.db, stack.id, change_set)
             return [] if row is None else rows_of(repository.change_set_spec(row), self.types)
         return [] if stack.spec is None else rows_of(stack.spec, self.types)
+
+    def _repeated(self, ctx: Context, params: Params) -> Params | None:
+        """The answer to a CreateStack that was sent before with the same ClientRequestToken."""
+        stack, token = repository.find_stack(ctx.db, ctx.scope, params["StackName"]), params.get("ClientRequestToken")
+        if stack is None or not token or stack.options.get("token") != token or not stack.status.startswith("CREATE_"):
+            return None
+        return {"StackId": stack.id}
 
     def _absent(self, ctx: Context, name: str) -> None:
         if repository.find_stack(ctx.db, ctx.scope, name) is not None:

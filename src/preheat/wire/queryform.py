@@ -28,7 +28,7 @@ def grow(pairs: list[tuple[str, str]]) -> dict[str, Any]:
 def _numbered(node: Any) -> list[Any]:
     if not isinstance(node, dict):
         return []
-    return [node[key] for key in sorted((key for key in node if key.isdigit()), key=int)]
+    return [node[key] for key in sorted((key for key in node if key.isdecimal()), key=int)]
 
 
 class QueryReaders:

@@ -10,7 +10,9 @@ from preheat.kernel.errors import AwsError
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "ANY")
 SEGMENT = re.compile(r"\{([A-Za-z0-9._-]+)(\+?)\}\Z")
 ARN_FUNCTION = re.compile(r"arn:aws[a-z-]*:lambda:[a-z0-9-]+:\d{12}:function:[A-Za-z0-9_:$-]+")
-EXPRESSION = re.compile(r"\$\{([^}]+)\}|(\$(?:request|context|stageVariables)[A-Za-z0-9._\-\[\]]*)")
+EXPRESSION = re.compile(
+    r"\$\{([^}]+)\}|(\$(?:request|context|stageVariables)\b(?:\.[A-Za-z0-9_-]+|\[\d+\])*)"
+)
 SQS_SEND = "SQS-SendMessage"
 SUBTYPES = {SQS_SEND: ("QueueUrl", "MessageBody")}
 SQS_PARAMETERS = frozenset(

@@ -16,6 +16,7 @@ from preheat.services.awslambda.domain import (
     LATEST,
     FunctionName,
     Version,
+    check_range,
     invalid,
     not_found,
     parse_name,
@@ -146,7 +147,7 @@ def layer_sizes(ctx: Context, version: Version) -> dict[str, int]:
 
 def page(params: Params, maximum: int = 50) -> tuple[str, int]:
     """(last key of the page before or "", number of items) of a list request."""
-    limit = min(params.get("MaxItems") or maximum, maximum)
+    limit = min(check_range(params.get("MaxItems", maximum), "maxItems", 1, 10_000), maximum)
     marker = params.get("Marker")
     if not marker:
         return "", limit

@@ -158,7 +158,7 @@ def list_functions(core: Core, ctx: Context, params: Params) -> Outcome:
         raise invalid("Preheat does not support MasterRegion.")
     key, limit = page(params)
     name, _, number = key.partition(":")
-    after = (name, int(number) if number.isdigit() else 0) if key else ("", 0)
+    after = (name, int(number) if number.isdecimal() else 0) if key else ("", 0)
     found = repository.functions(ctx.db, ctx.scope, after, limit + 1, wanted == "ALL")
     shown = found[:limit]
     output: Params = {

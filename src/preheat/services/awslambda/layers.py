@@ -4,6 +4,7 @@ import json
 import re
 from typing import Any
 
+from preheat.kernel.errors import AwsError
 from preheat.kernel.scope import Arn
 from preheat.services.awslambda import repository
 from preheat.services.awslambda.core import Core, Operation, marker, page, resource_missing
@@ -18,13 +19,20 @@ def _name(ctx: Context, text: str) -> str:
     """A layer's name from a name or an ARN of this account and region."""
     name = text
     if text.startswith("arn:"):
-        parsed = Arn.parse(text)
+        try:
+            parsed = Arn.parse(text)
+        except ValueError:
+            raise _bad_name(text) from None
         if parsed.scope != ctx.scope or not parsed.resource.startswith("layer:"):
             raise resource_missing()
         name = parsed.resource.removeprefix("layer:")
     if not _NAME.fullmatch(name):
-        raise violation(text, "layerName", "Member must satisfy regular expression pattern: [a-zA-Z0-9-_]+")
+        raise _bad_name(text)
     return name
+
+
+def _bad_name(text: str) -> AwsError:
+    return violation(text, "layerName", "Member must satisfy regular expression pattern: [a-zA-Z0-9-_]+")
 
 
 def _answer(ctx: Context, row: Any, *, content: bool) -> Params:
@@ -80,7 +88,7 @@ def get_layer_version(core: Core, ctx: Context, params: Params) -> Outcome:
 def get_layer_version_by_arn(core: Core, ctx: Context, params: Params) -> Outcome:
     text = params["Arn"]
     base, _, number = text.rpartition(":")
-    if not number.isdigit() or not base.startswith("arn:"):
+    if not number.isdecimal() or not base.startswith("arn:"):
         raise violation(text, "arn", "Member must be the ARN of a layer version")
     return get_layer_version(core, ctx, {"LayerName": base, "VersionNumber": int(number)})
 
@@ -122,7 +130,7 @@ def list_layers(core: Core, ctx: Context, params: Params) -> Outcome:
 def list_layer_versions(core: Core, ctx: Context, params: Params) -> Outcome:
     name = _name(ctx, params["LayerName"])
     key, limit = page(params)
-    below = int(key) if key.isdigit() else 2**62
+    below = int(key) if key.isdecimal() else 2**62
     found = [
         row
         for row in repository.layer_versions(ctx.db, ctx.scope, name)

@@ -53,7 +53,7 @@ def publish_version(core: Core, ctx: Context, params: Params) -> Outcome:
 def list_versions_by_function(core: Core, ctx: Context, params: Params) -> Outcome:
     function = existing(ctx, params, unqualified=True)
     key, limit = page(params)
-    found = repository.versions(ctx.db, function, int(key) if key.isdigit() else -1, limit + 1)
+    found = repository.versions(ctx.db, function, int(key) if key.isdecimal() else -1, limit + 1)
     output: Params = {
         "Versions": [answer(version, layer_sizes(ctx, version), qualified=True) for version in found[:limit]]
     }

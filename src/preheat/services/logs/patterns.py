@@ -2,6 +2,7 @@
 
     term "a phrase" -excluded ?any %regex%      on any text; case matters
     { $.a.b[0] = "x*" && ($.n > 1 || $.c IS TRUE) }   on messages that are JSON objects
+    [ip, ..., status = 4* || status = 500, bytes > 10]  on the words of a message; "a b" and [a b] are one word each
 """
 
 import re
@@ -23,6 +24,9 @@ _TOKEN = re.compile(
 )
 _STEP = re.compile(r"\.([A-Za-z0-9_-]+)|\[\"([^\"]+)\"\]|\['([^']+)'\]|\[(\d+)\]|\[(\*)\]")
 _REPEATED_GROUP = re.compile(r"(?<!\\)\)[*+{]")
+_COLUMN = re.compile(r"(?:[^,\"%]|\"(?:[^\"\\]|\\.)*\"|%[^%]*%)+")
+_WORD = re.compile(r"\[([^\]]*)\]|\"([^\"]*)\"|(\S+)")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?\Z")
 
 
@@ -42,7 +46,9 @@ def compile_pattern(pattern: str) -> Test:
             raise BadPattern("a JSON pattern ends with }")
         return _JsonParser(text[1:-1]).compile()
     if text.startswith("["):
-        raise BadPattern("Preheat does not support space-delimited patterns: [ ... ]")
+        if not text.endswith("]"):
+            raise BadPattern("a space-delimited pattern ends with ]")
+        return _words(text[1:-1])
     return _terms(text)
 
 
@@ -102,10 +108,14 @@ class _JsonParser:
         self.tokens.append(("end", ""))
         self.at = self.depth = 0
 
-    def compile(self) -> Test:
+    def parse(self) -> Callable[[Any], bool]:
         test = self._either()
         if self.tokens[self.at][0] != "end":
             raise BadPattern(f"unexpected {self.tokens[self.at][1]!r}")
+        return test
+
+    def compile(self) -> Test:
+        test = self.parse()
         decode = msgspec.json.Decoder().decode
 
         def matches(message: str) -> bool:
@@ -149,10 +159,8 @@ class _JsonParser:
                 raise BadPattern("a parenthesis is not closed")
             return inner
         kind, text = self.tokens[self.at]
-        if kind != "path":
-            raise BadPattern(f"a selector such as $.name is expected, not {text!r}")
         self.at += 1
-        path = _path(text)
+        path = self._selector(kind, text)
         kind, text = self.tokens[self.at]
         self.at += 1
         if kind == "word":
@@ -161,7 +169,15 @@ class _JsonParser:
             raise BadPattern(f"an operator is expected, not {text!r}")
         kind, literal = self.tokens[self.at]
         self.at += 1
-        return _compare(path, text, kind, literal)
+        return self._compared(path, text, kind, literal)
+
+    def _selector(self, kind: str, text: str) -> Path:
+        if kind != "path":
+            raise BadPattern(f"a selector such as $.name is expected, not {text!r}")
+        return _path(text)
+
+    def _compared(self, path: Path, sign: str, kind: str, literal: str) -> Callable[[Any], bool]:
+        return _compare(path, sign, kind, literal)
 
     def _state(self, path: Path, word: str) -> Callable[[Any], bool]:
         second = self.tokens[self.at][1].upper()
@@ -247,3 +263,63 @@ def _numeric(path: Path, sign: str, number: float) -> Callable[[Any], bool]:
     }
     test = tests[sign]
     return lambda document: any(is_number(value) and test(value) for value in _read(document, path))
+
+
+# -- words of a line ------------------------------------------------------------------------------------------------
+
+
+class _ColumnParser(_JsonParser):
+    """The conditions of one column; the document is a dict of the words by column name."""
+
+    def __init__(self, text: str, names: set[str]) -> None:
+        super().__init__(text)
+        self._names = names
+
+    def _selector(self, kind: str, text: str) -> Path:
+        if text not in self._names:
+            raise BadPattern(f"the name of a column is expected, not {text!r}")
+        return (text,)
+
+    def _compared(self, path: Path, sign: str, kind: str, literal: str) -> Callable[[Any], bool]:
+        test = _compare(path, sign, kind, literal)
+        if kind != "word" or not _NUMBER.match(literal):
+            return test
+        name = path[0]
+
+        def on_number(document: Any) -> bool:
+            word = document[name]
+            return test({name: float(word) if _NUMBER.match(word) else word})
+
+        return on_number
+
+    def _state(self, path: Path, word: str) -> Callable[[Any], bool]:
+        raise BadPattern(f"an operator is expected, not {word!r}")
+
+
+def _words(text: str) -> Test:
+    """A test of the words of a message, one column for each; `...` stands for any number of words."""
+    columns = [column.strip() for column in _COLUMN.findall(text)] if text.strip() else []
+    names = [re.split(r"[\s=!<>]", column.lstrip("( "), maxsplit=1)[0] for column in columns]
+    if not columns or names.count("...") > 1:
+        raise BadPattern("a space-delimited pattern names the columns, with ... at most once")
+    gap = names.index("...") if "..." in names else None
+    plain = [name for name in names if name != "..."]
+    for name in plain:
+        if not _NAME.match(name):
+            raise BadPattern(f"the name of a column is expected, not {name!r}")
+    known = set(plain)
+    tests = [
+        _ColumnParser(column, known).parse()
+        for column, name in zip(columns, names, strict=True) if column != name
+    ]  # fmt: skip
+
+    def matches(message: str) -> bool:
+        found = [bracketed or quoted or word for bracketed, quoted, word in _WORD.findall(message)]
+        if len(found) < len(plain) or (gap is None and len(found) > len(plain)):
+            return False
+        if gap is not None:
+            found = found[:gap] + found[len(found) - (len(plain) - gap) :]
+        document = dict(zip(plain, found, strict=True))
+        return all(test(document) for test in tests)
+
+    return matches

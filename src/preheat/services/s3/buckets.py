@@ -1,10 +1,14 @@
 """Buckets: create, head, list, delete, and where they are."""
 
+import re
+
 from preheat.kernel.errors import AwsError
 from preheat.services.contract import Context, Operation, Outcome, Params, Reply
 from preheat.services.s3 import configuration, repository
 from preheat.services.s3.domain import check_bucket_name, invalid_argument, moment, not_implemented
 from preheat.services.s3.shelf import Shelf, check_acl, owner, refuse
+
+_REGION = re.compile(r"EU|[a-z]{2,4}(-[a-z]+)+-[0-9]")
 
 
 class Buckets:
@@ -104,9 +108,15 @@ class Buckets:
 
 
 def _region(endpoint: str, constraint: str | None) -> str:
-    """Where a new bucket goes. Raises IllegalLocationConstraintException."""
+    """Where a new bucket goes. Raises InvalidLocationConstraint, IllegalLocationConstraintException."""
+    if constraint in ("us-east-1", "") or (constraint is not None and not _REGION.fullmatch(constraint)):
+        raise AwsError(
+            "InvalidLocationConstraint",
+            "The specified location-constraint is not valid",
+            fields={"LocationConstraint": constraint},
+        )
     if endpoint == "us-east-1":
-        return {None: "us-east-1", "": "us-east-1", "EU": "eu-west-1"}.get(constraint, constraint or "us-east-1")
+        return {None: "us-east-1", "EU": "eu-west-1"}.get(constraint, constraint)
     if constraint != endpoint:
         what = "unspecified" if constraint is None else constraint
         raise AwsError(

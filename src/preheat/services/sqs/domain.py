@@ -20,6 +20,8 @@ MAX_VISIBILITY_S = 43_200
 NAME = re.compile(r"[A-Za-z0-9_-]{1,80}\Z")
 FIFO_NAME = re.compile(r"[A-Za-z0-9_-]{1,75}\.fifo\Z")
 ENTRY_ID = re.compile(r"[A-Za-z0-9_-]{1,80}\Z")
+DIGITS = re.compile(r"[0-9]{1,10}")
+NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 ATTRIBUTE_NAME = re.compile(r"[A-Za-z0-9_.-]{1,256}\Z")
 PUNCTUATED = re.compile(r"[A-Za-z0-9!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~]{1,128}\Z")
 BAD_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
@@ -43,6 +45,7 @@ COMPUTED = (
     "CreatedTimestamp", "LastModifiedTimestamp", "QueueArn",
 )  # fmt: skip
 SETTABLE = (*INTEGER_RANGES, *FIFO_ONLY, *TEXT_ATTRIBUTES, "SqsManagedSseEnabled", "FifoQueue")
+MAX_ROW = 2**63 - 1
 RECEIPT = struct.Struct(">IQQ")
 
 
@@ -171,7 +174,7 @@ def check_attributes(attributes: dict[str, str], *, fifo: bool, create: bool) ->
             raise invalid_attribute_name(f"Unknown Attribute {name}.")
         if name in INTEGER_RANGES and value != "":
             low, high, _ = INTEGER_RANGES[name]
-            if not value.isdigit() or not low <= int(value) <= high:
+            if not DIGITS.fullmatch(value) or not low <= int(value) <= high:
                 raise invalid_attribute_value(f"Invalid value for the parameter {name}.")
         elif name == "FifoQueue":
             if not create:
@@ -191,8 +194,12 @@ def check_attributes(attributes: dict[str, str], *, fifo: bool, create: bool) ->
             raise invalid_attribute_value("Invalid value for the parameter SqsManagedSseEnabled.")
         elif name in ("RedrivePolicy", "RedriveAllowPolicy", "Policy") and value:
             _check_document(name, value)
+
+
+def check_throughput(attributes: dict[str, str]) -> None:
+    """`attributes` as they will be kept. Raises InvalidAttributeValue."""
     throughput = attributes.get("FifoThroughputLimit")
-    if throughput == "perMessageGroupId" and attributes.get("DeduplicationScope", "messageGroup") != "messageGroup":
+    if throughput == "perMessageGroupId" and attributes.get("DeduplicationScope") != "messageGroup":
         raise invalid_attribute_value("The perMessageGroupId value is allowed only when the value for "
                                       "DeduplicationScope is messageGroup.")  # fmt: skip
 
@@ -286,11 +293,17 @@ def check_message_attributes(attributes: dict[str, Any]) -> None:
         if not content:
             raise invalid_value(f"Message (user) attribute '{name}' must contain a non-empty value of type '{base}'.")
         if base == "Number":
-            try:
-                float(content)
-            except ValueError:
-                raise invalid_value(f"Can't cast the value of message (user) attribute '{name}' to a number."
-                                    ) from None  # fmt: skip
+            if not NUMBER.fullmatch(content):
+                raise invalid_value(f"Can't cast the value of message (user) attribute '{name}' to a number.")
+
+
+def check_system_attributes(attributes: dict[str, Any]) -> None:
+    """Only AWSTraceHeader, a String. Raises InvalidParameterValue."""
+    for name, value in attributes.items():
+        if name != "AWSTraceHeader":
+            raise invalid_value(f"Message system attribute name '{name}' is invalid.")
+        if value.get("DataType") != "String" or not value.get("StringValue"):
+            raise invalid_value(f"Message (system) attribute '{name}' must contain a non-empty value of type 'String'.")
 
 
 def body_md5(body: str) -> str:
@@ -319,7 +332,10 @@ def receipt_handle(queue_id: int, message: int, nonce: int) -> str:
 def parse_handle(handle: str) -> tuple[int, int, int]:
     """(queue id, message row, nonce). Raises ReceiptHandleIsInvalid."""
     try:
-        return RECEIPT.unpack(base64.b64decode(handle, validate=True))
+        queue_id, message, nonce = RECEIPT.unpack(base64.b64decode(handle, validate=True))
+        if max(message, nonce) > MAX_ROW:
+            raise bad_handle(handle)
+        return queue_id, message, nonce
     except (binascii.Error, struct.error, ValueError) as error:
         raise bad_handle(handle) from error
 

@@ -73,6 +73,9 @@ class MessageOperations:
         if attributes:
             domain.check_message_attributes(attributes)
             size += domain.attributes_size(attributes)
+        system = params.get("MessageSystemAttributes")
+        if system:
+            domain.check_system_attributes(system)
         delay = params.get("DelaySeconds")
         if delay is not None:
             if queue.fifo and delay != 0:

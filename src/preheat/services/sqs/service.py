@@ -92,6 +92,7 @@ class SqsService:
                 "Can only include alphanumeric characters, hyphens, or underscores. 1 to 80 in length"
             )
         domain.check_attributes(attributes, fifo=fifo, create=True)
+        domain.check_throughput(attributes)
         self._check_dead_letter_target(ctx, attributes, fifo)
         known = self._rows.queue(ctx.scope, name)
         if known is not None:
@@ -182,6 +183,7 @@ class SqsService:
         domain.check_attributes(changes, fifo=queue.fifo, create=False)
         self._check_dead_letter_target(ctx, changes, queue.fifo)
         merged = {**queue.attributes, **changes}
+        domain.check_throughput(merged)
         self._rows.set_attributes(
             queue, {name: value for name, value in merged.items() if value != ""}, int(ctx.now)
         )

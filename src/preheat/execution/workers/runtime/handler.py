@@ -65,7 +65,7 @@ def log_text(document: dict[str, Any]) -> str:
     if document["stackTrace"]:
         lines.append("Traceback (most recent call last):")
         lines += document["stackTrace"]
-    return "\r".join("\r".join(lines).splitlines()) + "\n"
+    return "\r".join(line for piece in lines for line in piece.splitlines()) + "\n"
 
 
 def _stack(trace: TracebackType | None) -> list[str]:

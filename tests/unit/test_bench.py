@@ -1,0 +1,126 @@
+"""The benchmark's own parts: the Python generator and the report."""
+
+import json
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
+
+import generator
+import report
+
+QUEUE = "http://127.0.0.1/000000000000/q"
+
+
+class FakeQueue(BaseHTTPRequestHandler):
+    """SQS over JSON with a count of messages; a depth below zero fails every request."""
+
+    protocol_version = "HTTP/1.1"
+    depth = 0
+    deleted = 0
+
+    def do_POST(self) -> None:
+        given = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        action = self.headers["X-Amz-Target"].partition(".")[2]
+        answer: dict = {}
+        if action == "ReceiveMessage" and type(self).depth > 0:
+            count = min(given["MaxNumberOfMessages"], type(self).depth)
+            type(self).depth -= count
+            answer = {"Messages": [{"ReceiptHandle": f"h{number}"} for number in range(count)]}
+        elif action == "DeleteMessageBatch":
+            type(self).deleted += len(given["Entries"])
+            answer = {"Successful": []}
+        body = json.dumps(answer).encode()
+        self.send_response(400 if type(self).depth < 0 else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *arguments: object) -> None:
+        return None
+
+
+class QuietServer(ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A generator that is done closes connections that are still being answered."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
+
+
+@pytest.fixture
+def fake():
+    handler = type("Handler", (FakeQueue,), {})
+    server = QuietServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}", handler
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_generator_stops_at_the_count_and_counts_answers(fake):
+    endpoint, _ = fake
+    result = generator.load(endpoint, 3, 30, {"LOAD_KIND": "send", "LOAD_QUEUE": QUEUE}, count=50)
+    assert result["requests"] == 50
+    assert (result["bad"], result["errors"]) == (0, 0)
+
+
+def test_generator_drains_and_deletes_everything_once(fake):
+    endpoint, handler = fake
+    handler.depth = 95
+    result = generator.load(endpoint, 4, 30, {"LOAD_KIND": "drain", "LOAD_QUEUE": QUEUE})
+    assert result["messages"] == 95
+    assert (handler.depth, handler.deleted) == (0, 95)
+    assert result["seconds"] < 30
+
+
+def test_generator_counts_refusals(fake):
+    endpoint, handler = fake
+    handler.depth = -1
+    result = generator.load(endpoint, 2, 30, {"LOAD_KIND": "send", "LOAD_QUEUE": QUEUE}, count=10)
+    assert result["bad"] == 10
+
+
+def test_query_requests_are_forms_to_the_path_of_the_queue():
+    variables = {"LOAD_KIND": "batch", "LOAD_QUEUE": "http://h:1/queue/q", "LOAD_PROTOCOL": "query", "LOAD_SIZE": "3"}
+    head, _, body = generator.Requests("h:1", variables).next().partition(b"\r\n\r\n")
+    assert head.startswith(b"POST /queue/q HTTP/1.1\r\n")
+    assert b"Action=SendMessageBatch&Version=2012-11-05" in body
+    assert b"SendMessageBatchRequestEntry.10.MessageBody=xxx" in body
+    assert f"Content-Length: {len(body)}".encode() in head
+
+
+def test_reader_waits_for_the_whole_answer():
+    reader = generator.Reader()
+    assert reader.feed(b"HTTP/1.1 200 OK\r\nContent-Le") is None
+    assert reader.feed(b"ngth: 4\r\n\r\nab") is None
+    assert reader.feed(b"cd") == (200, b"abcd")
+    assert reader.feed(b"HTTP/1.1 503 X\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n") is None
+    assert reader.feed(b"0\r\n\r\n") == (503, b"1\r\na\r\n0\r\n\r\n")
+
+
+def test_ratios_are_taken_round_by_round():
+    figures = {"preheat": {"a": [10.0, 40.0, 90.0]}, "ministack": {"a": [1.0, 20.0, 30.0]}}
+    assert report.ratio(figures, "a", "ministack") == 3
+    assert report.ratio(figures, "a", "moto") is None
+
+
+def test_report_says_what_was_met_missed_and_not_measured():
+    figures = {
+        "preheat": {report.SEND: [20_000.0], "idle memory MB": [95.0], "start to first answer s": [0.2]},
+        "ministack": {report.SEND: [2_000.0]},
+    }
+    about = {"repeats": 1, "seconds": 1, "cores": 2, "generator": "wrk", "took_s": 9}
+    text = report.markdown(figures, ["moto: pip failed"], about)
+    assert "| SQS sends at 16 connections over MiniStack's, at least | 5 | 10 | met |" in text
+    assert "| idle memory, MB, at most | 90 | 95 | **not met** |" in text
+    assert "| cold invocation, light, ms, at most | 20 | - | not measured |" in text
+    assert "| sqs send c=16 /s | 20,000 | 2,000 x10 |" in text
+    assert "- moto: pip failed" in text
+    met = {each["text"]: each["met"] for each in report.document(figures, [], about)["expected"]}
+    assert met["idle memory, MB, at most"] is False
