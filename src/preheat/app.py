@@ -109,7 +109,7 @@ class Server:
         clock, entropy = self.clock, SystemEntropy()
         limits = ConnectionLimits(settings.max_body)
         self.db = Database(settings.state, settings.durability)
-        self.scratch = Path(tempfile.mkdtemp(prefix="preheat-"))
+        self.scratch = _scratch(settings.state)
         sink = LogSink()
         try:
             self.background = ThreadBackground(loop)
@@ -156,7 +156,7 @@ class Server:
         )
         return build_pool(
             loop, clock, entropy, scratch=self.scratch, endpoint=settings.endpoint, on_log=on_log, on_notice=self._say,
-            credentials=self._credentials, limits=limits,
+            credentials=self._credentials, limits=limits, tools=settings.tools,
         )  # fmt: skip
 
     def _credentials(self, spec: FunctionSpec) -> dict[str, str]:
@@ -229,6 +229,16 @@ class Server:
         self.background.close()
         self.db.close()
         shutil.rmtree(self.scratch, ignore_errors=True)
+
+
+def _scratch(state: Path | None) -> Path:
+    """An empty directory for the environments' private /tmp; what a killed server left in it is removed."""
+    if state is None:
+        return Path(tempfile.mkdtemp(prefix="preheat-"))
+    folder = state / "tmp"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    return folder
 
 
 async def serve(settings: Settings, ready: Callable[[], None]) -> None:

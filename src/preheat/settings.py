@@ -19,6 +19,8 @@ class Settings:
     account_concurrency: int = 1_000
     max_environments: int = 512
     idle_environment_s: float = 300.0
+    tools: Path | None = None
+    """A directory whose node_modules may hold aws-lambda-ric, for Node functions."""
     models: dict[str, Any] = field(default_factory=dict)
 
     @property

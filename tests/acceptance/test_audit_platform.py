@@ -113,6 +113,63 @@ def test_language_extensions_take_functions_for_names_and_policies(cloudformatio
     assert "/audit-names-QB-" in made["Value"]
 
 
+RULES = {
+    "CheckBootstrapVersion": {
+        "Assertions": [{
+            "Assert": {"Fn::Not": [{"Fn::Contains": [["1", "2", "3", "4", "5"], {"Ref": "Version"}]}]},
+            "AssertDescription": "Version 6 of the bootstrap stack is needed",
+        }],
+    },
+    "ZonesOnlyAbroad": {
+        "RuleCondition": {"Fn::Not": [{"Fn::Equals": [{"Ref": "AWS::Region"}, "us-east-1"]}]},
+        "Assertions": [{"Assert": {"Fn::EachMemberEquals": [{"Ref": "Zones"}, "never"]}}],
+    },
+    "ZonesKnown": {"Assertions": [{"Assert": {"Fn::EachMemberIn": [{"Ref": "Zones"}, ["a", "b"]]}}]},
+}  # fmt: skip
+
+
+def test_rules_as_cdk_writes_them(cloudformation):
+    template = {
+        "Parameters": {
+            "Version": {"Type": "String", "Default": "21"},
+            "Zones": {"Type": "CommaDelimitedList", "Default": "a,b"},
+        },
+        "Rules": RULES,
+        "Resources": {"Q": QUEUE, "CDKMetadata": {"Type": "AWS::CDK::Metadata", "Properties": {"Analytics": "v2:x"}}},
+    }
+    deploy(cloudformation, "audit-rules", template)
+    for key, value, said in (
+        ("Version", "3", "CheckBootstrapVersion: Version 6 of the bootstrap stack is needed"),
+        ("Zones", "a,c", "ZonesKnown"),
+    ):
+        code, message = refusal(
+            cloudformation.create_stack, StackName="audit-rules-no", TemplateBody=json.dumps(template),
+            Parameters=[{"ParameterKey": key, "ParameterValue": value}],
+        )  # fmt: skip
+        assert code == "ValidationError" and said in message
+    for broken in ({"R": {}}, {"R": {"Assertions": [{}]}}, {"R": {"Assertions": [{"Assert": {"Fn::ValueOf": ["a"]}}]}}):
+        code, _ = refusal(
+            cloudformation.create_stack, StackName="audit-rules-no",
+            TemplateBody=json.dumps({"Rules": broken, "Resources": {"Q": QUEUE}}),
+        )  # fmt: skip
+        assert code == "ValidationError"
+
+
+def test_an_output_of_a_resource_that_is_not_made_is_refused(cloudformation):
+    template = {
+        "Conditions": {"Never": {"Fn::Equals": ["a", "b"]}},
+        "Resources": {"Q": QUEUE, "Gone": {**QUEUE, "Condition": "Never"}},
+        "Outputs": {"O": {"Value": {"Fn::If": ["Never", {"Ref": "Gone"}, "none"]}}},
+    }
+    assert deploy(cloudformation, "audit-gone", template) == {"O": "none"}
+    template["Outputs"]["O"]["Value"] = {"Ref": "Gone"}
+    code, said = refusal(cloudformation.create_stack, StackName="audit-gone-no", TemplateBody=json.dumps(template))
+    assert (code, said) == (
+        "ValidationError",
+        "Template format error: Unresolved resource dependencies [Gone] in the Outputs block of the template",
+    )
+
+
 def test_a_policy_that_is_no_text_is_refused(cloudformation):
     template = {"Parameters": {"Keep": {"Type": "String", "Default": "Retain"}},
                 "Resources": {"Q": {**QUEUE, "DeletionPolicy": {"Ref": "Keep"}}}}  # fmt: skip

@@ -75,6 +75,7 @@ def test_a_bad_message_ends_in_the_dead_letter_queue_and_the_good_do_not(aws):
     road.send("good", "bad", "fine")
     road.functions.update_event_source_mapping(UUID=road.uuid, Enabled=True)
     wait_for(lambda: road.counts(road.target)[0] == 2, what="two copies")
+    wait_for(lambda: road.counts() == (0, 1), what="the settled batch")
 
     def dead_lettered():
         aws.advance(31)

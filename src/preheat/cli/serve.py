@@ -17,6 +17,7 @@ def serve(
     iam: Annotated[str, typer.Option(help="off, or enforce: every call is checked against policies.")] = "off",
     models: Annotated[Path | None, typer.Option(help="JSON file: model id -> backend; see docs/models.md.")] = None,
     concurrency: Annotated[int, typer.Option(help="Account concurrency limit of Lambda.", min=101)] = 1_000,
+    tools: Annotated[Path | None, typer.Option(help="Directory whose node_modules holds aws-lambda-ric.")] = None,
     environments: Annotated[int, typer.Option(help="Most execution environments on this machine.", min=1)] = 512,
 ) -> None:
     """Run the platform until SIGTERM or Ctrl-C."""
@@ -30,6 +31,7 @@ def serve(
         durability=durability,
         iam=iam,
         models=_read_models(models),
+        tools=None if tools is None else tools.absolute(),
         account_concurrency=concurrency,
         max_environments=environments,
     )

@@ -26,6 +26,7 @@ from preheat.template.read import (
     malformed,
     read_template,
 )
+from preheat.template.rules import check_rules
 from preheat.template.sam import translate
 
 IAM_NAMES = {
@@ -168,6 +169,7 @@ class Preparation:
         found = resolve_parameters(template, given, previous.given if previous else {}, lambda name: _ssm(ctx, name))
         values = {name: item.value for name, item in found.items()}
         body = template.body
+        check_rules(self._resolver(body, values, template.transforms))
         if LANGUAGE_TRANSFORM in template.transforms:
             body = expand(body, self._resolver(body, values, template.transforms))
             check_resources(Template(body))

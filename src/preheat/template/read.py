@@ -198,12 +198,11 @@ def _check_sections(template: Template) -> None:
     description = body.get("Description")
     if description is not None and not isinstance(description, str):
         raise malformed("Template Description must be a string.")
-    for name in ("Parameters", "Mappings", "Conditions", "Resources", "Outputs", "Metadata", "Globals"):
+    for name in ("Parameters", "Mappings", "Conditions", "Resources", "Outputs", "Rules", "Metadata", "Globals"):
         if body.get(name) is not None and not isinstance(body[name], dict):
             raise malformed(f"{name} section must be a map.")
-    for name in ("Rules", "Hooks"):
-        if body.get(name):
-            raise invalid(f"Template error: Preheat does not implement the {name} section; take it out of the template")
+    if body.get("Hooks"):
+        raise invalid("Template error: Preheat does not implement the Hooks section; take it out of the template")
     if not body.get("Resources"):
         raise malformed("At least one Resources member must be defined.")
     for name in template.transforms:

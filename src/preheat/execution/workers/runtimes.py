@@ -127,6 +127,8 @@ def _node(spec: FunctionSpec, tools: Path | None) -> Launch:
     if found is None:
         raise Unstartable(
             "Runtime.InvalidEntrypoint",
-            f"{spec.runtime} needs AWS's runtime client: run `npm install {NODE_CLIENT}` in the function's directory",
+            f"{spec.runtime} needs AWS's runtime client: run `npm install {NODE_CLIENT}@3` in the function's "
+            "directory, or in one that `preheat serve --tools` names (it builds with cmake, g++, autoconf, automake, "
+            "libtool)",
         )
     return Launch((node, os.path.realpath(found), spec.handler), variables={"NODE_PATH": ":".join(modules)})

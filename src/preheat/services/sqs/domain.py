@@ -292,9 +292,8 @@ def check_message_attributes(attributes: dict[str, Any]) -> None:
         content = value.get(member)
         if not content:
             raise invalid_value(f"Message (user) attribute '{name}' must contain a non-empty value of type '{base}'.")
-        if base == "Number":
-            if not NUMBER.fullmatch(content):
-                raise invalid_value(f"Can't cast the value of message (user) attribute '{name}' to a number.")
+        if base == "Number" and not NUMBER.fullmatch(content):
+            raise invalid_value(f"Can't cast the value of message (user) attribute '{name}' to a number.")
 
 
 def check_system_attributes(attributes: dict[str, Any]) -> None:
