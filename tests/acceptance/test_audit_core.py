@@ -108,6 +108,32 @@ def test_throughput_by_group_needs_deduplication_by_group(aws):
     assert values == per_group
 
 
+@pytest.mark.parametrize(
+    ("policy", "allowed"),
+    [
+        ({"redrivePermission": "allowAll"}, True),
+        ({"redrivePermission": "denyAll"}, False),
+        ({"redrivePermission": "byQueue", "sourceQueueArns": ["{source}"]}, True),
+        ({"redrivePermission": "byQueue", "sourceQueueArns": ["{source}x"]}, False),
+    ],
+)
+def test_a_dead_letter_queue_says_whose_it_is(aws, queue, policy, allowed):
+    sqs = aws.client("sqs")
+    source = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    dead = sqs.create_queue(QueueName="audit-dead")["QueueUrl"]
+    text = json.dumps(policy).replace("{source}", source)
+    sqs.set_queue_attributes(QueueUrl=dead, Attributes={"RedriveAllowPolicy": text})
+    target = source.replace("audit-core", "audit-dead")
+    redrive = {"RedrivePolicy": json.dumps({"deadLetterTargetArn": target, "maxReceiveCount": 2})}
+    if allowed:
+        sqs.set_queue_attributes(QueueUrl=queue, Attributes=redrive)
+    else:
+        status, code, _ = refused(sqs.set_queue_attributes, QueueUrl=queue, Attributes=redrive)
+        assert (status, code) == (400, "InvalidParameterValue")
+        assert refused(sqs.create_queue, QueueName="audit-new", Attributes=redrive)[1] == "InvalidParameterValue"
+    sqs.set_queue_attributes(QueueUrl=queue, Attributes={"RedrivePolicy": ""})
+
+
 def test_query_members_are_numbered_by_digits(aws, queue):
     form = f"Action=SendMessage&Version=2012-11-05&QueueUrl={queue}&MessageBody=m&MessageAttribute.%C2%B2.Name=a"
     headers = {"Content-Type": "application/x-www-form-urlencoded"}
@@ -169,3 +195,19 @@ def test_a_traceback_is_logged_without_empty_lines(aws):
     lines = wait_for(logged, what="the logged error").split("\n")
     assert lines[:2] == ["[ERROR] ValueError: no", "Traceback (most recent call last):"]
     assert all(line.strip() for line in lines) and lines[-1].strip(" ^~") in ("", 'raise ValueError("no")')
+
+
+def test_timeouts_and_memory_limits_hold_on_a_quiet_server(aws):
+    """A timer that fired a fraction of a millisecond early was once lost, and with it the limit it stood for."""
+    functions = aws.client("lambda")
+    sleeper = "import time\n\ndef handler(event, context):\n    time.sleep(20)\n"
+    hog = "kept = []\n\ndef handler(event, context):\n    while True:\n        kept.append(bytearray(b'x') * 10**6)\n"
+    for name, code, timeout in (("audit-sleeper", sleeper, 1), ("audit-hog", hog, 20)):
+        functions.create_function(
+            FunctionName=name, Runtime="python3.11", Role=ROLE, Handler="app.handler", Timeout=timeout,
+            Code={"ZipFile": make_zip({"app.py": code})},
+        )  # fmt: skip
+    for name, error_type in (("audit-sleeper", "Sandbox.Timedout"), ("audit-hog", "Runtime.ExitError")):
+        for _ in range(3):
+            answer = functions.invoke(FunctionName=name, Payload=b"{}")
+            assert json.loads(answer["Payload"].read())["errorType"] == error_type

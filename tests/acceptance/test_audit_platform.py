@@ -223,3 +223,28 @@ def test_space_delimited_patterns_filter_report_lines(aws):
     assert found("[a, b]") == []
     code, _ = refusal(logs.filter_log_events, logGroupName="/audit/words", filterPattern="[a, b")
     assert code == "InvalidParameterException"
+
+
+def test_a_required_member_of_logs_that_is_absent(aws):
+    headers = {"Content-Type": "application/x-amz-json-1.1", "X-Amz-Target": "Logs_20140328.CreateLogGroup"}
+    status, _, body = aws.get("/", "POST", b"{}", headers)
+    assert status == 400
+    assert json.loads(body) == {
+        "__type": "InvalidParameterException",
+        "message": "1 validation error detected: Value null at 'logGroupName' failed to satisfy constraint: "
+        "Member must not be null",
+    }
+
+
+def test_requests_for_services_that_are_not_known_are_not_taken_for_s3(aws):
+    with pytest.raises(ClientError) as caught:
+        aws.client("autoscaling").describe_auto_scaling_groups()
+    assert caught.value.response["Error"]["Code"] == "InvalidAction"
+    assert "DescribeAutoScalingGroups" in caught.value.response["Error"]["Message"]
+    with pytest.raises(ClientError) as caught:
+        aws.client("backup").list_backup_vaults()
+    assert caught.value.response["Error"]["Code"] == "UnknownOperationException"
+    assert "GET /backup-vaults/" in caught.value.response["Error"]["Message"]
+    with pytest.raises(ClientError) as caught:
+        aws.client("kms").list_keys()
+    assert "ListKeys" in caught.value.response["Error"]["Message"]

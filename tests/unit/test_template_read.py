@@ -86,6 +86,11 @@ def test_errors_say_where():
     assert "YAML not well-formed. (line 2, column " in refusal("Resources:\n  a: b: c\n")
 
 
+def test_a_long_description_is_refused():
+    assert refusal(f"Description: {'x' * 1025}\n{QUEUE}").endswith("'Description' length is greater than 1024.")
+    assert read_template(f"Description: {'x' * 1024}\n{QUEUE}").description == "x" * 1024
+
+
 def test_limits():
     queues = ", ".join(f"Q{number}: {{Type: AWS::SQS::Queue}}" for number in range(501))
     assert refusal(f"Resources: {{{queues}}}") == (
@@ -133,6 +138,8 @@ def test_missing_unknown_and_unfetchable_parameters():
     assert parameter_refusal({"A": {"Type": "String"}}) == "Parameters: [A] must have values"
     unknown = [{"ParameterKey": "Z", "ParameterValue": "1"}]
     assert parameter_refusal({}, unknown) == "Parameters: [Z] do not exist in the template"
+    twice = [{"ParameterKey": "A", "ParameterValue": "1"}, {"ParameterKey": "A", "ParameterValue": "2"}]
+    assert parameter_refusal({"A": {"Type": "String"}}, twice) == "Duplicate input parameter key: A"
     declared = {"P": {"Type": "AWS::SSM::Parameter::Value<String>", "Default": "/none"}}
     assert parameter_refusal(declared) == "Unable to fetch parameters [/none] from parameter store for this account."
 

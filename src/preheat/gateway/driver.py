@@ -114,11 +114,16 @@ class Driver:
         delay = min(max(0.0, due - self._clock.now()), LONGEST_SLEEP_S)
         when = self._loop.time() + delay
         if self._timer is not None:
-            if not self._timer.cancelled() and self._timer_at <= when and self._timer_at > self._loop.time():
+            if self._timer_at <= when:
                 return
             self._timer.cancel()
         self._timer_at = when
-        self._timer = self._loop.call_at(when, self.schedule)
+        self._timer = self._loop.call_at(when, self._fire)
+
+    def _fire(self) -> None:
+        """uvloop counts whole milliseconds and may fire early: the clock cannot tell whether a timer is to come."""
+        self._timer = None
+        self.schedule()
 
 
 def _stored_offset(db: Database) -> float:

@@ -44,6 +44,8 @@ def resolve_parameters(
     texts: dict[str, str] = {}
     for item in given:
         name = item.get("ParameterKey", "")
+        if name in texts:
+            raise invalid(f"Duplicate input parameter key: {name}")
         if item.get("UsePreviousValue"):
             if item.get("ParameterValue") is not None:
                 raise invalid(

@@ -13,6 +13,7 @@ from preheat.kernel.errors import AwsError
 
 MAX_BODY_BYTES = 51_200
 MAX_URL_BODY_BYTES = 1_048_576
+MAX_DESCRIPTION_BYTES = 1_024
 MAX_RESOURCES = 500
 MAX_PARAMETERS = 200
 MAX_MAPPINGS = 200
@@ -198,6 +199,8 @@ def _check_sections(template: Template) -> None:
     description = body.get("Description")
     if description is not None and not isinstance(description, str):
         raise malformed("Template Description must be a string.")
+    if description is not None and len(description.encode()) > MAX_DESCRIPTION_BYTES:
+        raise malformed(f"'Description' length is greater than {MAX_DESCRIPTION_BYTES}.")
     for name in ("Parameters", "Mappings", "Conditions", "Resources", "Outputs", "Rules", "Metadata", "Globals"):
         if body.get(name) is not None and not isinstance(body[name], dict):
             raise malformed(f"{name} section must be a map.")

@@ -173,7 +173,11 @@ class Wire:
             return Plan(CBOR, () if name is None else (name,), unquote(operation))
         signed = self._by_signing.get(credential.service, [])
         query = self._query_plan(request, signed)
-        return query if query is not None else self._rest_plan(request, signed)
+        if query is not None:
+            return query
+        if credential.service and not signed and not credential.service.startswith("s3"):
+            return Plan("rest-json", ())
+        return self._rest_plan(request, signed)
 
     def _query_plan(self, request: HttpRequest, signed: list[str]) -> Plan | None:
         if signed and not any("version" in self._table[name] for name in signed):
@@ -187,6 +191,8 @@ class Wire:
             name = signed[0]
         if name is None and "Action" in named and QUEUE_PATH.match(request.path):
             name = "sqs"
+        if name is None and "Action" in named and "Version" in named:
+            return Plan("query", (), named["Action"], pairs)
         if name is None or ("Action" not in named and not signed):
             return None
         return Plan("query", (name,), named.get("Action", ""), pairs)
@@ -214,10 +220,10 @@ class Wire:
             match = service.routes.match(request.method, self._path(request, name), query, headers)
             if match is not None and match.operation is not None:
                 return self._operation(name, service.protocol, match.operation), match, query
-        if "authorization" not in headers and plan.services != ("s3",):
+        if "authorization" not in headers and plan.services and plan.services != ("s3",):
             return self._match(request, Plan("rest-xml", ("s3",)))
-        service = self._service(plan.services[0], plan.protocol)
-        raise service.unknown_operation(f"{request.method} {request.path}")
+        name = plan.services[0] if plan.services else ""
+        raise self._service(name, plan.protocol).unknown_operation(f"{request.method} {request.path}")
 
     def _path(self, request: HttpRequest, service: str) -> str:
         if service == "s3":

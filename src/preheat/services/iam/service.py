@@ -7,11 +7,12 @@ from preheat.identity import root, sessions
 from preheat.identity.authentication import Authenticator
 from preheat.identity.principal import Identity, Known, root_of
 from preheat.kernel.http import HttpRequest
-from preheat.services.contract import Context, Operation, Platform, Principal
+from preheat.services.contract import Context, Operation, Outcome, Params, Platform, Principal
 from preheat.services.iam import entities, policies, repository
 from preheat.services.iam.repository import Entity
 from preheat.store.database import Database
 
+KEY_OPERATIONS = ("CreateAccessKey", "DeleteAccessKey", "DeleteUser")
 SCHEMA = (Path(__file__).parent / "schema.sql").read_text()
 
 
@@ -31,15 +32,37 @@ class IamService:
     name = "iam"
     schema = SCHEMA
 
-    def __init__(self) -> None:
+    def __init__(self, db: Database) -> None:
         self._authenticator = Authenticator()
+        self._keys_exist: bool | None = None
         self.operations: dict[str, Operation] = {**entities.OPERATIONS, **policies.OPERATIONS}
+        for name in KEY_OPERATIONS:
+            self.operations[name] = self._forgetting(self.operations[name])
+        db.on_undo.append(self._forget)
+
+    def _forget(self) -> None:
+        self._keys_exist = None
+
+    def _forgetting(self, operation: Operation) -> Operation:
+        def run(ctx: Context, params: Params) -> Outcome:
+            try:
+                return operation(ctx, params)
+            finally:
+                self._forget()
+
+        return run
+
+    def _any_keys(self, db: Database) -> bool:
+        """Whether there is an access key; asked for every request, so it is kept until a key comes or goes."""
+        if self._keys_exist is None:
+            self._keys_exist = repository.any_access_keys(db)
+        return self._keys_exist
 
     def identify(self, db: Database, request: HttpRequest, *, enforce: bool, now: float) -> Identity:
         """Who sent a request; outside a transaction. Until a user has an access key every key acts as root (unless
         `enforce`), and only sessions and presigned URLs are looked at. `now` is the clients' time. Raises AwsError in
         the words of the request's protocol."""
-        strict = enforce or repository.any_access_keys(db)
+        strict = enforce or self._any_keys(db)
         if not strict and "x-amz-security-token" not in request.headers and not _presigned(request.query):
             return root_of(_claimed_key(request.headers.get("authorization", "")))
         return self._authenticator.authenticate(
@@ -52,7 +75,7 @@ class IamService:
 
     def has_users(self, ctx: Context) -> bool:
         """Whether a user has an access key: from then on credentials are checked."""
-        return repository.any_access_keys(ctx.db)
+        return self._any_keys(ctx.db)
 
     def policies_for(self, ctx: Context, principal: Principal) -> PolicySet:
         """The policies of a caller. A root user and Preheat's own services have none and need none: the caller of
@@ -155,4 +178,4 @@ def _condition_keys(
 
 
 def build(platform: Platform) -> IamService:
-    return IamService()
+    return IamService(platform.db)

@@ -222,6 +222,13 @@ def _check_document(name: str, value: str) -> None:
                                           "SQS can't create the redrive allow policy.")  # fmt: skip
 
 
+def lets_in(target: Queue, source: str) -> bool:
+    """Whether `target`'s RedriveAllowPolicy lets the queue with the ARN `source` use it for dead letters."""
+    document = msgspec.json.decode(target.attributes.get("RedriveAllowPolicy") or '{"redrivePermission":"allowAll"}')
+    permission = document["redrivePermission"]
+    return permission == "allowAll" or (permission == "byQueue" and source in document["sourceQueueArns"])
+
+
 def check_redrive_policy(value: str, document: dict[str, Any]) -> None:
     def refuse(reason: str) -> AwsError:
         return invalid_value(f"Value {value} for parameter RedrivePolicy is invalid. Reason: {reason}")

@@ -93,7 +93,7 @@ class SqsService:
             )
         domain.check_attributes(attributes, fifo=fifo, create=True)
         domain.check_throughput(attributes)
-        self._check_dead_letter_target(ctx, attributes, fifo)
+        self._check_dead_letter_target(attributes, ctx.scope.arn("sqs", name), fifo)
         known = self._rows.queue(ctx.scope, name)
         if known is not None:
             _compare(known, attributes)
@@ -103,7 +103,8 @@ class SqsService:
         ctx.db.notify("sqs:queues")
         return {"QueueUrl": self._url(ctx, queue)}
 
-    def _check_dead_letter_target(self, ctx: Context, attributes: dict[str, str], fifo: bool) -> None:
+    def _check_dead_letter_target(self, attributes: dict[str, str], source: str, fifo: bool) -> None:
+        """The queue `source` (an ARN) may send its dead letters where `attributes` say. Raises AwsError."""
         policy = attributes.get("RedrivePolicy")
         if not policy:
             return
@@ -116,6 +117,10 @@ class SqsService:
         if target.fifo != fifo:
             raise domain.invalid_value(f"Value {policy} for parameter RedrivePolicy is invalid. Reason: Dead-letter "
                                        "queue must be same type of queue as the source.")  # fmt: skip
+        if not domain.lets_in(target, source):
+            raise domain.invalid_value(f"Value {policy} for parameter RedrivePolicy is invalid. Reason: The "
+                                       "RedriveAllowPolicy of the dead-letter queue does not allow this source queue."
+                                       )  # fmt: skip
 
     def get_queue_url(self, ctx: Context, params: Params) -> Outcome:
         owner = params.get("QueueOwnerAWSAccountId") or ctx.scope.account
@@ -181,7 +186,7 @@ class SqsService:
         queue = self._find(ctx, params)
         changes = dict(params["Attributes"])
         domain.check_attributes(changes, fifo=queue.fifo, create=False)
-        self._check_dead_letter_target(ctx, changes, queue.fifo)
+        self._check_dead_letter_target(changes, queue.arn, queue.fifo)
         merged = {**queue.attributes, **changes}
         domain.check_throughput(merged)
         self._rows.set_attributes(
