@@ -64,14 +64,16 @@ def test_slash_tmp_is_private_where_nothing_of_the_function_lies_in_it():
                 "    open('/tmp/preheat-' + event, 'w').close()\n    return [before, tempfile.gettempdir()]\n"
             )
             one, two = FunctionMaker(directory)(source), FunctionMaker(directory)(source, name="g")
-            answers = [driver.invoke(one, b'"a"'), driver.invoke(two, b'"b"'), driver.invoke(one, b'"c"')]
+            mark = directory.name
+            events = [(one, f"a{mark}"), (two, f"b{mark}"), (one, f"c{mark}")]
+            answers = [driver.invoke(spec, json.dumps(event).encode()) for spec, event in events]
             seen = [json.loads(answer.payload) for answer in answers]
         finally:
             driver.close()
     if seen[0][1] != "/tmp":
         pytest.skip("this kernel allows no mount namespaces")
-    assert seen == [[[], "/tmp"], [[], "/tmp"], [["preheat-a"], "/tmp"]]
-    assert not any(Path(f"/tmp/preheat-{letter}").exists() for letter in "abc")
+    assert seen == [[[], "/tmp"], [[], "/tmp"], [[f"preheat-a{mark}"], "/tmp"]]
+    assert not any(Path(f"/tmp/preheat-{event}").exists() for _, event in events)
 
 
 # -- other runtimes -----------------------------------------------------------------------------------------------
