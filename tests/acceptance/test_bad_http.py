@@ -144,3 +144,11 @@ def test_a_browser_may_do_what_the_bucket_allows(aws):
     assert "Access-Control-Allow-Origin" not in aws.get("/browsed/key", headers={"Origin": "https://evil.test"})[1]
     assert "Access-Control-Allow-Origin" not in aws.get("/browsed/key")[1]
     assert aws.get("/", headers={"Origin": PAGE})[0] == 200
+
+
+def test_a_form_without_version_or_signature_finds_its_service(aws):
+    form = {"content-type": "application/x-www-form-urlencoded"}
+    status, _, body = aws.get("/", "POST", b"Action=CreateQueue&QueueName=bare-form", form)
+    assert status == 200 and b"<QueueUrl>" in body
+    status, _, body = aws.get("/", "POST", b"Action=NoSuchAction", form)
+    assert status >= 400 and b"NoSuchAction" in body or b"<Error>" in body

@@ -193,9 +193,18 @@ class Wire:
             name = "sqs"
         if name is None and "Action" in named and "Version" in named:
             return Plan("query", (), named["Action"], pairs)
+        if name is None and "Action" in named and request.method == "POST" and not signed:
+            name = self._by_action(named["Action"])
         if name is None or ("Action" not in named and not signed):
             return None
         return Plan("query", (name,), named.get("Action", ""), pairs)
+
+    def _by_action(self, action: str) -> str | None:
+        """The first query service that has this action, for a form that says neither version nor signature."""
+        for name in self._by_version.values():
+            if action in self._service(name, "query").model.operations:
+                return name
+        return None
 
     def _rest_plan(self, request: HttpRequest, signed: list[str]) -> Plan:
         names = signed
