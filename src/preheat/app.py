@@ -186,7 +186,7 @@ class Server:
             CustomResourceDoor(machine, services["cloudformation"]),
             self._control(),
             FunctionUrlDoor(machine, services["lambda"], entropy, UrlAuthorizer(identify, authorizer)),
-            ExecuteApiDoor(machine, services["apigatewayv2"], services["lambda"], entropy),
+            ExecuteApiDoor(machine, services["apigatewayv2"], services["lambda"], entropy, enforce=enforce),
             ApiDoor(Wire(), machine, identify, entropy),
         ]
 

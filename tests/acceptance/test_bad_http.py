@@ -151,4 +151,4 @@ def test_a_form_without_version_or_signature_finds_its_service(aws):
     status, _, body = aws.get("/", "POST", b"Action=CreateQueue&QueueName=bare-form", form)
     assert status == 200 and b"<QueueUrl>" in body
     status, _, body = aws.get("/", "POST", b"Action=NoSuchAction", form)
-    assert status >= 400 and b"NoSuchAction" in body or b"<Error>" in body
+    assert (status >= 400 and b"NoSuchAction" in body) or b"<Error>" in body

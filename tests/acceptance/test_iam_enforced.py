@@ -352,3 +352,12 @@ def test_a_permission_taken_away_is_missed(rag):
         iam.put_role_policy(RoleName=name, PolicyName=policies[0], PolicyDocument=json.dumps(kept))
     assert "nine hundred" not in said
     assert "nine hundred" in json.dumps(rag.ask("How old is the oak of Tarn?"))
+
+
+def test_an_http_api_needs_the_functions_permission(rag):
+    functions = rag.server.client("lambda")
+    name = next(one["FunctionName"] for one in functions.list_functions()["Functions"] if "Status" in one["FunctionName"])
+    assert rag.http("QuestionsUrl", "GET", "/questions/none")[0] == 404
+    statement = json.loads(functions.get_policy(FunctionName=name)["Policy"])["Statement"][0]["Sid"]
+    functions.remove_permission(FunctionName=name, StatementId=statement)
+    assert rag.http("QuestionsUrl", "GET", "/questions/none")[0] == 500

@@ -43,6 +43,7 @@ class Platform:
                 region_name=os.environ.get("AWS_DEFAULT_REGION", REGION),
                 aws_access_key_id=os.environ.get("AWS_ACCESS_KEY_ID", "preheat"),
                 aws_secret_access_key=os.environ.get("AWS_SECRET_ACCESS_KEY", "preheat"),
+                aws_session_token=os.environ.get("AWS_SESSION_TOKEN"),
                 config=Config(retries={"mode": "standard", "max_attempts": 3}, s3={"addressing_style": "path"}),
             )
         return self._clients[service]

@@ -19,10 +19,11 @@ from preheat.gateway.http_events import (
     is_preflight,
 )
 from preheat.gateway.invoking import answer, invoke_buffered, plain, returned, run_step, within
+from preheat.identity.grants import service_may
 from preheat.kernel.entropy import Entropy
 from preheat.kernel.errors import AwsError
 from preheat.kernel.http import HttpRequest, HttpResponse
-from preheat.kernel.scope import Scope
+from preheat.kernel.scope import Arn, Scope
 from preheat.services.apigatewayv2.domain import Route, bad, function_of, map_parameter, select_route
 from preheat.services.apigatewayv2.repository import Deployed
 from preheat.services.contract import Context, Outcome
@@ -52,13 +53,15 @@ class Bucket:
 
 
 class ExecuteApiDoor:
-    """`apis` is the API Gateway service, `functions` the Lambda service."""
+    """`apis` is the API Gateway service, `functions` the Lambda service. With `enforce` a function's resource policy
+    must let API Gateway invoke it, as on AWS."""
 
-    def __init__(self, machine: Machine, apis: Any, functions: Any, entropy: Entropy) -> None:
+    def __init__(self, machine: Machine, apis: Any, functions: Any, entropy: Entropy, *, enforce: bool = False) -> None:
         self._machine = machine
         self._apis = apis
         self._functions = functions
         self._entropy = entropy
+        self._enforce = enforce
         self._buckets: dict[tuple[str, str, str], Bucket] = {}
 
     def matches(self, request: HttpRequest) -> bool:
@@ -143,6 +146,8 @@ class ExecuteApiDoor:
         name = function_of(integration["IntegrationUri"])
         second = integration["PayloadFormatVersion"] == "2.0"
         target = self._functions.target(ctx, name)
+        if self._enforce and not self._may_invoke(ctx, target.invoked_arn, request.method, origin):
+            return answer(_error(500))
         event = event_v2(request, origin) if second else event_v1(request, origin)
 
         def settle(ended: Any) -> HttpResponse:
@@ -153,6 +158,16 @@ class ExecuteApiDoor:
         deferred = invoke_buffered(self._functions, target, msgspec.json.encode(event), origin.request_id, settle)
         until = ctx.now + integration["TimeoutInMillis"] / 1_000
         return within(self._machine, deferred, until, lambda: _error(503))
+
+    def _may_invoke(self, ctx: Context, function_arn: str, method: str, origin: Origin) -> bool:
+        policy = self._functions.policy(ctx, function_arn)
+        documents = () if policy is None else (msgspec.json.encode(policy).decode(),)
+        inner = origin.path if origin.stage == "$default" else origin.path.removeprefix(f"/{origin.stage}")
+        source = f"{origin.api_id}/{origin.stage}/{method}{inner}"
+        arn = Arn.parse(function_arn).scope.arn("execute-api", source)
+        return service_may(
+            documents, "apigateway.amazonaws.com", "lambda:InvokeFunction", function_arn, arn, origin.account
+        )
 
     # -- SQS ------------------------------------------------------------------------------------------------------
 
