@@ -356,7 +356,8 @@ def test_a_permission_taken_away_is_missed(rag):
 
 def test_an_http_api_needs_the_functions_permission(rag):
     functions = rag.server.client("lambda")
-    name = next(one["FunctionName"] for one in functions.list_functions()["Functions"] if "Status" in one["FunctionName"])
+    names = [one["FunctionName"] for one in functions.list_functions()["Functions"]]
+    name = next(one for one in names if "StatusFunction" in one)
     assert rag.http("QuestionsUrl", "GET", "/questions/none")[0] == 404
     statement = json.loads(functions.get_policy(FunctionName=name)["Policy"])["Statement"][0]["Sid"]
     functions.remove_permission(FunctionName=name, StatementId=statement)
