@@ -152,3 +152,11 @@ def test_a_form_without_version_or_signature_finds_its_service(aws):
     assert status == 200 and b"<QueueUrl>" in body
     status, _, body = aws.get("/", "POST", b"Action=NoSuchAction", form)
     assert (status >= 400 and b"NoSuchAction" in body) or b"<Error>" in body
+
+
+def test_an_upload_that_does_not_say_its_length_is_refused(aws):
+    aws.client("s3").create_bucket(Bucket="lengthless")
+    with socket.create_connection(("127.0.0.1", aws.port), timeout=10) as connection:
+        connection.sendall(b"PUT /lengthless/key HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        answer = b"".join(iter(lambda: connection.recv(65_536), b""))
+    assert answer.startswith(b"HTTP/1.1 411 ") and b"<Code>MissingContentLength</Code>" in answer

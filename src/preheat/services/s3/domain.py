@@ -98,6 +98,21 @@ def check_key(key: str) -> None:
             raise invalid_argument("Object key must not be empty.", "key", key)
 
 
+def upload_body(params: Mapping[str, Any], headers: Mapping[str, str] | None) -> Any:
+    """The body of an upload. `headers` are the request's, None for calls without HTTP. Raises AwsError 411 when the
+    request does not say how long it is, EntityTooLarge beyond 5 GiB."""
+    if headers is not None and "content-length" not in headers and "transfer-encoding" not in headers:
+        raise AwsError("MissingContentLength", "You must provide the Content-Length HTTP header.", 411)
+    body = params.get("Body", b"")
+    if len(body) > MAX_PUT_BYTES:
+        raise AwsError(
+            "EntityTooLarge",
+            "Your proposed upload exceeds the maximum allowed size",
+            fields={"ProposedSize": str(len(body)), "MaxSizeAllowed": str(MAX_PUT_BYTES)},
+        )
+    return body
+
+
 def invalid_argument(message: str, name: str, value: Any) -> AwsError:
     return AwsError("InvalidArgument", message, fields={"ArgumentName": name, "ArgumentValue": str(value)})
 

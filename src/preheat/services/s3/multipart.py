@@ -92,13 +92,7 @@ class Multipart:
     def upload_part(self, ctx: Context, params: Params) -> Outcome:
         _, upload = self._upload(ctx, params)
         _check_number(params["PartNumber"])
-        body: Buffer = params.get("Body", b"")
-        if len(body) > domain.MAX_PUT_BYTES:
-            raise AwsError(
-                "EntityTooLarge",
-                "Your proposed upload exceeds the maximum allowed size",
-                fields={"ProposedSize": str(len(body)), "MaxSizeAllowed": str(domain.MAX_PUT_BYTES)},
-            )
+        body: Buffer = domain.upload_body(params, None if ctx.request is None else ctx.request.headers)
         algorithm, expected = checksums.requested(params)
         planned = upload.attributes.checksum
         if planned is not None:

@@ -90,13 +90,7 @@ class Objects:
         key = params["Key"]
         domain.check_key(key)
         check_acl(params)
-        body: Buffer = params.get("Body", b"")
-        if len(body) > domain.MAX_PUT_BYTES:
-            raise AwsError(
-                "EntityTooLarge",
-                "Your proposed upload exceeds the maximum allowed size",
-                fields={"ProposedSize": str(len(body)), "MaxSizeAllowed": str(domain.MAX_PUT_BYTES)},
-            )
+        body: Buffer = domain.upload_body(params, None if ctx.request is None else ctx.request.headers)
         attributes = domain.attributes_of(params)
         if "ContentType" not in attributes.headers:
             attributes.headers["ContentType"] = "binary/octet-stream"
