@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.support.clients import have, sam_cli
+from tests.support.server import wait_for
 
 RUNTIME = f"python{sys.version_info.major}.{sys.version_info.minor}"
 TEMPLATE = f"""
@@ -104,7 +105,7 @@ def test_a_project_is_built_deployed_changed_and_deleted(sam, aws):
     assert "* Modify" in sam(*deploy)
     assert page() == (200, b"changed")
     assert json.loads(sam("remote", "invoke", "Hello", *stack)) == {"statusCode": 200, "body": "changed"}
-    assert "greeting" in sam("logs", *stack, "--name", "Hello")
+    wait_for(lambda: "greeting" in sam("logs", *stack, "--name", "Hello"), what="the function's log")
     assert "Deleted successfully" in sam("delete", *stack, "--no-prompts", "--region", "us-east-1")
     functions = aws.client("lambda").list_functions()["Functions"]
     assert outputs["Name"] not in [function["FunctionName"] for function in functions]
