@@ -57,10 +57,11 @@ class Batch:
 
 class Claim(NamedTuple):
     """`items` to hand to the function; `received` is how many were taken from the source, those that no filter
-    matched included. 0 means that there is nothing now."""
+    matched included. 0 means that there is nothing now, `drained` that there is nothing more."""
 
     items: list[Item]
     received: int
+    drained: bool = False
 
 
 @dataclass(slots=True)

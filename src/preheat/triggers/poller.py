@@ -183,6 +183,7 @@ class Poller:
         has records."""
         config = reader.mapping.config
         used = 0
+        drained = False
         while True:
             while len(plan.batches) < reader.free() and (
                 items := _cut(plan, config.batch_size, config.window_s, ctx.now)
@@ -191,6 +192,8 @@ class Poller:
                 plan.batches.append(Batch(reader.mapping, items, target.spec, target.invoked_arn))
             if len(plan.batches) >= reader.free() or used >= budget:
                 return used, False
+            if drained:
+                return used, True
             timeout_s = self._functions.resolve(ctx, reader.mapping.function_arn).timeout_s
             try:
                 claim = reader.source.claim(ctx, reader.prepared, config.batch_size - len(plan.buffer), timeout_s)
@@ -205,6 +208,7 @@ class Poller:
             if claim.items and not plan.buffer:
                 plan.opened_at = ctx.now
             plan.buffer.extend(claim.items)
+            drained = claim.drained
 
     def _carry_out(self, reader: _Reader, plan: _Plan, saturated_at: float | None) -> None:
         reader.buffer, reader.opened_at = plan.buffer, plan.opened_at

@@ -58,7 +58,8 @@ class SqsSource:
             )
         if dropped:
             _delete(ctx, url, dropped)
-        return Claim(items, len(messages))
+        short = len(messages) < request["MaxNumberOfMessages"]
+        return Claim(items, len(messages), short and not mapping.source_arn.endswith(".fifo"))
 
     def next_at(self, ctx: Context, prepared: Prepared) -> float | None:
         return ctx.machine.services["sqs"].next_visible(ctx, prepared.mapping.source_arn)
