@@ -14,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from preheat.console.views import PAGE, VIEWS
 from preheat.execution.build import build_pool
 from preheat.execution.contract import Executor, FunctionSpec, LogLine
 from preheat.execution.pool import Pool, PoolLimits
@@ -24,6 +25,7 @@ from preheat.gateway.custom_resource import CustomResourceDoor
 from preheat.gateway.driver import Driver, ThreadBackground
 from preheat.gateway.execute_api import ExecuteApiDoor
 from preheat.gateway.function_url import FunctionUrlDoor
+from preheat.gateway.pages import PageDoor
 from preheat.gateway.pipeline import ApiDoor, Door, Pipeline
 from preheat.identity.root import root_key, write_file
 from preheat.identity.sessions import session_key
@@ -184,6 +186,7 @@ class Server:
 
         return [
             CustomResourceDoor(machine, services["cloudformation"]),
+            *([] if enforce else [PageDoor(machine, "/_preheat/console", PAGE, VIEWS)]),
             self._control(),
             FunctionUrlDoor(machine, services["lambda"], entropy, UrlAuthorizer(identify, authorizer)),
             ExecuteApiDoor(machine, services["apigatewayv2"], services["lambda"], entropy, enforce=enforce),

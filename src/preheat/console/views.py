@@ -1,0 +1,47 @@
+"""What the console shows. Each view is a function of a context that calls AWS operations and gives JSON."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from preheat.services.contract import Context
+
+PAGE = Path(__file__).parent / "index.html"
+
+
+def overview(ctx: Context) -> dict[str, Any]:
+    """Stacks with their status, queues with their depths, functions with their settings."""
+    return {"stacks": _stacks(ctx), "queues": _queues(ctx), "functions": _functions(ctx)}
+
+
+def _stacks(ctx: Context) -> list[dict[str, Any]]:
+    found = ctx.call("cloudformation", "DescribeStacks", {})["Stacks"]
+    return [{"name": one["StackName"], "status": one["StackStatus"]} for one in found]
+
+
+def _queues(ctx: Context) -> list[dict[str, Any]]:
+    rows = []
+    for url in ctx.call("sqs", "ListQueues", {}).get("QueueUrls", []):
+        values = ctx.call("sqs", "GetQueueAttributes", {"QueueUrl": url, "AttributeNames": ["All"]})["Attributes"]
+        sources = ctx.call("sqs", "ListDeadLetterSourceQueues", {"QueueUrl": url})["queueUrls"]
+        rows.append(
+            {
+                "name": url.rpartition("/")[2],
+                "waiting": int(values["ApproximateNumberOfMessages"]),
+                "in_flight": int(values["ApproximateNumberOfMessagesNotVisible"]),
+                "delayed": int(values["ApproximateNumberOfMessagesDelayed"]),
+                "dead_letters": bool(sources),
+            }
+        )
+    return rows
+
+
+def _functions(ctx: Context) -> list[dict[str, Any]]:
+    return [
+        {"name": one["FunctionName"], "runtime": one.get("Runtime", ""), "memory_mb": one["MemorySize"],
+         "timeout_s": one["Timeout"]}
+        for one in ctx.call("lambda", "ListFunctions", {})["Functions"]
+    ]  # fmt: skip
+
+
+VIEWS: dict[str, Callable[[Context], dict[str, Any]]] = {"overview": overview}
