@@ -74,6 +74,12 @@ class Sam:
 
 
 @pytest.fixture
+def aws(fresh_server):
+    """A server whose clock nobody has moved: `sam logs` asks for events up to the client's own time."""
+    return fresh_server()
+
+
+@pytest.fixture
 def sam(aws, tmp_path):
     (tmp_path / "src").mkdir()
     (tmp_path / "src" / "requirements.txt").write_text("")
