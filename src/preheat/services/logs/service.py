@@ -43,10 +43,6 @@ MAX_STREAM_NAMES = 100
 FOREVER_MS = 2**62
 
 
-def _now_ms(ctx: Context) -> int:
-    return int(ctx.now * 1_000)
-
-
 def _group_arn(scope: Scope, name: str) -> str:
     return scope.arn("logs", f"log-group:{name}")
 
@@ -64,7 +60,7 @@ def create_log_group(ctx: Context, params: Params) -> Params:
     if repository.find_group(ctx.db, ctx.scope, name) is not None:
         raise AwsError("ResourceAlreadyExistsException", "The specified log group already exists")
     number = repository.add_group(
-        ctx.db, ctx.scope, name, group_class, _now_ms(ctx), params.get("deletionProtectionEnabled", False)
+        ctx.db, ctx.scope, name, group_class, ctx.now_ms, params.get("deletionProtectionEnabled", False)
     )
     _write_tags(ctx, number, params.get("tags", {}))
     return {}
@@ -157,7 +153,7 @@ def create_log_stream(ctx: Context, params: Params) -> Params:
     group = repository.require_group(ctx.db, ctx.scope, group_name(params.get("logGroupName")))
     if repository.find_stream(ctx.db, group, name) is not None:
         raise AwsError("ResourceAlreadyExistsException", "The specified log stream already exists")
-    repository.add_stream(ctx.db, group.id, name, _now_ms(ctx))
+    repository.add_stream(ctx.db, group.id, name, ctx.now_ms)
     return {}
 
 
@@ -231,7 +227,7 @@ def put_log_events(ctx: Context, params: Params) -> Params:
     stream = repository.require_stream(ctx.db, group, stream_name(params.get("logStreamName")))
     if params.get("entity"):
         raise invalid("Preheat does not support entity: log data is not associated with entities")
-    now_ms = _now_ms(ctx)
+    now_ms = ctx.now_ms
     batch = check_batch(params.get("logEvents", []), now_ms, group.retention_days)
     repository.add_events(ctx.db, group.id, stream.id, batch.kept, now_ms)
     ctx.db.notify(repository.topic(group.name))
@@ -245,7 +241,7 @@ def _window(ctx: Context, params: Params, group: Group) -> tuple[int, int]:
     """[start, end) in epoch milliseconds; what retention has passed over is not shown."""
     start = params.get("startTime", 0)
     if group.retention_days is not None:
-        start = max(start, _now_ms(ctx) - group.retention_days * DAY_MS)
+        start = max(start, ctx.now_ms - group.retention_days * DAY_MS)
     return start, params.get("endTime", FOREVER_MS)
 
 
@@ -355,7 +351,7 @@ class CleanLoop:
             return ctx.now
         due: list[float] = []
         for row in ctx.db.all("SELECT id, retention_days FROM logs_groups WHERE retention_days IS NOT NULL"):
-            horizon = _now_ms(ctx) - row[1] * DAY_MS
+            horizon = ctx.now_ms - row[1] * DAY_MS
             if repository.delete_events(ctx.db, "group_id", row[0], horizon, EVENTS_PER_STEP) == EVENTS_PER_STEP:
                 return ctx.now
             oldest = ctx.db.value("SELECT MIN(at_ms) FROM logs_events WHERE group_id = ?", row[0])
@@ -402,7 +398,7 @@ class LogsService:
         batches: dict[tuple[str, str], list[tuple[int, str]]] = {}
         for line in lines:
             batches.setdefault((line.log_group, line.log_stream), []).append((line.at, line.message))
-        now_ms = _now_ms(ctx)
+        now_ms = ctx.now_ms
         for (group, stream), events in batches.items():
             known = repository.find_group(ctx.db, ctx.scope, group)
             if known is None:

@@ -15,7 +15,6 @@ from preheat.kernel.scope import Arn, Scope
 
 MAX_MESSAGE_BYTES = 1_048_576
 DEDUPLICATION_WINDOW_MS = 300_000
-MAX_IN_FLIGHT = 120_000
 MAX_VISIBILITY_S = 43_200
 NAME = re.compile(r"[A-Za-z0-9_-]{1,80}\Z")
 FIFO_NAME = re.compile(r"[A-Za-z0-9_-]{1,75}\.fifo\Z")

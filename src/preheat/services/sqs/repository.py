@@ -79,10 +79,6 @@ class SqsRepository:
             found = self._queues[key] = make_queue(row)
         return found
 
-    def queue_by_id(self, queue_id: int) -> Queue | None:
-        row = self.db.one("SELECT * FROM sqs_queues WHERE id = ?", queue_id)
-        return None if row is None else make_queue(row)
-
     def queues(self, scope: Scope, prefix: str = "", after: str = "", limit: int = -1) -> list[Queue]:
         rows = self.db.all(
             """SELECT * FROM sqs_queues WHERE account = ? AND region = ? AND substr(name, 1, ?) = ? AND name > ?
@@ -293,11 +289,6 @@ class SqsRepository:
         )  # fmt: skip
         hidden, in_flight = row[0], row[1] or 0
         return self.total(queue) - hidden, in_flight, hidden - in_flight
-
-    def in_flight(self, queue: Queue, now_ms: int) -> int:
-        return self.db.value(
-            "SELECT count(*) FROM sqs_messages WHERE queue_id = ? AND visible_at > ?", queue.id, now_ms
-        )
 
     def expire(self, queue: Queue, now_ms: int, limit: int) -> tuple[int, int | None]:
         """Delete messages past retention; (how many, when the next may be, epoch ms)."""
