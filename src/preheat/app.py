@@ -63,6 +63,7 @@ def build_machine(
 ) -> Platform:
     """A machine with every service, CloudFormation and the triggers: what serves, and what the simulator runs."""
     machine = Machine(db, clock, entropy, background)
+    executor.meter = machine.meter
     platform = Platform(db, clock, entropy, background, machine, settings)
     functions = lambda_service.build(platform, executor)
     services = [importlib.import_module(module).build(platform) for module in SERVICES.values()]

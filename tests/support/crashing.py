@@ -24,6 +24,7 @@ VISIBILITY_S = 30
 NAMES = 24
 DIMENSION = 8
 PAUSE_S = (0.15, 0.9)
+RUN_DEADLINE_S = 120.0
 RECORD = """
 import boto3, os
 table = boto3.resource("dynamodb").Table("ran")
@@ -281,7 +282,7 @@ class Events(Load):
             pages = self.dynamodb.get_paginator("scan").paginate(TableName="ran")
             return self.owed <= {item["id"]["S"] for page in pages for item in page["Items"]}
 
-        wait_for(ran, what=f"every accepted one of {self.name} to be run")
+        wait_for(ran, RUN_DEADLINE_S, f"every accepted one of {self.name} to be run")
         found = len(self.owed)
         self.owed.clear()
         return found

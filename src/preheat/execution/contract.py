@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
+from preheat.kernel.meter import Meter
 from preheat.kernel.stream import Channel
 
 
@@ -137,6 +138,9 @@ class Usage:
 
 class Executor(Protocol):
     """What the Lambda service and the event source pollers use; `pool.Pool` implements it."""
+
+    meter: Meter
+    """Where it counts what it measures; whoever puts the parts together sets it."""
 
     def invoke(self, invocation: Invocation, done: Callable[[Outcome], None]) -> Throttled | None:
         """Admit and run. None: admitted, and `done` will be called exactly once, later. Throttled: refused."""

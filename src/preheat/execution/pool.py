@@ -20,6 +20,7 @@ from preheat.execution.variables import environment_variables, log_group
 from preheat.execution.workers.contract import Worker, WorkerFactory, WorkerPlan
 from preheat.kernel.clock import Clock
 from preheat.kernel.entropy import Entropy
+from preheat.kernel.meter import Meter
 
 SAMPLE_S = 0.1
 WATCH_SHARE = 20.0
@@ -90,6 +91,7 @@ class Pool:
     ) -> None:
         self.clock = clock
         self.gate = Gate(limits.account_concurrency)
+        self.meter = Meter(clock.now)
         self.limits = limits
         self.on_wake: Callable[[], None] = lambda: None
         self._entropy = entropy

@@ -18,6 +18,7 @@ from preheat.kernel.clock import Clock
 from preheat.kernel.entropy import Entropy
 from preheat.kernel.errors import AwsError
 from preheat.kernel.http import HttpRequest
+from preheat.kernel.meter import Meter
 from preheat.kernel.scope import DEFAULT_ACCOUNT, Scope
 from preheat.kernel.stream import Background
 from preheat.services.contract import (
@@ -72,6 +73,7 @@ class Machine:
         self.clock = clock
         self.entropy = entropy
         self.background = background
+        self.meter = Meter(clock.now)
         self.services: dict[str, Service] = {}
         self.authorizer: Authorizer | None = None
         self.on_work: Callable[[], None] = lambda: None

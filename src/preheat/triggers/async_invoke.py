@@ -3,6 +3,9 @@
 A function that fails is run again after one minute and then two (MaximumRetryAttempts). A throttled event waits with
 pauses growing from 1 s to 5 minutes, without counting as an attempt. An event older than MaximumEventAgeInSeconds is
 given up. Results go to the destinations, events that failed also to the dead letter queue.
+
+The pauses of throttled events are spread: events that were refused together would otherwise come back together, and
+all but a few would be refused again.
 """
 
 import json
@@ -100,7 +103,8 @@ class AsyncInvoke:
 
     def _refused(self, ctx: Context, event: Event, request: Request, target: Target, refusal: Throttled) -> Outcome:
         max_age = self._config(ctx, request).get("MaximumEventAgeInSeconds", DEFAULT_MAX_AGE_S)
-        again_at = ctx.now + min(2.0**request.throttles, MAX_THROTTLE_PAUSE_S)
+        pause = min(2.0**request.throttles, MAX_THROTTLE_PAUSE_S)
+        again_at = ctx.now + pause * (0.5 + 0.5 * ctx.entropy.uniform())
         changed = replace(request, throttles=request.throttles + 1)
         event.retry(ctx, min(again_at, request.accepted_at + max_age), msgspec.json.encode(changed))
         return {}

@@ -11,7 +11,6 @@ a single mad allocation.
 """
 
 import contextlib
-import ctypes
 import gc
 import importlib
 import importlib.machinery
@@ -26,19 +25,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from . import loop
+from . import confine, loop
 from .client import RuntimeClient
 
-PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
-CLONE_NEWNS = 0x00020000
-CLONE_NEWUSER = 0x10000000
-MS_BIND = 0x1000
-MS_REC = 0x4000
-MS_PRIVATE = 1 << 18
-ADDRESS_SPACE_SLACK = 4 * 1024**3
-MAX_DESCRIPTORS = 1024
-OOM_SCORE = "500"
 MAX_MESSAGE = 1024 * 1024
 WARM_CLIENTS = ("s3", "sqs", "dynamodb", "s3vectors", "bedrock-runtime")
 MODULES = ("asyncio", "base64", "datetime", "hashlib", "uuid", "dataclasses", "http.client", "ssl", "boto3",
@@ -53,7 +43,7 @@ class Zygote:
         self._control = control
         self._children: dict[int, str] = {}
         self._pids: dict[str, int] = {}
-        self._libc = _libc()
+        self._libc = confine.libc()
         self._roots = (sys.prefix, sys.base_prefix, os.path.dirname(__file__), *settings["site"])
         self._hidden = Hidden(settings["root"])
         self._wakeup_read, self._wakeup_write = os.pipe()
@@ -63,7 +53,7 @@ class Zygote:
             self._steps += [_share_models, *(lambda name=name: _make_client(name) for name in WARM_CLIENTS), _settle]
 
     def serve(self) -> None:
-        _die_with_parent(self._libc)
+        confine.die_with_parent(self._libc)
         if self._libc is not None:
             self._libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         for end in (self._wakeup_read, self._wakeup_write):
@@ -134,7 +124,7 @@ class Zygote:
 
     def _child(self, command: dict[str, Any], descriptors: list[int], parent: int) -> int:
         os.setsid()
-        _die_with_parent(self._libc)
+        confine.die_with_parent(self._libc)
         if os.getppid() != parent:
             return 1
         signal.set_wakeup_fd(-1)
@@ -146,11 +136,11 @@ class Zygote:
         os.dup2(output, 1)
         os.dup2(output, 2)
         os.close(output)
-        _limit(command)
+        confine.limit(command)
         environment = command["environment"]
-        if _private_tmp(self._libc, command["scratch"], (command["directory"], *command["path"], *self._roots)):
+        if confine.private_tmp(self._libc, command["scratch"], (command["directory"], *command["path"], *self._roots)):
             environment.pop("TMPDIR", None)
-            _die_with_parent(self._libc)
+            confine.die_with_parent(self._libc)
         os.environ.clear()
         os.environ.update(environment)
         time.tzset()
@@ -225,26 +215,6 @@ class Hidden:
         return spec
 
 
-def _limit(command: dict[str, Any]) -> None:
-    _set_limit(resource.RLIMIT_CORE, 0)
-    _set_limit(resource.RLIMIT_NOFILE, MAX_DESCRIPTORS)
-    _set_limit(resource.RLIMIT_FSIZE, command["file_bytes"])
-    if command["argv"] is None:
-        with open("/proc/self/statm") as file:
-            mapped = int(file.read().split()[0]) * resource.getpagesize()
-        _set_limit(resource.RLIMIT_AS, mapped + command["memory_bytes"] + ADDRESS_SPACE_SLACK)
-    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
-        file.write(OOM_SCORE)
-
-
-def _set_limit(which: int, value: int) -> None:
-    hard = resource.getrlimit(which)[1]
-    if hard != resource.RLIM_INFINITY:
-        value = min(value, hard)
-    with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(which, (value, value))
-
-
 def _text_output(descriptor: int) -> Any:
     return open(descriptor, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)
 
@@ -268,41 +238,6 @@ def _kill_group(pid: int) -> None:
     for kill in (os.killpg, os.kill):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             kill(pid, signal.SIGKILL)
-
-
-def _libc() -> Any:
-    try:
-        libc = ctypes.CDLL(None, use_errno=True)
-        return libc if hasattr(libc, "prctl") else None
-    except OSError:
-        return None
-
-
-def _die_with_parent(libc: Any) -> None:
-    if libc is not None:
-        libc.prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
-
-
-def _private_tmp(libc: Any, scratch: str, needed: tuple[str, ...]) -> bool:
-    """Mount `scratch` over /tmp for this process alone, in a mount namespace of its own (and, without privilege, a user
-    namespace). False, with nothing changed that matters, when the kernel does not allow it, or when something the
-    function needs lies in /tmp."""
-    if libc is None or not scratch or any(os.path.realpath(path).startswith("/tmp/") for path in needed):
-        return False
-    user, group = os.getuid(), os.getgid()
-    if libc.unshare(CLONE_NEWNS if user == 0 else CLONE_NEWNS | CLONE_NEWUSER) != 0:
-        return False
-    try:
-        if user != 0:
-            maps = {"setgroups": "deny", "uid_map": f"{user} {user} 1", "gid_map": f"{group} {group} 1"}
-            for name, text in maps.items():
-                with open(f"/proc/self/{name}", "w") as file:
-                    file.write(text)
-    except OSError:
-        return False
-    if libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None) != 0:
-        return False
-    return libc.mount(os.fsencode(scratch), b"/tmp", None, MS_BIND, None) == 0
 
 
 def _anonymous_bytes() -> int:

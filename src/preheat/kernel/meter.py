@@ -1,0 +1,75 @@
+"""Measured values on their way to CloudWatch: gathered in memory by series and minute until somebody takes them.
+
+A value is kept to three significant digits in its minute's distribution, which is what percentiles are read from; sum,
+minimum and maximum are exact.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from preheat.kernel.scope import Scope
+
+MINUTE_S = 60
+Dimensions = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One metric of one account and region. `dimensions` sorted by name; `unit` as CloudWatch spells it."""
+
+    scope: Scope
+    namespace: str
+    name: str
+    dimensions: Dimensions
+    unit: str
+
+
+@dataclass(slots=True)
+class Sample:
+    """The statistics of one minute; `distribution` is how often each (rounded) value came."""
+
+    count: int = 0
+    total: float = 0.0
+    minimum: float = float("inf")
+    maximum: float = float("-inf")
+    distribution: dict[float, int] = field(default_factory=dict)
+
+    def add(self, value: float, times: int = 1) -> None:
+        self.count += times
+        self.total += value * times
+        self.minimum = min(self.minimum, value)
+        self.maximum = max(self.maximum, value)
+        rounded = float(f"{value:.3g}")
+        self.distribution[rounded] = self.distribution.get(rounded, 0) + times
+
+
+class Meter:
+    """`now` is epoch seconds (`Clock.now`)."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._samples: dict[tuple[Series, int], Sample] = {}
+        self._series: dict[tuple, Series] = {}
+
+    def record(
+        self, scope: Scope, namespace: str, name: str, value: float = 1.0, unit: str = "Count", **dimensions: str | None
+    ) -> None:
+        """Count one value in: `meter.record(scope, "AWS/Lambda", "Throttles", FunctionName="f")`. None as a dimension's
+        value leaves the dimension out."""
+        key = (scope, namespace, name, unit, *dimensions.items())
+        series = self._series.get(key)
+        if series is None:
+            present = tuple(sorted(item for item in dimensions.items() if item[1] is not None))
+            series = self._series[key] = Series(scope, namespace, name, present, unit)
+        slot = (series, int(self._now()) // MINUTE_S * MINUTE_S)
+        sample = self._samples.get(slot)
+        if sample is None:
+            sample = self._samples[slot] = Sample()
+        sample.add(value)
+
+    def take(self) -> dict[tuple[Series, int], Sample]:
+        """Everything since the last call, by (series, epoch second at which its minute began)."""
+        taken, self._samples = self._samples, {}
+        if len(self._series) > 100_000:
+            self._series.clear()
+        return taken
