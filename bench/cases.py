@@ -1,8 +1,6 @@
 """What is measured. A case takes a started server and gives {figure: value}; rates a second, times in milliseconds."""
 
-import base64
 import contextlib
-import io
 import json
 import os
 import shutil
@@ -11,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-import zipfile
 from pathlib import Path
 
 import generator
@@ -26,23 +23,6 @@ DRAIN = {"ministack": 4_000, "localstack": 4_000, "moto": 100}
 DRAIN_OTHERS = 40_000
 SHALLOW_AT_ONE = 5_000
 FILL_LIMIT_S = 10
-COLD_RUNS = 4
-TRIGGER_MESSAGES = 40
-TRIGGER_WARM = 10
-TRIGGER_LIMIT_S = 12
-LIGHT = "def handler(event, context):\n    return event\n"
-HEAVY = (
-    "import boto3, numpy\nclient = boto3.client('s3', region_name='us-east-1')\n"
-    "def handler(event, context):\n    return float(numpy.ones(3).sum())\n"
-)
-STAMP = (
-    "import time, os\n"
-    "def handler(event, context):\n"
-    "    now = time.time()\n"
-    "    with open(os.environ['OUT'], 'a') as out:\n"
-    "        for record in event['Records']:\n"
-    "            out.write(f\"{now - float(record['body'])}\\n\")\n"
-)
 
 
 def load(server: Server, kind: str, connections: int, seconds: float, queue: str = "", **more: str) -> dict:
@@ -189,71 +169,3 @@ def storage(server: Server, seconds: float, tag: str) -> dict[str, float]:
             with contextlib.suppress(RuntimeError):
                 out[f"{name} c={connections} /s"] = rate(load(server, "raw", connections, seconds, "", **more))
     return out
-
-
-def _function(server: Server, name: str, code: str, variables: dict[str, str] | None = None) -> None:
-    archive = io.BytesIO()
-    with zipfile.ZipFile(archive, "w") as out:
-        out.writestr("index.py", code)
-    document = {
-        "FunctionName": name, "Runtime": "python3.11", "Role": "arn:aws:iam::000000000000:role/bench",
-        "Handler": "index.handler", "Code": {"ZipFile": base64.b64encode(archive.getvalue()).decode()}, "Timeout": 30,
-        "MemorySize": 512, "Environment": {"Variables": variables or {}},
-    }  # fmt: skip
-    kind = {"Content-Type": "application/json"}
-    server.rest("lambda", "POST", "/2015-03-31/functions", json.dumps(document).encode(), **kind)
-    deadline = time.perf_counter() + 30
-    while time.perf_counter() < deadline:
-        _, answer = server.rest("lambda", "GET", f"/2015-03-31/functions/{name}/configuration")
-        if json.loads(answer).get("State", "Active") == "Active":
-            return
-        time.sleep(0.02)
-    raise RuntimeError(f"{name} did not become active")
-
-
-def functions(server: Server, seconds: float, tag: str) -> dict[str, float]:
-    out: dict[str, float] = {}
-    for kind, code in (("light", LIGHT), ("boto3 and numpy", HEAVY)):
-        times = []
-        for number in range(COLD_RUNS):
-            name = f"{kind.split()[0]}-{tag}-{number}"
-            _function(server, name, code)
-            started = time.perf_counter()
-            _, answer = server.rest("lambda", "POST", f"/2015-03-31/functions/{name}/invocations", b"{}")
-            times.append((time.perf_counter() - started) * 1_000)
-            if b"errorMessage" in answer:
-                raise RuntimeError(f"{kind}: {answer[:300]!r}")
-        out[f"lambda cold {kind}, first ms"] = times[0]
-        out[f"lambda cold {kind} ms"] = sorted(times[1:])[(COLD_RUNS - 1) // 2]
-    for connections in (1, 16):
-        with contextlib.suppress(RuntimeError):
-            result = load(
-                server, "raw", connections, seconds, "", service="lambda", type="application/json", method="POST",
-                path=f"/2015-03-31/functions/light-{tag}-0/invocations", target="", body="{}",
-            )  # fmt: skip
-            out[f"lambda warm c={connections} /s"] = rate(result)
-            out[f"lambda warm c={connections} p50 ms"] = result["p50_ms"]
-            out[f"lambda warm c={connections} p99 ms"] = result["p99_ms"]
-    return out
-
-
-def queue_to_handler(server: Server, seconds: float, tag: str) -> dict[str, float]:
-    """Milliseconds from before the send to the handler's first line, one message at a time, warm."""
-    target = server.work / f"latency-{tag}"
-    target.touch()
-    _function(server, f"stamp-{tag}", STAMP, {"OUT": str(target)})
-    queue = server.create_queue(f"stamp-{tag}")
-    attributes = server.api("sqs", "AmazonSQS.GetQueueAttributes", QueueUrl=queue, AttributeNames=["QueueArn"])
-    mapping = {"EventSourceArn": attributes["Attributes"]["QueueArn"], "FunctionName": f"stamp-{tag}", "BatchSize": 1}
-    path, kind = "/2015-03-31/event-source-mappings", {"Content-Type": "application/json"}
-    server.rest("lambda", "POST", path, json.dumps(mapping).encode(), **kind)
-    deadline = time.perf_counter() + TRIGGER_LIMIT_S
-    for number in range(TRIGGER_MESSAGES):
-        server.api("sqs", "AmazonSQS.SendMessage", QueueUrl=queue, MessageBody=str(time.time()))
-        while len(target.read_text().splitlines()) <= number and time.perf_counter() < deadline:
-            time.sleep(0.001)
-    lines = target.read_text().splitlines()
-    times = sorted(float(line) * 1_000 for line in lines[min(TRIGGER_WARM, len(lines) // 2) :])
-    if not times:
-        raise RuntimeError("no message reached the handler")
-    return {"sqs to handler p50 ms": times[len(times) // 2], "sqs to handler max ms": times[-1]}

@@ -52,12 +52,22 @@ EXPECTED = (
     Expectation("SQS sends at 16 connections over ElasticMQ's, at least", _against(SEND, "elasticmq"), 1, True),
     Expectation("acknowledged messages lost by SIGKILL, at most", _own("sqs acknowledged and lost"), 0, False),
     Expectation("drain at 1,000,000 messages over an almost empty queue, at least", _own(DEEP), 0.8, True),
-    Expectation("warm invocation p50, ms, at most", _own("lambda warm c=1 p50 ms"), 1, False),
+    Expectation("warm invocation p50, ms, at most", _own("lambda warm c=1 p50 ms"), 0.5, False),
+    Expectation("warm invocations a second at 16 connections, at least", _own("lambda warm c=16 /s"), 8_000, True),
+    Expectation("the same over serverless-offline's, at least", _against("lambda warm c=16 /s", "serverless-offline"),
+                1, True),
+    Expectation("the same over MiniStack's, at least", _against("lambda warm c=16 /s", "ministack"), 100, True),
+    Expectation("warm invocations of awslambdaric, at least", _own("lambda warm, awslambdaric c=16 /s"), 4_000, True),
+    Expectation("SQS send to handler p50, ms, at most", _own("sqs to handler p50 ms"), 5, False),
+    Expectation("300 messages of 100 ms at 50, over the ideal, at most", _own("sqs 300 x 100 ms at 50 over the ideal"),
+                1.2, False),
     Expectation("cold invocation, light, ms, at most", _own("lambda cold light ms"), 20, False),
     Expectation("cold invocation with boto3 and numpy, ms, at most", _own("lambda cold boto3 and numpy ms"), 80, False),
     Expectation("idle memory, MB, at most", _own("idle memory MB"), 90, False),
+    Expectation("first chunks read before the next was made, of 20", _own("lambda first chunks read before the next"),
+                20, True),
     Expectation("start to first API answer, s, at most", _own("start to first CreateQueue s"), 0.6, False),
-)
+)  # fmt: skip
 
 
 def document(figures: Figures, notes: list[str], about: dict) -> dict:

@@ -2,9 +2,9 @@
 else this machine does hits all alike; the figures are medians with min and max, and ratios to Preheat's.
 
     python bench/run.py [--repeats 3] [--seconds 1] [--quick] [--servers preheat,ministack,...] [--cases sqs,depth,...]
-                        [--peers DIRECTORY]
+                        [--peers DIRECTORY] [--write]
 
-Writes bench/results.json and bench/RESULTS.md.
+A run of everything writes bench/results.json and bench/RESULTS.md; others only with --write.
 """
 
 import argparse
@@ -17,23 +17,26 @@ from collections.abc import Callable
 from pathlib import Path
 
 import cases
+import functions
 import report
 from servers import FEATURES, PeerHome, Server
 
 HERE = Path(__file__).parent
-CASES = ("start", "sqs", "storage", "lambda", "trigger", "depth", "killed")
+CASES = ("start", "sqs", "storage", "lambda", "trigger", "depth", "sleepers", "killed")
 DEPTHS = {"preheat": (100_000, 1_000_000), "ministack": (100_000,), "elasticmq": (100_000,)}
 ROUND_S = {
     "preheat": 28, "preheat-power": 24, "ministack": 40, "moto": 34, "localstack": 23, "elasticmq": 17,
+    "serverless-offline": 9,
 }  # fmt: skip
 """Seconds that one round of a server takes at --seconds 1; for the estimate alone."""
 DEPTH_S = {"preheat": 65, "ministack": 25, "elasticmq": 30}
+SLEEPERS_S = {"preheat": 16, "ministack": 16}
 INSTALL_S = 90
 ROUND: dict[str, Callable[[Server, float, str], dict[str, float]]] = {
     "sqs": cases.sqs,
     "storage": cases.storage,
-    "lambda": cases.functions,
-    "trigger": cases.queue_to_handler,
+    "lambda": functions.invoke,
+    "trigger": functions.queue_to_handler,
 }
 Figures = dict[str, dict[str, list[float]]]
 
@@ -70,7 +73,7 @@ class Bench:
         server = Server(name, self.home)
         try:
             answered, first = server.start()
-            if "start" in self.wanted:
+            if "start" in self.wanted & FEATURES[name]:
                 self.add(
                     name,
                     {"start to first answer s": answered, "start to first CreateQueue s": first,
@@ -79,7 +82,7 @@ class Bench:
             for step, measure in ROUND.items():
                 if step in self.wanted & FEATURES[name]:
                     self.attempt(name, step, lambda measure=measure: self.add(name, measure(server, seconds, tag)))
-            if "sqs" in self.wanted:
+            if "sqs" in self.wanted & FEATURES[name]:
                 self.add(name, {"memory after the load MB": server.memory_mb()})
         finally:
             server.stop()
@@ -90,6 +93,14 @@ class Bench:
             server.start()
             found = cases.depth(server, self.arguments.seconds, "d", DEPTHS[name], self.arguments.repeats)
             self.figures[name].update(found)
+        finally:
+            server.stop()
+
+    def sleepers(self, name: str) -> None:
+        server = Server(name, self.home)
+        try:
+            server.start()
+            self.figures[name].update(functions.sleepers(server, self.arguments.repeats if name == "preheat" else 1))
         finally:
             server.stop()
 
@@ -106,10 +117,11 @@ class Bench:
             for name in self.names:
                 print(f"round {repeat + 1} of {self.arguments.repeats}: {name}", file=sys.stderr, flush=True)
                 self.attempt(name, "round", lambda name=name, repeat=repeat: self.round(name, repeat))
-        for name in self.names:
-            if "depth" in self.wanted & FEATURES[name]:
-                print(f"depth: {name}", file=sys.stderr, flush=True)
-                self.attempt(name, "depth", lambda name=name: self.depths(name))
+        for step, measure in (("depth", self.depths), ("sleepers", self.sleepers)):
+            for name in self.names:
+                if step in self.wanted & FEATURES[name]:
+                    print(f"{step}: {name}", file=sys.stderr, flush=True)
+                    self.attempt(name, step, lambda measure=measure, name=name: measure(name))
         if "killed" in self.wanted and "preheat" in self.names:
             self.attempt("preheat", "killed", self.kill)
 
@@ -119,6 +131,7 @@ def estimate(names: list[str], wanted: set[str], repeats: int, seconds: float) -
     share = len(wanted & set(ROUND)) / len(ROUND)
     total = repeats * sum(ROUND_S[name] for name in names) * share * (0.3 + 0.7 * seconds)
     total += sum(DEPTH_S.get(name, 0) for name in names) if "depth" in wanted else 0
+    total += sum(SLEEPERS_S.get(name, 0) for name in names) if "sleepers" in wanted else 0
     return (total + INSTALL_S * any(not name.startswith("preheat") for name in names)) / 60
 
 
@@ -129,8 +142,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="one repeat")
     parser.add_argument("--servers", default=",".join(FEATURES))
     parser.add_argument("--cases", default=",".join(CASES))
+    parser.add_argument("--write", action="store_true", help="keep the results of a part, too")
     parser.add_argument("--peers", type=Path, help="keep the peers installed here; otherwise they are temporary")
     arguments = parser.parse_args()
+    whole = arguments.servers == ",".join(FEATURES) and arguments.cases == ",".join(CASES) and not arguments.quick
+    arguments.write = arguments.write or whole
     if arguments.quick:
         arguments.repeats = 1
     return arguments
@@ -167,9 +183,11 @@ def main() -> int:
         "repeats": arguments.repeats, "seconds": arguments.seconds, "cores": os.cpu_count(),
         "generator": "wrk" if cases.WRK else "Python", "took_s": round(time.perf_counter() - started),
     }  # fmt: skip
-    (HERE / "results.json").write_text(json.dumps(report.document(bench.figures, bench.notes, about), indent=1) + "\n")
     text = report.markdown(bench.figures, bench.notes, about)
-    (HERE / "RESULTS.md").write_text(text)
+    if arguments.write:
+        document = report.document(bench.figures, bench.notes, about)
+        (HERE / "results.json").write_text(json.dumps(document, indent=1) + "\n")
+        (HERE / "RESULTS.md").write_text(text)
     print(text)
     return 0
 

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 import urllib.parse
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 START_S = 60
@@ -24,18 +25,30 @@ LOCALSTACK = [
     "localstack-core[base-runtime,runtime]==4.14.0", "localstack-ext==4.14.0", "cbor2<5.8", "pyopenssl==25.3.0",
     "service_identity",
 ]  # fmt: skip
-ELASTICMQ = "elasticmq@0.7.1"
+ELASTICMQ = ["elasticmq@0.7.1"]
+OFFLINE = ["serverless@3.40.0", "serverless-offline@13.10.1"]
 ELASTICMQ_CONFIG = """include classpath("application.conf")
 node-address { protocol = http, host = localhost, port = %(port)d, context-path = "" }
 rest-sqs { enabled = true, bind-port = %(port)d, bind-hostname = "127.0.0.1", sqs-limits = strict }
 """
+COLD_RUNS = 4
+OFFLINE_FUNCTIONS = "".join(f"  light-{number}:\n    handler: index.handler\n" for number in range(COLD_RUNS))
+OFFLINE_CONFIG = f"""service: bench
+frameworkVersion: "3"
+provider: {{ name: aws, runtime: nodejs20.x, region: us-east-1, timeout: 30 }}
+plugins: [serverless-offline]
+functions:
+{OFFLINE_FUNCTIONS}"""
+OFFLINE_CODE = "exports.handler = async (event) => event;\n"
+"""JavaScript, which it runs in threads of its own process: its fastest way."""
 FEATURES = {
-    "preheat": {"start", "sqs", "depth", "storage", "lambda", "trigger"},
+    "preheat": {"start", "sqs", "depth", "storage", "lambda", "trigger", "sleepers"},
     "preheat-power": {"start", "sqs", "storage"},
-    "ministack": {"start", "sqs", "depth", "storage", "lambda", "trigger"},
+    "ministack": {"start", "sqs", "depth", "storage", "lambda", "trigger", "sleepers"},
     "moto": {"start", "sqs", "storage"},
     "localstack": {"start", "sqs", "storage"},
     "elasticmq": {"start", "sqs", "depth"},
+    "serverless-offline": {"lambda"},
 }
 """What each can do without Docker and without downloads at run time."""
 SCOPE = "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/%s/aws4_request, SignedHeaders=host;x-amz-date, Signature="
@@ -85,10 +98,10 @@ class PeerHome:
         self.path = keep or Path(tempfile.mkdtemp(prefix="preheat-peers-"))
         self._kept = keep is not None
         self.missing: dict[str, str] = {}
-        for name in names:
-            why = self._install(name)
-            if why:
-                self.missing[name] = why
+        with ThreadPoolExecutor() as pool:
+            for name, why in zip(names, pool.map(self._install, names), strict=True):
+                if why:
+                    self.missing[name] = why
 
     def _install(self, name: str) -> str | None:
         mark = self.path / f"{name}.installed"
@@ -96,7 +109,9 @@ class PeerHome:
             return None
         self.path.mkdir(parents=True, exist_ok=True)
         if name == "elasticmq":
-            why = self._npm()
+            why = self._npm(name, ELASTICMQ) if shutil.which("java") else "it needs java (17), which is not here"
+        elif name == "serverless-offline":
+            why = self._npm(name, OFFLINE)
         elif name == "localstack":
             python = python313()
             why = self._pip(name, python, LOCALSTACK) if python else "it needs Python 3.13, which is not here"
@@ -112,10 +127,10 @@ class PeerHome:
             [str(venv / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check", *packages]
         )
 
-    def _npm(self) -> str | None:
-        if shutil.which("java") is None or shutil.which("npm") is None:
-            return "it needs java (17) and npm, which are not both here"
-        return _command(["npm", "install", "--no-audit", "--no-fund", "--prefix", str(self.path / "npm"), ELASTICMQ])
+    def _npm(self, name: str, packages: list[str]) -> str | None:
+        if shutil.which("npm") is None:
+            return "it needs npm, which is not here"
+        return _command(["npm", "install", "--no-audit", "--no-fund", "--prefix", str(self.path / name), *packages])
 
     def close(self) -> None:
         if not self._kept:
@@ -142,6 +157,8 @@ class Server:
         self.process: subprocess.Popen | None = None
         self.work = Path(tempfile.mkdtemp(prefix=f"preheat-bench-{name}-"))
         self.protocol = "query" if name == "elasticmq" else "json"
+        self.function_prefix = "bench-dev-" if name == "serverless-offline" else ""
+        """What precedes the names of functions; "" where functions are made by the cases themselves."""
 
     @property
     def endpoint(self) -> str:
@@ -159,9 +176,17 @@ class Server:
         if self.name == "elasticmq":
             config = self.work / "elasticmq.conf"
             config.write_text(ELASTICMQ_CONFIG % {"port": self.port})
-            jar = self.home.path / "npm/node_modules/elasticmq/elasticmq-server-0.7.1.jar"
+            jar = self.home.path / "elasticmq/node_modules/elasticmq/elasticmq-server-0.7.1.jar"
             opened = ["--add-opens", "java.base/java.util.regex=ALL-UNNAMED"]
             return ["java", *opened, f"-Dconfig.file={config}", "-jar", str(jar)], {}
+        if self.name == "serverless-offline":
+            modules = self.home.path / self.name / "node_modules"
+            (self.work / "serverless.yml").write_text(OFFLINE_CONFIG)
+            (self.work / "index.js").write_text(OFFLINE_CODE)
+            (self.work / "node_modules").symlink_to(modules)
+            ports = ["--lambdaPort", str(self.port), "--httpPort", str(free_port())]
+            command = ["node", str(modules / "serverless/bin/serverless.js"), "offline", "start", *ports]
+            return command, {"SLS_TELEMETRY_DISABLED": "1", "SLS_NOTIFICATIONS_MODE": "off"}
         if self.name == "localstack":
             return [str(bin_ / "python"), "-m", "localstack.runtime.main"], {
                 "HOME": str(self.work), "FILESYSTEM_ROOT": str(self.work / "root"), "ACTIVATE_PRO": "0",
@@ -189,7 +214,7 @@ class Server:
             try:
                 status, _ = self.request("GET", "/_preheat/health" if self.name.startswith("preheat") else "/")
                 answered = answered or time.perf_counter() - started
-                if status < 500 and self.create_queue("bench-first"):
+                if status < 500 and (self.function_prefix or self.create_queue("bench-first")):
                     return answered, time.perf_counter() - started
             except (OSError, http.client.HTTPException, RuntimeError):
                 time.sleep(0.005)

@@ -17,7 +17,10 @@ from typing import Any
 from preheat.console.views import PAGE, VIEWS
 from preheat.execution.build import build_pool
 from preheat.execution.contract import Executor, FunctionSpec, LogLine
+from preheat.execution.flow import AWS_BANDWIDTH
+from preheat.execution.machine_memory import default_min_free_mb
 from preheat.execution.pool import Pool, PoolLimits
+from preheat.execution.workers.housing import Choices
 from preheat.gateway.authorization import Authorizer, UrlAuthorizer
 from preheat.gateway.connection import Connection, ConnectionLimits
 from preheat.gateway.control import ControlDoor, ControlError, seconds_argument
@@ -27,6 +30,7 @@ from preheat.gateway.execute_api import ExecuteApiDoor
 from preheat.gateway.function_url import FunctionUrlDoor
 from preheat.gateway.pages import PageDoor
 from preheat.gateway.pipeline import ApiDoor, Door, Pipeline
+from preheat.gateway.topics import TopicDoor
 from preheat.identity.root import root_key, write_file
 from preheat.identity.sessions import session_key
 from preheat.kernel.clock import Clock, SystemClock
@@ -35,6 +39,7 @@ from preheat.kernel.errors import AwsError
 from preheat.kernel.http import Call, HttpRequest
 from preheat.kernel.scope import Scope
 from preheat.kernel.stream import Background
+from preheat.services import findings
 from preheat.services.awslambda import service as lambda_service
 from preheat.services.contract import Context, Platform, Principal
 from preheat.services.machine import HOME, ROOT, Machine
@@ -42,12 +47,15 @@ from preheat.services.sts.service import session_credentials
 from preheat.services.table import SERVICES
 from preheat.settings import Settings
 from preheat.store.database import Database
+from preheat.store.errors import StoreError
 from preheat.template import service as template_service
 from preheat.triggers.build import build_triggers
 from preheat.triggers.contract import Notice
 from preheat.wire import Wire
 
 WARM_UP_AFTER_S = 0.2
+LOG_DELAY_S = 0.02
+LOG_SLICE = 128
 GC_THRESHOLDS = (50_000, 50, 50)
 """Rare collections: a large live heap made a full one cost 500 ms (perf facts, B1)."""
 
@@ -77,22 +85,52 @@ def build_machine(
 
 
 class LogSink:
-    """Takes the lines of functions as they come and writes them with the next commit."""
+    """Takes the lines of functions as they come. LOG_DELAY_S after the first of them they are written, stream by stream
+    and LOG_SLICE to a transaction: no answer waits for a line, nor long for the writing of many."""
 
-    def __init__(self) -> None:
+    def __init__(self, later: Callable[[float, Callable[[], None]], Any]) -> None:
         self.machine: Machine | None = None
+        self._later = later
         self._lines: list[LogLine] = []
+        self._turn: list[LogLine] = []
+        self._waiting = False
 
     def __call__(self, lines: list[LogLine]) -> None:
-        waiting = bool(self._lines)
         self._lines.extend(lines)
-        if not waiting and self.machine is not None:
-            self.machine.perform(self._write, lambda reply: None)
+        self._wait()
+
+    def _wait(self) -> None:
+        if not self._waiting:
+            self._waiting = True
+            self._later(LOG_DELAY_S, self._begin)
+
+    def _begin(self) -> None:
+        lines, self._lines = self._lines, []
+        lines.sort(key=_stream_of)
+        self._turn = lines
+        self._go_on()
+
+    def _go_on(self, reply: Any = None) -> None:
+        if self._turn and self.machine is not None:
+            self.machine.perform(self._write, self._go_on)
+            return
+        self._waiting = False
+        if self._lines:
+            self._wait()
 
     def _write(self, ctx: Context) -> dict[str, Any]:
-        lines, self._lines = self._lines, []
+        lines, self._turn = self._turn[:LOG_SLICE], self._turn[LOG_SLICE:]
         ctx.machine.services["logs"].append(ctx, lines)
         return {}
+
+    def close(self, db: Database, now: float) -> None:
+        """Write what is left; the machine runs no more."""
+        left, self._turn, self._lines = [*self._turn, *self._lines], [], []
+        if left and self.machine is not None:
+            db.begin()
+            self.machine.services["logs"].append(Context(HOME, now, db, ROOT, "", self.machine), left)
+            db.keep()
+            db.commit()
 
 
 class Server:
@@ -113,7 +151,7 @@ class Server:
         limits = ConnectionLimits(settings.max_body)
         self.db = Database(settings.state, settings.durability)
         self.scratch = _scratch(settings.state)
-        sink = LogSink()
+        sink = self.sink = LogSink(loop.call_later)
         try:
             self.background = ThreadBackground(loop)
             self.pool = self._pool(loop, clock, entropy, sink)
@@ -155,11 +193,14 @@ class Server:
         limits = PoolLimits(
             account_concurrency=settings.account_concurrency,
             max_environments=settings.max_environments,
+            min_free_mb=default_min_free_mb() if settings.min_free_memory_mb is None else settings.min_free_memory_mb,
             idle_s=settings.idle_environment_s,
+            bandwidth=AWS_BANDWIDTH if settings.streaming_bandwidth == "aws" else None,
         )
         return build_pool(
             loop, clock, entropy, scratch=self.scratch, endpoint=settings.endpoint, on_log=on_log, on_notice=self._say,
             credentials=self._credentials, limits=limits, tools=settings.tools,
+            choices=Choices(settings.sandbox, settings.interpreters, settings.cpu_share),
         )  # fmt: skip
 
     def _credentials(self, spec: FunctionSpec) -> dict[str, str]:
@@ -185,13 +226,15 @@ class Server:
             known = iam.identify(self.db, request, enforce=enforce, now=self.clock.peer_now())
             return Principal(known.arn, known.account, known.kind, known.user_id, known.access_key)
 
+        wire = Wire()
         return [
             CustomResourceDoor(machine, services["cloudformation"]),
             *([] if enforce else [PageDoor(machine, "/_preheat/console", PAGE, VIEWS)]),
+            TopicDoor(wire, machine, services["sns"], entropy),
             self._control(),
             FunctionUrlDoor(machine, services["lambda"], entropy, UrlAuthorizer(identify, authorizer)),
             ExecuteApiDoor(machine, services["apigatewayv2"], services["lambda"], entropy, enforce=enforce),
-            ApiDoor(Wire(), machine, identify, entropy),
+            ApiDoor(wire, machine, identify, entropy),
         ]
 
     def _control(self) -> ControlDoor:
@@ -212,6 +255,9 @@ class Server:
                 raise ControlError(error.status, error.message) from error
             return {"rows": [{**asdict(row), "effect": row.fidelity} for row in rows]}
 
+        def outbox(request: HttpRequest) -> dict[str, Any]:
+            return {"messages": self.machine.services["sns"].outbox()}
+
         return ControlDoor(
             {
                 ("GET", "health"): lambda request: {"status": "ok", "pid": os.getpid()},
@@ -219,6 +265,8 @@ class Server:
                 ("GET", "clock"): lambda request: {"now": clock.now(), "offset": clock.offset},
                 ("GET", "fidelity"): fidelity,
                 ("GET", "notices"): lambda request: {"notices": self.notices},
+                **({} if self.settings.iam == "enforce" else {("GET", "outbox"): outbox}),
+                ("GET", "findings"): lambda request: {"findings": findings.everything(self.db)},
             }
         )
 
@@ -231,8 +279,14 @@ class Server:
         self.driver.stop()
         self.pool.close()
         self.background.close()
+        with contextlib.suppress(StoreError):
+            self.sink.close(self.db, self.clock.now())
         self.db.close()
         shutil.rmtree(self.scratch, ignore_errors=True)
+
+
+def _stream_of(line: LogLine) -> tuple[str, str]:
+    return line.log_group, line.log_stream
 
 
 def _scratch(state: Path | None) -> Path:

@@ -18,9 +18,19 @@ class Settings:
     max_body: int = 512 * 1024 * 1024
     account_concurrency: int = 1_000
     max_environments: int = 512
+    min_free_memory_mb: int | None = None
+    """No further environment starts while less of the machine's memory is free; None: a twentieth of it."""
     idle_environment_s: float = 300.0
     tools: Path | None = None
     """A directory whose node_modules may hold aws-lambda-ric, for Node functions."""
+    interpreters: tuple[Path, ...] = ()
+    """Directories searched first for the Python and Node.js versions that functions name."""
+    sandbox: Literal["auto", "off", "bwrap"] = "auto"
+    """What a function sees of the machine; execution/README.md."""
+    cpu_share: Literal["auto", "memory", "whole"] = "auto"
+    """Whether a function's processor time follows its memory size; "auto": where control groups of version 2 allow."""
+    streaming_bandwidth: Literal["off", "aws"] = "off"
+    """"aws": 2 MB a second after the first 6 MB of a streamed answer."""
     models: dict[str, Any] = field(default_factory=dict)
 
     @property

@@ -9,6 +9,7 @@ import pytest
 import uvloop
 
 from preheat.execution.contract import StreamFailed, StreamStart, Throttled
+from preheat.execution.flow import Bandwidth
 from preheat.execution.pool import PoolLimits
 from preheat.execution.runtime_api import MAX_RESPONSE_BYTES
 from tests.support.execution_driver import ExecutionDriver, FunctionMaker, alive, error_of
@@ -92,6 +93,11 @@ def test_an_environment_is_reused_and_keeps_its_tmp(driver, make):
     assert driver.pool.usage().idle == 1
 
 
+def task_root(spec, env) -> str:
+    """AWS's directory, or the real one where the kernel allows no view of its own."""
+    return "/var/task" if env["LAMBDA_TASK_ROOT"] == "/var/task" else str(spec.code)
+
+
 def test_the_environment_variables_are_those_of_aws(driver, make):
     spec = make(
         """
@@ -104,18 +110,19 @@ def test_the_environment_variables_are_those_of_aws(driver, make):
     )
     answer = json.loads(driver.invoke(spec, trace_id="Root=1-2-3;Parent=4;Sampled=0").payload)
     env = answer["env"]
+    task = task_root(spec, env)
     expected = {
         "MINE": "yes", "AWS_REGION": "eu-west-1", "AWS_DEFAULT_REGION": "eu-west-1", "_HANDLER": "app.handler",
         "AWS_LAMBDA_FUNCTION_NAME": "f", "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST", "TZ": ":UTC",
         "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "256", "AWS_EXECUTION_ENV": "AWS_Lambda_python3.11",
         "AWS_LAMBDA_LOG_GROUP_NAME": "/aws/lambda/f", "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
-        "AWS_ENDPOINT_URL": "http://127.0.0.1:4566", "AWS_ACCESS_KEY_ID": "test", "LAMBDA_TASK_ROOT": str(spec.code),
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:4566", "AWS_ACCESS_KEY_ID": "test", "LAMBDA_TASK_ROOT": task,
         "_X_AMZN_TRACE_ID": "Root=1-2-3;Parent=4;Sampled=0",
     }  # fmt: skip
     assert {name: env.get(name) for name in expected} == expected
     assert re.fullmatch(r"\d{4}/\d\d/\d\d/\[\$LATEST\][0-9a-f]{32}", env["AWS_LAMBDA_LOG_STREAM_NAME"])
-    assert answer["cwd"] == str(spec.code) and answer["path"][0] == str(spec.code)
-    assert Path(env["TMPDIR"]).is_dir()
+    assert answer["cwd"] == task and answer["path"][0] == task
+    assert "TMPDIR" not in env if task == "/var/task" else Path(env["TMPDIR"]).is_dir()
 
 
 def test_layers_are_found_and_later_ones_win(driver, make, tmp_path):
@@ -179,12 +186,14 @@ def test_an_exception_has_awss_document_and_is_logged(driver, make):
     spec = make("def helper():\n    raise KeyError('k')\ndef handler(event, context):\n    helper()\n")
     outcome = driver.invoke(spec, request_id="r-9")
     document = json.loads(outcome.payload)
+    place = document["stackTrace"][0].split('"')[1].removesuffix("/app.py")
+    assert place in ("/var/task", str(spec.code))
     assert outcome.error == "KeyError"
     assert list(document) == ["errorMessage", "errorType", "requestId", "stackTrace"]
     assert document["errorMessage"] == "'k'" and document["requestId"] == "r-9"
     assert document["stackTrace"] == [
-        f'  File "{spec.code}/app.py", line 4, in handler\n    helper()\n',
-        f'  File "{spec.code}/app.py", line 2, in helper\n    raise KeyError(\'k\')\n',
+        f'  File "{place}/app.py", line 4, in handler\n    helper()\n',
+        f'  File "{place}/app.py", line 2, in helper\n    raise KeyError(\'k\')\n',
     ]
     logged = next(message for message in driver.messages() if message.startswith("[ERROR]"))
     assert logged.startswith("[ERROR] KeyError: 'k'\nTraceback (most recent call last):\n  File ")
@@ -347,15 +356,14 @@ class Received:
         stream.chunks.attach(self.chunks.append, self.ended.append)
 
 
-def test_a_chunk_leaves_before_the_next_is_made(driver, make, tmp_path):
-    gate = tmp_path / "gate"
+def test_a_chunk_leaves_before_the_next_is_made(driver, make):
     spec = make(
-        f"""
+        """
         import os, time
         def handler(event, context):
-            yield {{"statusCode": 201, "headers": {{"x": "y"}}, "cookies": ["a=b"]}}
+            yield {"statusCode": 201, "headers": {"x": "y"}, "cookies": ["a=b"]}
             yield "first"
-            while not os.path.exists({str(gate)!r}):
+            while not os.path.exists("gate"):
                 time.sleep(0.002)
             yield b"second"
         """
@@ -364,7 +372,7 @@ def test_a_chunk_leaves_before_the_next_is_made(driver, make, tmp_path):
     outcomes = driver.start(spec, on_stream=received.begin)
     driver.until(lambda: b"first" in b"".join(received.chunks))
     assert outcomes == [] and received.ended == []
-    gate.touch()
+    (spec.code / "gate").touch()
     driver.until(lambda: outcomes)
     assert received.content_type == "application/vnd.awslambda.http-integration-response"
     prelude, _, body = b"".join(received.chunks).partition(bytes(8))
@@ -402,6 +410,22 @@ def test_a_stream_cut_off_by_the_timeout_fails(driver, make):
     driver.until(lambda: outcomes)
     assert outcomes[0].error == "Sandbox.Timedout"
     assert received.chunks == [b"some"] and received.ended[0].error_type == "Sandbox.Timedout"
+
+
+def test_a_streamed_answer_is_held_to_the_bandwidth_that_is_set(tmp_path, make):
+    limits = PoolLimits(bandwidth=Bandwidth(free_bytes=200_000, per_second=1_000_000))
+    driver = ExecutionDriver(tmp_path / "scratch", limits=limits)
+    try:
+        spec = make("def handler(event, context):\n    return (bytes(50_000) for _ in range(14))\n")
+        driver.invoke(spec)
+        received = Received()
+        began = driver.clock.monotonic()
+        outcomes = driver.start(spec, on_stream=received.begin)
+        driver.until(lambda: outcomes)
+        assert driver.clock.monotonic() - began >= 0.4
+        assert sum(map(len, received.chunks)) == 700_000 and outcomes[0].error is None
+    finally:
+        driver.close()
 
 
 def test_streams_are_buffered_for_callers_that_do_not_stream(driver, make):

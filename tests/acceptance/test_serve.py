@@ -115,7 +115,8 @@ def test_a_database_damaged_behind_its_header_is_refused(tmp_path):
     [
         ("--durability", "maybe", "process or power"), ("--iam", "strict", "off or enforce"),
         ("--port", "70000", "65535"), ("--port", "http", "integer"), ("--concurrency", "5", "101"),
-        ("--environments", "0", "1"), ("--no-such-option", "1", "--no-such-option"),
+        ("--environments", "0", "1"), ("--streaming-bandwidth", "fast", "off or aws"),
+        ("--no-such-option", "1", "--no-such-option"),
     ],
 )  # fmt: skip
 def test_values_that_options_do_not_take(tmp_path, option, value, word):

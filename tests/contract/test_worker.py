@@ -1,15 +1,18 @@
-"""What every kind of worker does, real processes and scripted ones alike."""
+"""What every kind of worker does: real processes over the channel, the same runtime over the Runtime API, AWS's own
+runtime client, and scripted ones."""
 
 import asyncio
 import heapq
 import itertools
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from preheat.execution.contract import FunctionSpec
+from preheat.execution.runtime_api import MAX_RESPONSE_BYTES
 from preheat.execution.variables import environment_variables
 from preheat.execution.workers.contract import Answer, Exit, Worker, WorkerPlan, WorkRequest
 from preheat.execution.workers.process import ProcessWorkerFactory
@@ -21,6 +24,27 @@ SOURCE = """
 import os, sys, time
 {init}
 def handler(event, context):
+    if isinstance(event, str) and event.startswith("size "):
+        return "x" * int(event[5:])
+    if event == "context":
+        client = context.client_context
+        return [
+            context.aws_request_id, context.invoked_function_arn, context.get_remaining_time_in_millis() > 10**11,
+            client and client.custom, context.identity and context.identity.cognito_identity_id,
+            os.environ.get("_X_AMZN_TRACE_ID"), context.tenant_id,
+        ]
+    if event == "odd error":
+        raise type("Odd\\r\\nÜ", (Exception,), {{}})("line\\nline \\udc80")
+    if event == "unserialisable":
+        return object()
+    if event == "long stream":
+        return (bytes(100_000) for _ in range(100))
+    if event == "empty stream":
+        return iter(())
+    if event == "prelude":
+        return iter(({{"statusCode": 201, "headers": {{"a": "b"}}}}, "body"))
+    if event == "exit in a stream":
+        return leaving()
     if event == "fail":
         raise ValueError("no")
     if event == "exit":
@@ -38,6 +62,10 @@ def handler(event, context):
 def broken():
     yield b"a"
     raise ValueError("late")
+
+def leaving():
+    yield b"a"
+    os._exit(4)
 """
 
 
@@ -81,6 +109,12 @@ class Recorder:
 
 
 class ProcessWorld:
+    """Preheat's own runtime, over the channel."""
+
+    streams = True
+    runtime = "python3.11"
+    environment: tuple[tuple[str, str], ...] = ()
+
     def __init__(self, directory: Path) -> None:
         self.loop = asyncio.new_event_loop()
         self.code = directory / "code"
@@ -90,7 +124,11 @@ class ProcessWorld:
     def start(self, recorder: Recorder, init: str = "") -> Worker:
         statement = {"": "", "fails": "raise KeyError('init')", "exits": "os._exit(5)"}[init]
         (self.code / "app.py").write_text(SOURCE.format(init=statement))
-        return self.factory.start(plan(self.code), recorder)
+        self.prepare()
+        return self.factory.start(plan(self.code, self.runtime, self.environment), recorder)
+
+    def prepare(self) -> None:
+        """Nothing more to write."""
 
     def until(self, condition: Callable[[], object]) -> None:
         run_until(self.loop, condition)
@@ -100,7 +138,33 @@ class ProcessWorld:
         self.loop.close()
 
 
+class HttpWorld(ProcessWorld):
+    """The same runtime below a wrapper script: AWS's Runtime API over TCP."""
+
+    environment = (("AWS_LAMBDA_EXEC_WRAPPER", "/var/task/wrap"),)
+
+    def prepare(self) -> None:
+        script(self.code / "wrap", 'exec "$@"')
+
+
+class ClientWorld(ProcessWorld):
+    """AWS's own runtime client, unmodified."""
+
+    streams = False
+    runtime = "provided.al2023"
+
+    def prepare(self) -> None:
+        script(self.code / "bootstrap", f"exec {sys.executable} -m awslambdaric app.handler")
+
+
+def script(path: Path, line: str) -> None:
+    path.write_text(f"#!/bin/sh\n{line}\n")
+    path.chmod(0o755)
+
+
 class ScriptedWorld:
+    streams = True
+
     def __init__(self, directory: Path) -> None:
         self.clock = ManualClock()
         self.code = directory
@@ -144,8 +208,10 @@ class ScriptedWorld:
         self.factory.close()
 
 
-def plan(code: Path) -> WorkerPlan:
-    spec = FunctionSpec("arn:f", "f", "$LATEST", "1", "python3.11", "app.handler", code, memory_mb=256)
+def plan(code: Path, runtime: str = "python3.11", environment: tuple[tuple[str, str], ...] = ()) -> WorkerPlan:
+    spec = FunctionSpec(
+        "arn:f", "f", "$LATEST", "1", runtime, "app.handler", code, memory_mb=256, environment=environment
+    )
     return WorkerPlan(spec, environment_variables(spec, {}, "", "stream", ""))
 
 
@@ -153,11 +219,21 @@ def request(event: str) -> WorkRequest:
     return WorkRequest("r-1", json.dumps(event).encode(), 4_000_000_000_000, "arn:f")
 
 
-@pytest.fixture(params=[ProcessWorld, ScriptedWorld], ids=["process", "scripted"])
+PROCESSES = {"channel": ProcessWorld, "http": HttpWorld, "awslambdaric": ClientWorld}
+WORLDS = {**PROCESSES, "scripted": ScriptedWorld}
+STREAMING = [name for name, kind in WORLDS.items() if kind.streams]
+
+
+@pytest.fixture(params=WORLDS)
 def world(request, tmp_path):
-    world = request.param(tmp_path)
+    world = WORLDS[request.param](tmp_path)
     yield world
     world.close()
+
+
+real = pytest.mark.parametrize("world", PROCESSES, indirect=True)
+streaming = pytest.mark.parametrize("world", STREAMING, indirect=True)
+own = pytest.mark.parametrize("world", ["channel", "http"], indirect=True)
 
 
 @pytest.fixture
@@ -198,6 +274,7 @@ def test_an_error_is_an_answer(world, recorder):
     assert recorder.names() == ["answered", "ready"]
 
 
+@streaming
 def test_a_stream_begins_flows_and_is_answered(world, recorder):
     worker = ready_worker(world, recorder)
     run(world, recorder, worker, "stream")
@@ -207,6 +284,7 @@ def test_a_stream_begins_flows_and_is_answered(world, recorder):
     assert answer.streamed and answer.error is None and answer.payload == b""
 
 
+@streaming
 def test_a_stream_that_breaks_names_its_error(world, recorder):
     worker = ready_worker(world, recorder)
     run(world, recorder, worker, "broken stream")
@@ -270,3 +348,143 @@ def test_workers_are_independent(world, recorder):
     world.until(lambda: "died" in others[0].names())
     run(world, others[1], workers[1], "x")
     assert others[1].names() == ["answered", "ready"] and "died" not in others[2].names()
+
+
+def answer_of(recorder: Recorder) -> Answer:
+    return next(event[1] for event in recorder.events if event[0] == "answered")
+
+
+@real
+def test_six_megabytes_in_and_out(world, recorder):
+    worker = ready_worker(world, recorder)
+    text = "x" * (6 * 1024 * 1024 - 2)
+    run(world, recorder, worker, text)
+    assert answer_of(recorder).payload == json.dumps(text).encode() and answer_of(recorder).error is None
+    run(world, recorder, worker, "after")
+    assert answer_of(recorder) == Answer(b'"after"')
+
+
+@own
+def test_an_answer_over_the_limit_is_an_error_and_the_next_one_is_not(world, recorder):
+    worker = ready_worker(world, recorder)
+    run(world, recorder, worker, f"size {MAX_RESPONSE_BYTES - 1}")
+    answer = answer_of(recorder)
+    assert answer.error == "Function.ResponseSizeTooLarge"
+    message = json.loads(answer.payload)["errorMessage"]
+    assert message == f"Response payload size exceeded maximum allowed payload size ({MAX_RESPONSE_BYTES} bytes)."
+    run(world, recorder, worker, f"size {MAX_RESPONSE_BYTES - 2}")
+    assert answer_of(recorder).error is None and len(answer_of(recorder).payload) == MAX_RESPONSE_BYTES
+
+
+@pytest.mark.parametrize("world", ["awslambdaric"], indirect=True)
+def test_a_client_that_does_not_bear_a_refused_answer_ends_after_it(world, recorder):
+    worker = ready_worker(world, recorder)
+    recorder.events.clear()
+    worker.invoke(request(f"size {MAX_RESPONSE_BYTES}"))
+    world.until(lambda: "died" in recorder.names())
+    assert answer_of(recorder).error == "Function.ResponseSizeTooLarge" and "ready" not in recorder.names()
+
+
+@real
+def test_what_a_handler_learns_of_its_invocation(world, recorder):
+    worker = ready_worker(world, recorder)
+    worker.invoke(
+        WorkRequest(
+            "r-2", b'"context"', 4_000_000_000_000, "arn:f:alias", "Root=1-2;Sampled=0", '{"custom": {"ä": 1}}',
+            '{"cognitoIdentityId": "i"}',
+        )
+    )  # fmt: skip
+    recorder.events.clear()
+    world.until(lambda: "ready" in recorder.names())
+    learnt = ["r-2", "arn:f:alias", True, {"ä": 1}, "i", "Root=1-2;Sampled=0", None]
+    assert json.loads(answer_of(recorder).payload) == learnt
+    run(world, recorder, worker, "context")
+    assert json.loads(answer_of(recorder).payload) == ["r-1", "arn:f", True, None, None, None, None]
+
+
+@real
+@pytest.mark.parametrize("body", [b"{", b"\xff", b""])
+def test_an_event_that_is_no_json(world, recorder, body):
+    worker = ready_worker(world, recorder)
+    worker.invoke(WorkRequest("r-1", body, 4_000_000_000_000, "arn:f"))
+    world.until(lambda: "ready" in recorder.names())
+    assert answer_of(recorder).error == "Runtime.UnmarshalError"
+
+
+@real
+def test_an_answer_that_cannot_be_encoded(world, recorder):
+    worker = ready_worker(world, recorder)
+    run(world, recorder, worker, "unserialisable")
+    assert answer_of(recorder).error == "Runtime.MarshalError"
+    assert json.loads(answer_of(recorder).payload)["errorMessage"].startswith("Unable to marshal response: ")
+
+
+@own
+def test_an_error_with_an_odd_name_and_text(world, recorder):
+    worker = ready_worker(world, recorder)
+    run(world, recorder, worker, "odd error")
+    assert answer_of(recorder).error == "Odd  Ü"
+    assert b"line\\nline " in answer_of(recorder).payload
+    run(world, recorder, worker, "after")
+    assert answer_of(recorder) == Answer(b'"after"')
+
+
+@own
+def test_an_empty_stream_and_one_with_a_prelude(world, recorder):
+    worker = ready_worker(world, recorder)
+    run(world, recorder, worker, "empty stream")
+    assert recorder.names() == ["stream_begun", "answered", "ready"]
+    run(world, recorder, worker, "prelude")
+    kind = "application/vnd.awslambda.http-integration-response"
+    assert recorder.events[0] == ("stream_begun", kind) and answer_of(recorder).content_type == kind
+    data = b"".join(event[1] for event in recorder.events if event[0] == "chunk")
+    assert data == json.dumps({"statusCode": 201, "headers": {"a": "b"}}).encode() + bytes(8) + b"body"
+
+
+@own
+def test_a_paused_stream_waits_in_the_function(world, recorder):
+    worker = ready_worker(world, recorder)
+    recorder.events.clear()
+    worker.invoke(request("long stream"))
+
+    def received() -> int:
+        return sum(len(event[1]) for event in recorder.events if event[0] == "chunk")
+
+    world.until(lambda: received())
+    worker.pause()
+    before = received()
+    others = Recorder()
+    world.start(others)
+    world.until(lambda: "ready" in others.names())
+    assert received() == before and "answered" not in recorder.names()
+    worker.resume()
+    world.until(lambda: "ready" in recorder.names())
+    assert received() == 10_000_000 and answer_of(recorder).error is None
+
+
+@own
+def test_a_process_that_ends_in_a_stream_gives_no_answer(world, recorder):
+    worker = ready_worker(world, recorder)
+    recorder.events.clear()
+    worker.invoke(request("exit in a stream"))
+    world.until(lambda: "died" in recorder.names())
+    assert recorder.names()[0] == "stream_begun" and ("chunk", b"a") in recorder.events
+    assert "answered" not in recorder.names() and recorder.events[-1] == ("died", Exit(status=4))
+
+
+@own
+def test_killing_a_worker_in_a_stream_that_nobody_reads(world, recorder):
+    worker = ready_worker(world, recorder)
+    worker.invoke(request("long stream"))
+    world.until(lambda: "chunk" in recorder.names())
+    worker.pause()
+    worker.kill("test")
+    world.until(lambda: "died" in recorder.names())
+    assert recorder.events[-1] == ("died", Exit(signal=9)) and "answered" not in recorder.names()
+
+
+def test_killing_an_idle_worker(world, recorder):
+    worker = ready_worker(world, recorder)
+    worker.kill("test")
+    world.until(lambda: recorder.events)
+    assert recorder.events == [("died", Exit(signal=9))]

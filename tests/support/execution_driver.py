@@ -10,6 +10,7 @@ from typing import Any
 from preheat.execution.build import build_pool
 from preheat.execution.contract import FunctionSpec, Invocation, LogLine, Outcome, Throttled
 from preheat.execution.pool import DEFAULT_LIMITS, PoolLimits
+from preheat.execution.workers.housing import Choices
 from preheat.kernel.clock import SystemClock
 from preheat.kernel.entropy import SystemEntropy
 
@@ -27,6 +28,7 @@ class ExecutionDriver:
         loop: asyncio.AbstractEventLoop | None = None,
         endpoint: str = "",
         tools: Path | None = None,
+        choices: Choices | None = None,
     ) -> None:
         self.loop = loop or asyncio.new_event_loop()
         self.clock = SystemClock()
@@ -43,6 +45,7 @@ class ExecutionDriver:
             on_notice=self.notices.append,
             limits=limits,
             tools=tools,
+            choices=choices,
         )
         self._timer: asyncio.TimerHandle | None = None
         self._waiters: list[tuple[Callable[[], Any], asyncio.Future]] = []

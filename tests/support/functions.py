@@ -42,13 +42,13 @@ class LambdaWorld(InProcess):
 class TriggerWorld(LambdaWorld):
     """`LambdaWorld` with SQS and the trigger loops; notices are kept in `notices`."""
 
-    def __init__(self, *builders: Any, handlers: Any = None, **arguments: Any) -> None:
+    def __init__(self, *builders: Any, handlers: Any = None, sources: Any = None, **arguments: Any) -> None:
         from preheat.services.sqs.service import build as build_sqs
         from preheat.triggers.build import build_triggers
 
         super().__init__(build_sqs, *builders, **arguments)
         self.notices: list[Any] = []
-        self.loops = build_triggers(self.platform, self.functions, self.notices.append, handlers)
+        self.loops = build_triggers(self.platform, self.functions, self.notices.append, handlers, sources)
         for loop in self.loops:
             self.machine.add_loop(loop)
 

@@ -18,6 +18,7 @@ class RecordingLambda:
         self.failures: dict[str, int] = {}
         self.slow = False
         self.state = "Active"
+        self.remark = lambda runtime: None
         self.released: list[Any] = []
         self.operations = {
             name: self._recorded(name, function)

@@ -2,18 +2,30 @@
 
 import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from preheat.execution.contract import Invocation, Outcome, StreamFailed, StreamStart, Throttled, Usage
+from preheat.execution.contract import (
+    FunctionSpec,
+    Invocation,
+    Outcome,
+    Prepared,
+    Provisioned,
+    Provisioning,
+    StreamFailed,
+    StreamStart,
+    Throttled,
+    Usage,
+)
 from preheat.kernel.stream import Channel
 
 
 @dataclass
 class Script:
-    """One invocation: `result` is the JSON value returned (or bytes as they are), `error` an error type instead,
-    `seconds` how long it takes; `chunks` are streamed one at a time before the end, which is `stream_error` if set."""
+    """One invocation: `result` is the JSON value returned (or bytes as they are), `error` an error type instead
+    (`result` is then the error document, if given), `seconds` how long it takes; `chunks` are streamed one at a time
+    before the end, which is `stream_error` if set."""
 
     result: Any = None
     error: str | None = None
@@ -44,6 +56,12 @@ class ScriptedExecutor:
         self.scripts: dict[str, Any] = {}
         self.reserved: dict[str, int] = {}
         self.retired: list[str] = []
+        self.kept: dict[tuple[str, str], Provisioned] = {}
+        self.unprovisionable: dict[str, str] = {}
+        self.asked: list[list[tuple[str, str, int]]] = []
+        self.prepared: dict[str, Prepared] = {}
+        self.snapshots: list[str] = []
+        self.forgotten: list[tuple[str, str | None]] = []
         self.started: list[Invocation] = []
         self.refused = 0
         self.peak: dict[str, int] = {}
@@ -84,6 +102,26 @@ class ScriptedExecutor:
                 self._machine.wake(state.loop)
         return None
 
+    def remark(self, runtime: str) -> str | None:
+        return None
+
+    def provision(self, function_arn: str, wanted: Sequence[Provisioning], changed: Callable[[], None]) -> None:
+        """Every version is ready at once, unless `unprovisionable` gives its function a reason."""
+        self.kept = {key: value for key, value in self.kept.items() if key[0] != function_arn}
+        for one in wanted:
+            if one.count:
+                reason = self.unprovisionable.get(one.spec.name)
+                if reason is None:
+                    state = Provisioned(one.count, one.count, one.count, "READY")
+                else:
+                    state = Provisioned(one.count, 0, 0, "FAILED", reason)
+                self.kept[function_arn, one.spec.version] = state
+        self.asked.append([(one.resource, one.spec.version, one.count) for one in wanted])
+        changed()
+
+    def provisioned(self, function_arn: str) -> dict[str, Provisioned]:
+        return {version: state for (arn, version), state in self.kept.items() if arn == function_arn}
+
     def set_reserved(self, function_arn: str, limit: int | None) -> None:
         if limit is None:
             self.reserved.pop(function_arn, None)
@@ -92,6 +130,14 @@ class ScriptedExecutor:
 
     def retire(self, function_arn: str) -> None:
         self.retired.append(function_arn)
+
+    def prepare(self, spec: FunctionSpec, then: Callable[[Prepared], None]) -> None:
+        """`prepared[function name]` says how the snapshot ended; else it stands at once."""
+        self.snapshots.append(spec.key)
+        then(self.prepared.get(spec.name, Prepared()))
+
+    def forget(self, function_arn: str, version: str | None = None) -> None:
+        self.forgotten.append((function_arn, version))
 
     def usage(self) -> Usage:
         return Usage(running=len(self._running))
@@ -124,7 +170,7 @@ def _outcome(run: _Running) -> Outcome:
         chunks.close(script.stream_error)
         return Outcome(b"", streamed=True, log_tail=script.log)
     if script.error is not None:
-        document = {"errorMessage": "it failed", "errorType": script.error}
+        document = script.result or {"errorMessage": "it failed", "errorType": script.error}
         return Outcome(json.dumps(document).encode(), error=script.error, log_tail=script.log)
     payload = b"".join(script.chunks) if script.chunks is not None else script.result
     if not isinstance(payload, bytes):

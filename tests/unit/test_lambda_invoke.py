@@ -7,7 +7,7 @@ import pytest
 
 from preheat.execution.contract import StreamFailed
 from preheat.kernel.errors import AwsError
-from tests.support.functions import LambdaWorld
+from tests.support.functions import LambdaWorld, make_zip
 from tests.support.scripted_executor import Script
 
 ARN = "arn:aws:lambda:us-east-1:000000000000:function:"
@@ -182,3 +182,58 @@ def test_the_reader_slows_the_handler_down_and_can_leave(world):
     assert resumed == [True] and not chunks.paused
     events.cancel()
     assert chunks.cancelled
+
+
+# -- what a name stands for -------------------------------------------------------------------------------------------
+
+
+def test_a_change_is_seen_by_the_next_invocation(world):
+    def ran():
+        invoke(world)
+        return world.executor.started[-1].spec
+
+    before = ran()
+    assert ran() is before
+    world("lambda", "UpdateFunctionConfiguration", FunctionName="f", MemorySize=300)
+    assert ran().memory_mb == 300
+    world("lambda", "UpdateFunctionCode", FunctionName="f", ZipFile=make_zip({"app.py": "x = 1\n"}))
+    assert ran().code != before.code
+    world("lambda", "DeleteFunction", FunctionName="f")
+    assert refused(world).code == "ResourceNotFoundException"
+    world.create(MemorySize=400)
+    assert ran().memory_mb == 400
+
+
+def test_an_alias_leads_where_it_was_last_sent(world):
+    def version():
+        return invoke(world, Qualifier="live")["ExecutedVersion"]
+
+    for memory in (200, 300):
+        world("lambda", "UpdateFunctionConfiguration", FunctionName="f", MemorySize=memory)
+        world("lambda", "PublishVersion", FunctionName="f")
+    assert refused(world, Qualifier="live").code == "ResourceNotFoundException"
+    world("lambda", "CreateAlias", FunctionName="f", Name="live", FunctionVersion="1")
+    assert [version() for _ in range(2)] == ["1", "1"]
+    weights = {"AdditionalVersionWeights": {"2": 0.5}}
+    world("lambda", "UpdateAlias", FunctionName="f", Name="live", RoutingConfig=weights)
+    assert {version() for _ in range(40)} == {"1", "2"}
+    world("lambda", "UpdateAlias", FunctionName="f", Name="live", FunctionVersion="2", RoutingConfig={})
+    assert {version() for _ in range(40)} == {"2"}
+    world("lambda", "DeleteAlias", FunctionName="f", Name="live")
+    assert refused(world, Qualifier="live").code == "ResourceNotFoundException"
+
+
+def test_a_change_that_is_taken_back_is_not_remembered(world):
+    invoke(world)
+
+    def change_look_and_fail(ctx):
+        ctx.call("lambda", "UpdateFunctionConfiguration", {"FunctionName": "f", "MemorySize": 300})
+        assert world.functions.resolve(ctx, "f").memory_mb == 300
+        raise AwsError("Stop", "taken back")
+
+    replies = []
+    world.machine.perform(change_look_and_fail, replies.append)
+    world.settle()
+    assert replies[0].code == "Stop"
+    invoke(world)
+    assert world.executor.started[-1].spec.memory_mb == 128

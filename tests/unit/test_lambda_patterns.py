@@ -1,79 +1,62 @@
-"""The event pattern language."""
+"""Filter criteria: what is Lambda's own about them. The language itself is tested with its module."""
+
+import json
 
 import pytest
 
-from preheat.services.awslambda.patterns import PatternError, compile_pattern, compile_text
+from preheat.services.awslambda.patterns import PatternError, check_filter, compile_filters
 
-MATCHES = [
-    ({"a": ["x"]}, {"a": "x"}, True),
-    ({"a": ["x"]}, {"a": "y"}, False),
-    ({"a": ["x"]}, {}, False),
-    ({"a": ["x", "y"], "b": [1]}, {"a": "y", "b": 1}, True),
-    ({"a": ["x"], "b": [1]}, {"a": "x"}, False),
-    ({"a": {"b": ["x"]}}, {"a": {"b": "x"}}, True),
-    ({"a": {"b": ["x"]}}, {"a": "x"}, False),
-    ({"a": [None]}, {"a": None}, True),
-    ({"a": [None]}, {}, False),
-    ({"a": [True]}, {"a": 1}, False),
-    ({"a": [1]}, {"a": True}, False),
-    ({"a": [300]}, {"a": 300.0}, True),
-    ({"a": ["x"]}, {"a": ["z", "x"]}, True),
-    ({"a": ["x"]}, {"a": []}, False),
-    ({"a": {"b": ["x"]}}, {"a": [{"b": "y"}, {"b": "x"}]}, True),
-    ({"a": {"b": ["x"], "c": ["y"]}}, {"a": [{"b": "x"}, {"c": "y"}]}, False),
-    ({"a": [{"prefix": "us-"}]}, {"a": "us-east-1"}, True),
-    ({"a": [{"prefix": ""}]}, {"a": "anything"}, True),
-    ({"a": [{"prefix": "us-"}]}, {"a": 5}, False),
-    ({"a": [{"prefix": {"equals-ignore-case": "US-"}}]}, {"a": "us-east-1"}, True),
-    ({"a": [{"suffix": ".pdf"}]}, {"a": "x.pdf"}, True),
-    ({"a": [{"suffix": ".pdf"}]}, {"a": "x.PDF"}, False),
-    ({"a": [{"equals-ignore-case": "Yes"}]}, {"a": "yES"}, True),
-    ({"a": [{"wildcard": "a*z"}]}, {"a": "a to z"}, True),
-    ({"a": [{"wildcard": "a\\*z"}]}, {"a": "a*z"}, True),
-    ({"a": [{"wildcard": "a\\*z"}]}, {"a": "abz"}, False),
-    ({"a": [{"exists": True}]}, {"a": None}, True),
-    ({"a": [{"exists": True}]}, {}, False),
-    ({"a": [{"exists": False}]}, {}, True),
-    ({"a": [{"exists": False}]}, {"a": 1}, False),
-    ({"a": {"b": [{"exists": False}]}}, {}, True),
-    ({"a": [{"numeric": ["=", 5]}]}, {"a": 5.0}, True),
-    ({"a": [{"numeric": [">", 0, "<=", 5]}]}, {"a": 5}, True),
-    ({"a": [{"numeric": [">", 0, "<=", 5]}]}, {"a": 0}, False),
-    ({"a": [{"numeric": ["<", 5]}]}, {"a": "3"}, False),
-    ({"a": [{"anything-but": "x"}]}, {"a": "y"}, True),
-    ({"a": [{"anything-but": ["x", "y"]}]}, {"a": "y"}, False),
-    ({"a": [{"anything-but": "x"}]}, {}, False),
-    ({"a": [{"anything-but": "x"}]}, {"a": None}, True),
-    ({"a": [{"anything-but": {"prefix": "init"}}]}, {"a": "initial"}, False),
-    ({"a": [{"anything-but": {"suffix": [".a", ".b"]}}]}, {"a": "x.c"}, True),
-    ({"a": [{"anything-but": [1, 2]}]}, {"a": 3}, True),
-    ({"$or": [{"a": [1]}, {"b": [2]}]}, {"b": 2}, True),
-    ({"$or": [{"a": [1]}, {"b": [2]}]}, {"a": 2, "b": 1}, False),
-    ({"c": {"$or": [{"a": [1]}, {"b": [2]}]}}, {"c": {"a": 1}}, True),
-]
+ORDER = '{"kind":"order","total":50}'
 
 
-@pytest.mark.parametrize(("pattern", "event", "expected"), MATCHES)
-def test_matches(pattern, event, expected):
-    assert compile_pattern(pattern)(event) is expected
+def matches(body, *patterns, **record):
+    return compile_filters(tuple(json.dumps(pattern) for pattern in patterns))({"body": body, **record})
 
 
 @pytest.mark.parametrize(
-    "pattern",
+    ("body", "pattern", "expected"),
     [
-        [], {}, "x", {"a": []}, {"a": "x"}, {"a": 5}, {"a": [["x"]]}, {"a": [{"NUMERIC": ["=", 1]}]},
-        {"$or": [{"a": [1]}]},
-        {"a": [{"prefix": 5}]}, {"a": [{"prefix": ["a"]}]}, {"a": [{"exists": "yes"}]}, {"a": [{"numeric": ["~", 5]}]},
-        {"a": [{"numeric": ["=", "5"]}]}, {"a": [{"numeric": ["<", 5, ">", 0]}]}, {"a": [{"anything-but": []}]},
-        {"a": [{"anything-but": ["x", 1]}]}, {"a": [{"anything-but": {"prefix": ""}}]}, {"a": [{"wildcard": "a**b"}]},
-        {"a": [{"anything-but": {"numeric": ["=", 1]}}]}, {"a": [{"prefix": "a", "suffix": "b"}]},
+        (ORDER, {"body": {"kind": ["order"]}}, True),
+        (ORDER, {"body": {"kind": ["note"]}}, False),
+        (ORDER, {"body": {"total": [{"numeric": [">", 10, "<=", 50]}]}}, True),
+        (ORDER, {"body": {"kind": [{"anything-but": ["note"]}], "total": [50]}}, True),
+        (ORDER, {"body": {"missing": [{"exists": False}]}}, True),
+        ("order", {"body": ["order"]}, True),
+        ("order", {"body": [{"prefix": "or"}]}, True),
+        ("order", {"body": [{"suffix": {"equals-ignore-case": "DER"}}]}, True),
+        ("order", {"body": [{"wildcard": "o*r"}]}, True),
+        ("10.0.0.7", {"body": [{"cidr": "10.0.0.0/24"}]}, True),
+        ("10.0.1.7", {"body": [{"cidr": "10.0.0.0/24"}]}, False),
+        # a JSON body never matches a text filter, nor text a JSON filter, whatever they say
+        (ORDER, {"body": [{"anything-but": "order"}]}, False),
+        (ORDER, {"body": [{"prefix": "{"}]}, False),
+        (ORDER, {"body": [{"exists": True}]}, False),
+        ("order", {"body": {"kind": [{"exists": False}]}}, False),
+        ("{broken", {"body": {"kind": [{"exists": False}]}}, False),
+        ("{broken", {"body": [{"prefix": "{"}]}, True),
+        # without a body filter only the rest of the record counts
+        (ORDER, {"eventSource": ["aws:sqs"]}, True),
+        ("order", {"eventSource": ["aws:sqs"]}, True),
+        ("order", {"eventSource": ["aws:s3"]}, False),
+        ("order", {"body": ["order"], "eventSource": ["aws:s3"]}, False),
     ],
+)
+def test_body_and_metadata(body, pattern, expected):
+    assert matches(body, pattern, eventSource="aws:sqs") is expected
+
+
+def test_any_pattern_suffices():
+    patterns = ({"body": ["a"]}, {"body": {"a": [1]}}, {"attributes": {"SenderId": ["me"]}})
+    assert matches("a", *patterns) and matches('{"a":1}', *patterns) and matches("z", *patterns, attributes={
+        "SenderId": "me"
+    })  # fmt: skip
+    assert not matches("z", *patterns) and not matches('{"a":2}', *patterns)
+
+
+@pytest.mark.parametrize(
+    "text", ["{a:", "[]", "5", '{"body": []}', '{"body": "x"}', '{"body": [{"numeric": ["~", 5]}]}',
+             '{"body": [{"PREFIX": "x"}]}', '{"$or": [{"body": ["x"]}]}']
 )  # fmt: skip
-def test_patterns_that_are_none(pattern):
+def test_what_is_no_pattern(text):
     with pytest.raises(PatternError):
-        compile_pattern(pattern)
-
-
-def test_text_that_is_no_json():
-    with pytest.raises(PatternError):
-        compile_text("{a:")
+        check_filter(text)

@@ -158,7 +158,10 @@ def test_asynchronous_settings_that_are_refused(world):
     assert put(MaximumEventAgeInSeconds=59)[0] == "ValidationException"
     itself = put(DestinationConfig={"OnFailure": {"Destination": f"{ARN}f"}})
     assert itself[1] == "You can't specify the function as a destination for itself."
-    assert "is not supported" in put(DestinationConfig={"OnFailure": {"Destination": "arn:aws:s3:::b"}})[1]
+    assert put(DestinationConfig={"OnSuccess": {"Destination": "arn:aws:s3:::b"}})[1] == (
+        "The provided destination config DestinationConfig(onSuccess=OnSuccess(destination=arn:aws:s3:::b), "
+        "onFailure=null) is invalid."
+    )
 
 
 def test_tags_of_functions_and_mappings():

@@ -98,7 +98,6 @@ def test_what_is_configured_is_shown_and_taken_away(world):
         ({"QueueConfigurations": [{"QueueArn": QUEUE + ".fifo", "Events": ["s3:ObjectCreated:*"]}]}, "InvalidArgument"),
         ({"QueueConfigurations": [{"QueueArn": QUEUE, "Events": ["s3:Nothing"]}]}, "InvalidArgument"),
         ({"QueueConfigurations": [{"QueueArn": QUEUE, "Events": ["s3:LifecycleTransition"]}]}, "NotImplemented"),
-        ({"EventBridgeConfiguration": {}}, "NotImplemented"),
         (
             {
                 "QueueConfigurations": [

@@ -1,11 +1,13 @@
 """Asynchronous invocations and deliveries: retries, ages, dead letters, destinations."""
 
 import json
+import re
 
 import pytest
 
 from preheat.kernel.errors import AwsError
-from preheat.triggers.delivery import Delivery, emit
+from preheat.services.deliveries import Delivery, emit
+from preheat.services.s3.service import build as build_s3
 from tests.support.functions import TriggerWorld
 from tests.support.scripted_executor import Script
 
@@ -224,7 +226,176 @@ def test_throttles_begin_with_short_pauses_again_after_a_run(world):
     world.advance(70)
     assert world.executor.events() == [{"n": 1}, {"n": 2}]
     stored = json.loads(world.db.value("SELECT payload FROM due"))
-    assert (stored["invoked"], stored["throttles"]) == (1, 0)
+    assert (stored["invoked"], stored.get("throttles", 0)) == (1, 0)
+
+
+class Recorder:
+    """A service that writes down its calls."""
+
+    schema = ""
+
+    def __init__(self, name, operation):
+        self.name = name
+        self.calls = []
+        self.operations = {operation: lambda ctx, params: self.calls.append((ctx.principal, params)) or {}}
+
+
+def configure(world, name="f", **params):
+    return world("lambda", "PutFunctionEventInvokeConfig", FunctionName=name, **params)
+
+
+def failing_to(world, target, **more):
+    configure(world, DestinationConfig={"OnFailure": {"Destination": target}}, **{"MaximumRetryAttempts": 0, **more})
+    world.executor.scripts["f"] = Script(error="ValueError")
+
+
+def metrics(world):
+    taken = world.machine.meter.take()
+    return {series.name: sample for (series, _), sample in taken.items() if series.namespace == "AWS/Lambda"}
+
+
+def test_the_age_ends_an_event_when_its_next_run_would_be_too_late(world):
+    url, arn = world.queue("failed")
+    failing_to(world, arn, MaximumRetryAttempts=2, MaximumEventAgeInSeconds=100)
+    fire(world)
+    world.advance(59)
+    assert world.counts(url) == (0, 0, 0)
+    world.advance(1)
+    context = json.loads(world.receive(url)[0]["Body"])["requestContext"]
+    assert (context["condition"], context["approximateInvokeCount"]) == ("EventAgeExceeded", 2)
+    world.advance(1_000)
+    assert len(world.executor.started) == 2 and pending(world) == 0
+
+
+def test_a_bus_gets_source_type_and_resources(world):
+    bus = Recorder("events", "PutEvents")
+    world.machine.add_service(bus)
+    arn = "arn:aws:events:us-east-1:000000000000:event-bus/results"
+    configure(world, DestinationConfig={"OnSuccess": {"Destination": arn}, "OnFailure": {"Destination": arn}},
+              MaximumRetryAttempts=0)  # fmt: skip
+    fire(world)
+    world.executor.scripts["f"] = Script(error="ValueError")
+    fire(world)
+    entries = [params["Entries"][0] for _, params in bus.calls]
+    assert [entry["DetailType"] for entry in entries] == [
+        "Lambda Function Invocation Result - Success", "Lambda Function Invocation Result - Failure",
+    ]  # fmt: skip
+    assert entries[0]["Source"] == "lambda" and entries[0]["Resources"] == [arn, f"{ARN}f:$LATEST"]
+    assert json.loads(entries[1]["Detail"])["requestContext"]["condition"] == "RetriesExhausted"
+    assert bus.calls[0][0].arn == "arn:aws:sts::000000000000:assumed-role/worker/lambda"
+
+
+def test_a_bucket_gets_failures_under_a_dated_key():
+    world = TriggerWorld(build_s3)
+    world.create()
+    world("s3", "CreateBucket", Bucket="failures")
+    failing_to(world, "arn:aws:s3:::failures")
+    fire(world)
+    (entry,) = world("s3", "ListObjectsV2", Bucket="failures")["Contents"]
+    pattern = r"aws/lambda/async/f/2023/11/14/2023-11-14T22\.13\.20-[0-9a-f-]{36}"
+    assert re.fullmatch(pattern, entry["Key"]) and pending(world) == 0 and world.defects == []
+
+
+def test_topics_as_destination_and_as_dead_letter_target(world):
+    topic = Recorder("sns", "Publish")
+    world.machine.add_service(topic)
+    arn = "arn:aws:sns:us-east-1:000000000000:t"
+    world("lambda", "UpdateFunctionConfiguration", FunctionName="f", DeadLetterConfig={"TargetArn": arn})
+    failing_to(world, arn)
+    fire(world)
+    record, letter = (params for _, params in topic.calls)
+    assert json.loads(record["Message"])["requestContext"]["condition"] == "RetriesExhausted"
+    assert letter["Message"] == '{"n":1}' and letter["TopicArn"] == arn
+    attributes = {name: value["StringValue"] for name, value in letter["MessageAttributes"].items()}
+    assert attributes == {
+        "RequestID": world.executor.started[0].request_id, "ErrorCode": "200", "ErrorMessage": "it failed",
+    }  # fmt: skip
+
+
+def test_an_error_message_of_a_dead_letter_is_cut_to_a_kilobyte(world):
+    url, arn = world.queue("dead")
+    world("lambda", "UpdateFunctionConfiguration", FunctionName="f", DeadLetterConfig={"TargetArn": arn})
+    configure(world, MaximumRetryAttempts=0)
+    world.executor.scripts["f"] = Script(error="ValueError", result={"errorMessage": "é" * 2_000})
+    fire(world)
+    text = world.receive(url)[0]["MessageAttributes"]["ErrorMessage"]["StringValue"]
+    assert len(text.encode()) <= 1_024 and text
+
+
+def test_what_becomes_of_events_is_measured(world):
+    fire(world)
+    failing_to(world, "arn:aws:sqs:us-east-1:000000000000:gone")
+    world("lambda", "UpdateFunctionConfiguration", FunctionName="f",
+          DeadLetterConfig={"TargetArn": "arn:aws:sqs:us-east-1:000000000000:gone"})  # fmt: skip
+    fire(world)
+    seen = metrics(world)
+    counted = {name: sample.count for name, sample in seen.items() if name.startswith(("Async", "Dest", "DeadL"))}
+    assert counted == {
+        "AsyncEventsReceived": 2, "AsyncEventAge": 2, "AsyncEventsDropped": 1, "DestinationDeliveryFailures": 1,
+        "DeadLetterErrors": 1,
+    }  # fmt: skip
+
+
+def test_the_age_of_a_throttled_event_is_measured_when_it_runs(world):
+    world("lambda", "PutFunctionConcurrency", FunctionName="f", ReservedConcurrentExecutions=1)
+    world.executor.scripts["f"] = Script(seconds=100)
+    fire(world)
+    fire(world)
+    world.advance(300)
+    taken = world.machine.meter.take()
+    ages = [sample for (series, _), sample in taken.items() if series.name == "AsyncEventAge"]
+    assert [sample.count for sample in ages] == [1, 1] and ages[0].total == 0
+    assert 100_000 <= ages[1].total <= 200_000 and world.executor.refused > 0
+
+
+@pytest.mark.parametrize(
+    ("side", "target", "words"),
+    [
+        ("OnFailure", "nonsense", "Member must satisfy regular expression pattern"),
+        ("OnFailure", "arn:aws:dynamodb:us-east-1:000000000000:table/t", "is invalid."),
+        ("OnFailure", "arn:aws:sqs:us-east-1:000000000000:q.fifo", "is invalid."),
+        ("OnSuccess", "arn:aws:sns:us-east-1:000000000000:t.fifo", "is invalid."),
+        ("OnSuccess", "arn:aws:s3:::bucket", "OnSuccess(destination=arn:aws:s3:::bucket)"),
+        ("OnFailure", f"{ARN}none", f"The destination ARN {ARN}none is invalid."),
+        ("OnFailure", f"{ARN}f:none", "is invalid."),
+        ("OnSuccess", f"{ARN}f", "You can't specify the function as a destination for itself."),
+    ],
+)  # fmt: skip
+def test_destinations_that_are_refused(world, side, target, words):
+    with pytest.raises(AwsError) as caught:
+        configure(world, DestinationConfig={side: {"Destination": target}})
+    assert words in caught.value.message and caught.value.status == 400
+    with pytest.raises(AwsError) as caught:
+        world("lambda", "GetFunctionEventInvokeConfig", FunctionName="f")
+    assert caught.value.status == 404
+
+
+def test_a_role_that_may_not_send_is_refused_when_policies_are_enforced(world):
+    def authorizer(ctx, service, operation, params):
+        if ctx.principal.kind == "role":
+            raise AwsError("AccessDeniedException", f"{ctx.principal.arn} may not", 403)
+
+    world.machine.authorizer = authorizer
+    _, arn = world.queue("q")
+    with pytest.raises(AwsError) as caught:
+        configure(world, DestinationConfig={"OnFailure": {"Destination": arn}})
+    assert caught.value.message == (
+        f"The function's execution role does not have permissions to call SendMessage on {arn}"
+    )
+    with pytest.raises(AwsError) as caught:
+        world.create("g", DeadLetterConfig={"TargetArn": arn})
+    assert caught.value.message == "The provided execution role does not have permissions to call SendMessage on SQS"
+
+
+def test_versions_have_settings_of_their_own_and_the_record_names_them(world):
+    url, arn = world.queue("failed")
+    world("lambda", "PublishVersion", FunctionName="f")
+    configure(world, Qualifier="1", MaximumRetryAttempts=0, DestinationConfig={"OnFailure": {"Destination": arn}})
+    world.executor.scripts["f"] = Script(error="ValueError")
+    fire(world, Qualifier="1")
+    record = json.loads(world.receive(url)[0]["Body"])
+    assert record["requestContext"]["functionArn"] == f"{ARN}f:1"
+    assert record["responseContext"]["executedVersion"] == "1"
 
 
 # -- deliveries -------------------------------------------------------------------------------------------------------

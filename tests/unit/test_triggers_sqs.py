@@ -416,8 +416,22 @@ def test_what_was_in_flight_in_a_dead_process_comes_back(tmp_path):
         ({"FilterCriteria": {"Filters": [{"Pattern": '{"body": []}'}]}}, "InvalidParameterValueException",
          "Invalid filter pattern definition."),
         ({"StartingPosition": "LATEST"}, "InvalidParameterValueException", "Unsupported StartingPosition parameter"),
-        ({"ProvisionedPollerConfig": {"MinimumPollers": 2}}, "InvalidParameterValueException",
-         "ProvisionedPollerConfig"),
+        ({"ScalingConfig": {"MaximumConcurrency": 1_001}}, "ValidationException", "less than or equal to 1000"),
+        ({"ProvisionedPollerConfig": {"MinimumPollers": 1}}, "ValidationException", "greater than or equal to 2"),
+        ({"ProvisionedPollerConfig": {"MinimumPollers": 201}}, "ValidationException", "less than or equal to 200"),
+        ({"ProvisionedPollerConfig": {"MaximumPollers": 10_001}}, "ValidationException", "less than or equal to 10000"),
+        ({"ProvisionedPollerConfig": {"MinimumPollers": 9, "MaximumPollers": 3}}, "InvalidParameterValueException",
+         "MinimumPollers"),
+        ({"ProvisionedPollerConfig": {"MinimumPollers": 2}, "ScalingConfig": {"MaximumConcurrency": 5}},
+         "InvalidParameterValueException", "mutually exclusive"),
+        ({"LoggingConfig": {"SystemLogLevel": "INFO"}}, "InvalidParameterValueException",
+         "Unsupported LoggingConfig parameter for given event source mapping type."),
+        ({"KMSKeyArn": "arn:aws:kms:us-east-1:000000000000:key/k"}, "InvalidParameterValueException", "KMSKeyArn"),
+        ({"MetricsConfig": {"Metrics": ["ErrorCount"]}}, "InvalidParameterValueException", "EventCount"),
+        ({"FunctionResponseTypes": ["Everything"]}, "ValidationException", "ReportBatchItemFailures"),
+        ({"FilterCriteria": {"Filters": [{"Pattern": '{"body": ["x"]}'}] * 6}}, "InvalidParameterValueException",
+         "the limit is 5"),
+        ({"MaximumBatchingWindowInSeconds": 301}, "ValidationException", "less than or equal to 300"),
     ],
 )  # fmt: skip
 def test_mappings_that_are_refused(world, params, code, text):
@@ -438,3 +452,18 @@ def test_one_mapping_per_queue_and_function_and_a_visibility_that_suffices(world
     with pytest.raises(AwsError) as caught:
         world.map(arn, "slow")
     assert caught.value.message == "Queue visibility timeout: 10 seconds is less than Function timeout: 30 seconds"
+
+
+def test_fifo_queues_take_small_batches_and_no_window(world):
+    _, arn = world.queue("q.fifo", FifoQueue="true")
+    for params, text in (
+        ({"BatchSize": 11}, "Maximum batch size for FIFO queues is 10."),
+        ({"MaximumBatchingWindowInSeconds": 1}, "Batching window is not supported for FIFO queues"),
+    ):
+        with pytest.raises(AwsError) as caught:
+            world.map(arn, **params)
+        assert caught.value.message == text
+    uuid = world.map(arn)
+    with pytest.raises(AwsError):
+        world("lambda", "UpdateEventSourceMapping", UUID=uuid, MaximumBatchingWindowInSeconds=1)
+    assert world("lambda", "GetEventSourceMapping", UUID=uuid)["MaximumBatchingWindowInSeconds"] == 0

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import shutil
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,12 +20,29 @@ def serve(
     concurrency: Annotated[int, typer.Option(help="Account concurrency limit of Lambda.", min=101)] = 1_000,
     tools: Annotated[Path | None, typer.Option(help="Directory whose node_modules holds aws-lambda-ric.")] = None,
     environments: Annotated[int, typer.Option(help="Most execution environments on this machine.", min=1)] = 512,
+    min_free_memory: Annotated[
+        int | None, typer.Option(help="MB to leave free; no further environment below. Default: a twentieth.", min=0)
+    ] = None,
+    interpreters: Annotated[
+        list[Path] | None, typer.Option(help="Directory with Python or Node.js versions for functions.")
+    ] = None,
+    sandbox: Annotated[str, typer.Option(help="auto, bwrap (process ids apart too), or off.")] = "auto",
+    cpu_share: Annotated[str, typer.Option(help="memory: processor time by memory size; whole: all of it.")] = "auto",
+    streaming_bandwidth: Annotated[str, typer.Option(help="aws: 2 MB/s after 6 MB of a stream. off: none.")] = "off",
 ) -> None:
     """Run the platform until SIGTERM or Ctrl-C."""
     if durability not in ("process", "power"):
         _fail(f"--durability is process or power, not {durability!r}", 2)
     if iam not in ("off", "enforce"):
         _fail(f"--iam is off or enforce, not {iam!r}", 2)
+    if sandbox not in ("auto", "off", "bwrap"):
+        _fail(f"--sandbox is auto, off or bwrap, not {sandbox!r}", 2)
+    if sandbox == "bwrap" and shutil.which("bwrap") is None:
+        _fail("--sandbox bwrap needs bubblewrap; install it, or leave the option out", 2)
+    if cpu_share not in ("auto", "memory", "whole"):
+        _fail(f"--cpu-share is auto, memory or whole, not {cpu_share!r}", 2)
+    if streaming_bandwidth not in ("off", "aws"):
+        _fail(f"--streaming-bandwidth is off or aws, not {streaming_bandwidth!r}", 2)
     settings = Settings(
         state=state.absolute(),
         port=port,
@@ -34,6 +52,11 @@ def serve(
         tools=None if tools is None else tools.absolute(),
         account_concurrency=concurrency,
         max_environments=environments,
+        min_free_memory_mb=min_free_memory,
+        interpreters=tuple(directory.absolute() for directory in interpreters or ()),
+        sandbox=sandbox,
+        cpu_share=cpu_share,
+        streaming_bandwidth=streaming_bandwidth,
     )
     run_server(settings)
 

@@ -9,6 +9,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "invoke": ("preheat.cli.look", "invoke"),
     "logs": ("preheat.cli.look", "logs"),
     "dlq": ("preheat.cli.look", "dlq"),
+    "findings": ("preheat.cli.findings", "findings"),
     "status": ("preheat.cli.look", "status"),
     "clock": ("preheat.cli.look", "clock"),
     "services": ("preheat.cli.look", "services"),

@@ -7,11 +7,30 @@ from typing import Any
 from preheat.services.contract import Context
 
 PAGE = Path(__file__).parent / "index.html"
+OUTBOX_SHOWN = 20
 
 
 def overview(ctx: Context) -> dict[str, Any]:
-    """Stacks with their status, queues with their depths, functions with their settings."""
-    return {"stacks": _stacks(ctx), "queues": _queues(ctx), "functions": _functions(ctx)}
+    """Stacks with their status, queues with their depths, functions with their settings, the last mails and texts, and
+    the machine's ceiling."""
+    return {
+        "stacks": _stacks(ctx), "queues": _queues(ctx), "functions": _functions(ctx), "outbox": _outbox(ctx),
+        "machine": _machine(ctx),
+    }  # fmt: skip
+
+
+def _machine(ctx: Context) -> dict[str, Any]:
+    """How many environments there are, the machine's ceiling, and how often it held up what AWS would have run."""
+    usage = ctx.machine.services["lambda"].machine_usage()
+    return {
+        "environments": usage.running + usage.idle + usage.starting,
+        "provisioned": usage.provisioned,
+        "max_environments": usage.max_environments,
+        "waiting": usage.waiting,
+        "ceiling_reached": usage.bindings,
+        "free_mb": usage.free_mb,
+        "min_free_mb": usage.min_free_mb,
+    }
 
 
 def _stacks(ctx: Context) -> list[dict[str, Any]]:
@@ -42,6 +61,14 @@ def _functions(ctx: Context) -> list[dict[str, Any]]:
          "timeout_s": one["Timeout"]}
         for one in ctx.call("lambda", "ListFunctions", {})["Functions"]
     ]  # fmt: skip
+
+
+def _outbox(ctx: Context) -> list[dict[str, Any]]:
+    sns: Any = ctx.machine.services["sns"]
+    return [
+        {name: row[name] for name in ("at", "protocol", "recipient", "subject", "body")}
+        for row in sns.outbox(OUTBOX_SHOWN)
+    ]
 
 
 VIEWS: dict[str, Callable[[Context], dict[str, Any]]] = {"overview": overview}

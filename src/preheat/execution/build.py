@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from preheat.execution.contract import FunctionSpec, LogLine
+from preheat.execution.machine_memory import FreeMemory
 from preheat.execution.pool import DEFAULT_LIMITS, Pool, PoolLimits
+from preheat.execution.workers.housing import Choices, Housing
 from preheat.execution.workers.process import ProcessWorkerFactory
 from preheat.kernel.clock import Clock
 from preheat.kernel.entropy import Entropy
@@ -32,15 +34,16 @@ def build_pool(
     credentials: Callable[[FunctionSpec], Mapping[str, str]] = local_credentials,
     limits: PoolLimits = DEFAULT_LIMITS,
     tools: Path | None = None,
+    choices: Choices | None = None,
 ) -> Pool:
     """`loop` is an asyncio (or uvloop) event loop; `scratch` a directory for the environments' private /tmp; `tools`
-    one whose node_modules may hold aws-lambda-ric. Let the driver call `pool.step` at `pool.next_deadline`, and again
-    whenever `pool.on_wake` is called. Every environment needs three descriptors: the process's soft limit is raised to
-    its hard limit."""
+    one whose node_modules may hold aws-lambda-ric; `choices` how functions are kept apart. Let the driver
+    call `pool.step` at `pool.next_deadline`, and again whenever `pool.on_wake` is called. Every environment needs up to
+    six descriptors: the process's soft limit is raised to its hard limit."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    factory = ProcessWorkerFactory(loop, on_notice, tools)
+    factory = ProcessWorkerFactory(loop, on_notice, tools, Housing(choices))
     return Pool(
         clock,
         entropy,
@@ -51,4 +54,5 @@ def build_pool(
         endpoint=endpoint,
         limits=limits,
         scratch=scratch.absolute(),
+        free_mb=FreeMemory(clock.monotonic),
     )

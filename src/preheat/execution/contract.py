@@ -5,7 +5,7 @@ implementation's parts: `gate` (admission), `pool` (environments per function ve
 table), `runtime_api` (AWS's Lambda Runtime API for the worker processes), `workers/` (process, scripted).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
@@ -97,6 +97,22 @@ class Outcome:
     init_ms: float | None = None
     max_memory_mb: int = 0
     streamed: bool = False
+    restore_ms: float | None = None
+    """Set when this invocation's environment was restored from a snapshot for it."""
+    restore_error: "RestoreError | None" = None
+    """The environment could not be restored: Invoke answers with this error instead of the payload."""
+
+
+RestoreError = Literal["SnapStartException", "SnapStartTimeoutException"]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """How a version's snapshot came about; `error_type` is None when it stands."""
+
+    error_type: str | None = None
+    message: str = ""
+    timed_out: bool = False
 
 
 ThrottleReason = Literal[
@@ -125,15 +141,43 @@ class LogLine:
     message: str
 
 
+@dataclass(frozen=True, slots=True)
+class Provisioning:
+    """Keep `count` environments of a version initialised ahead of invocations. `resource` is what it was asked for on
+    ("name:alias" or "name:version"); a new `token` tries again what has failed."""
+
+    spec: FunctionSpec
+    count: int
+    resource: str
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Provisioned:
+    """How far that has come: `allocated` are initialised, `available` of them may be used; `reason` when it failed."""
+
+    requested: int
+    allocated: int
+    available: int
+    status: Literal["IN_PROGRESS", "READY", "FAILED"]
+    reason: str = ""
+
+
 @dataclass(slots=True)
 class Usage:
-    """A snapshot for metrics and tests."""
+    """A snapshot for status displays and tests. `running`, `idle`, `starting` count environments, `provisioned` those
+    of them kept ahead, `waiting` invocations that the machine's ceiling holds up, `bindings` how often it began to."""
 
     running: int = 0
     idle: int = 0
     starting: int = 0
     waiting: int = 0
     by_function: dict[str, int] = field(default_factory=dict)
+    provisioned: int = 0
+    max_environments: int = 0
+    min_free_mb: int = 0
+    free_mb: int = 0
+    bindings: int = 0
 
 
 class Executor(Protocol):
@@ -148,10 +192,26 @@ class Executor(Protocol):
     def set_reserved(self, function_arn: str, limit: int | None) -> None:
         """Reserved concurrency of the (unqualified) function; None takes it away, 0 stops the function."""
 
+    def provision(self, function_arn: str, wanted: Sequence[Provisioning], changed: Callable[[], None]) -> None:
+        """The provisioned concurrency of all versions of a function: what is not in `wanted` ends. `changed` is called
+        whenever one becomes READY or FAILED."""
+
+    def provisioned(self, function_arn: str) -> dict[str, Provisioned]:
+        """By version."""
+
     def retire(self, function_arn: str) -> None:
         """Stop the environments of a deleted or changed function once they are idle."""
 
+    def prepare(self, spec: FunctionSpec, then: Callable[[Prepared], None]) -> None:
+        """Take the snapshot of a version with SnapStart; `then` is called once, now or later."""
+
+    def forget(self, function_arn: str, version: str | None = None) -> None:
+        """Drop the snapshot of a deleted version, or all of a deleted function."""
+
     def usage(self) -> Usage: ...
+
+    def remark(self, runtime: str) -> str | None:
+        """What is different about running this runtime here than on AWS; None when nothing is."""
 
     def step(self, now: float) -> float | None:
         """Enforce timeouts and reap idle environments; returns when (clock.now() seconds) to be called again."""

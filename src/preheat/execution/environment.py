@@ -11,17 +11,25 @@ from pathlib import Path
 from typing import Protocol
 
 from preheat.execution import reports
-from preheat.execution.contract import FunctionSpec, Invocation, Outcome, StreamFailed, StreamStart
+from preheat.execution.contract import FunctionSpec, Invocation, Outcome, RestoreError, StreamFailed, StreamStart
+from preheat.execution.flow import Bandwidth, Flow
+from preheat.execution.gate import Lane
 from preheat.execution.runtime_api import MAX_RESPONSE_BYTES
 from preheat.execution.workers.contract import Answer, Exit, Worker, WorkRequest
+from preheat.execution.workers.runtime.hooks import AFTER_RESTORE_ERROR, AFTER_RESTORE_STATUS
 from preheat.kernel.clock import Clock
 from preheat.kernel.stream import Channel
 
 INIT_LIMIT_S = 10.0
+AHEAD_INIT_LIMIT_S = 130.0
+MAX_INIT_LIMIT_S = 900.0
+RESTORE_LIMIT_S = 10.0
 LINGER_S = 0.05
 TAIL_BYTES = 4096
 MAX_LINE_BYTES = 262_144
 MAX_STREAM_BYTES = 200 * 1024 * 1024
+MEASURED_S = 0.05
+"""Memory is looked at after an invocation unless that was done so short a time ago."""
 MIB = 1024 * 1024
 
 
@@ -51,13 +59,14 @@ class IllegalTransition(RuntimeError):
 
 
 class Job:
-    """An admitted invocation on its way. `begun` is monotonic seconds at START."""
+    """An admitted invocation on its way. `begun` is monotonic seconds at START; `lane` let it in."""
 
-    __slots__ = ("begun", "delivered", "done", "invocation")
+    __slots__ = ("begun", "delivered", "done", "invocation", "lane")
 
-    def __init__(self, invocation: Invocation, done: Callable[[Outcome], None]) -> None:
+    def __init__(self, invocation: Invocation, done: Callable[[Outcome], None], lane: Lane) -> None:
         self.invocation = invocation
         self.done = done
+        self.lane = lane
         self.begun: float | None = None
         self.delivered = False
 
@@ -66,8 +75,13 @@ class Host(Protocol):
     """What an environment needs of its pool."""
 
     clock: Clock
+    bandwidth: Bandwidth | None
+    """Of streamed answers."""
 
     def start_worker(self, environment: "Environment") -> Worker: ...
+    def restores(self, environment: "Environment") -> bool:
+        """Whether its next process is made from a snapshot."""
+
     def log(self, environment: "Environment", message: str) -> None: ...
     def flush(self) -> None: ...
     def due(self, at: float) -> None:
@@ -84,10 +98,16 @@ class Host(Protocol):
 
 
 class Environment:
-    """Implements `workers.contract.Listener`. Times ending in `_at` are monotonic seconds, `idle_since` epoch."""
+    """Implements `workers.contract.Listener`. Times ending in `_at` are monotonic seconds, `idle_since` epoch. One that
+    starts `ahead` (provisioned concurrency) initialises without an invocation, for at least 130 s; when it cannot, it
+    is dead."""
 
-    def __init__(self, host: Host, spec: FunctionSpec, name: str, log_stream: str, scratch: Path | None) -> None:
+    def __init__(
+        self, host: Host, spec: FunctionSpec, name: str, log_stream: str, scratch: Path | None, ahead: bool = False
+    ) -> None:
         self.host = host
+        self.ahead = ahead
+        self.init_limit_s = min(MAX_INIT_LIMIT_S, max(AHEAD_INIT_LIMIT_S, spec.timeout_s)) if ahead else INIT_LIMIT_S
         self.spec = spec
         self.name = name
         self.log_stream = log_stream
@@ -99,16 +119,20 @@ class Environment:
         self.worker: Worker | None = None
         self.job: Job | None = None
         self.used_mb = 0
+        self._measured_at = -MEASURED_S
         self._phase = "init"
         self._init_at = 0.0
         self._init_ms: float | None = None
         self._failure: tuple[str, bytes] | None = None
+        self._started_at = 0.0
+        self._restore: tuple[float, int] | None = None
         self._reset()
 
     def _reset(self) -> None:
         self._answer: Answer | None = None
         self._answered_at = 0.0
         self._channel: Channel | None = None
+        self._flow: Flow | None = None
         self._chunks: list[bytes] | None = None
         self._stream_type = ""
         self._streamed_bytes = 0
@@ -136,7 +160,7 @@ class Environment:
         """Give work to an environment that `takes_work`."""
         self.job = job
         if self.state is State.IDLE:
-            self._init_ms = None
+            self._init_ms = self._restore = None
             self._announce()
             self._deliver()
         elif self.worker is None:
@@ -159,9 +183,11 @@ class Environment:
             return
         if self.state is State.BUSY or self.state is State.INITIALISING:
             self._measure()
-            if self.used_mb > self.spec.memory_mb and self.job is not None and self._answer is None:
+            if self.used_mb > self.spec.memory_mb and (self.job or self.ahead) and self._answer is None:
                 self._out_of_memory()
                 return
+        if self._flow is not None:
+            self._flow.look(now)
         job = self.job
         if self._answer is not None and job is not None and not job.delivered and now - self._answered_at >= LINGER_S:
             job.delivered = True
@@ -174,6 +200,7 @@ class Environment:
 
     def started(self, worker: Worker) -> None:
         if worker is self.worker and self.state is State.STARTING:
+            self._started_at = self.host.clock.monotonic()
             self.move(State.INITIALISING)
 
     def ready(self, worker: Worker) -> None:
@@ -186,12 +213,16 @@ class Environment:
             return
         if self._phase == "init":
             self._init_ms = (self.host.clock.monotonic() - self._init_at) * 1000.0
+            if self.ahead:
+                self._initialised(worker, self._init_ms)
+        elif self._phase == "restore":
+            self._restored()
         self.deadline = None
         if self.job is None:
             self.move(State.IDLE)
             self.host.available(self)
             return
-        if self._phase == "init":
+        if self._phase != "invoke":
             self._announce()
         else:
             self.deadline = (self.job.begun or 0.0) + self.spec.timeout_s
@@ -212,8 +243,7 @@ class Environment:
             self._chunks = []
             return
         channel = self._channel = Channel()
-        channel.on_resume = worker.resume
-        channel.on_cancel = worker.resume
+        self._flow = Flow(channel, worker, self.host.bandwidth)
         job.invocation.on_stream(StreamStart(content_type, channel))
 
     def chunk(self, worker: Worker, data: bytes) -> None:
@@ -223,14 +253,12 @@ class Environment:
         if self._chunks is not None:
             if self._streamed_bytes <= MAX_RESPONSE_BYTES:
                 self._chunks.append(data)
-        elif self._channel is not None:
+        elif self._flow is not None:
             if self._streamed_bytes > MAX_STREAM_BYTES:
                 body = reports.size_document(MAX_STREAM_BYTES)
                 self._abandon(Answer(body, "Function.ResponseSizeTooLarge", streamed=True))
                 return
-            self._channel.send(data)
-            if self._channel.paused:
-                worker.pause()
+            self._flow.send(data, self.host.clock.monotonic())
 
     def answered(self, worker: Worker, answer: Answer) -> None:
         if worker is not self.worker or self.state is not State.BUSY or self._answer is not None:
@@ -264,13 +292,16 @@ class Environment:
             return
         self.worker = None
         state = self.state
+        peak_mb = self.spec.memory_mb if exit.out_of_memory else -(-exit.peak_bytes // MIB)
+        self.used_mb = max(self.used_mb, peak_mb)
         if state in (State.STARTING, State.INITIALISING):
             self._init_died(exit)
         elif state is State.BUSY:
             self.move(State.RESETTING)
             if self._answer is None:
                 document = reports.exit_document(self.job.invocation.request_id, exit)
-                self._fail("Runtime.ExitError", document, "error", "Runtime.ExitError")
+                named = "Runtime.OutOfMemory" if exit.out_of_memory else "Runtime.ExitError"
+                self._fail("Runtime.ExitError", document, "error", named)
             else:
                 self._finish(None, None)
         elif state is State.RESETTING:
@@ -283,11 +314,17 @@ class Environment:
 
     def _spawn(self, phase: str) -> None:
         now = self.host.clock.monotonic()
-        self._phase, self._init_at, self._init_ms, self._failure = phase, now, None, None
-        self.used_mb = 0
-        if phase == "init":
+        if self.host.restores(self):
+            phase = "restore"
+        self._phase, self._init_at, self._init_ms, self._restore, self._failure = phase, now, None, None, None
+        self.used_mb, self._measured_at = 0, -MEASURED_S
+        if phase == "restore":
+            self.host.log(self, reports.restore_start(self.spec))
+            self.deadline = now + RESTORE_LIMIT_S
+            self.host.due(self.deadline)
+        elif phase == "init":
             self.host.log(self, reports.init_start(self.spec))
-            self.deadline = now + INIT_LIMIT_S
+            self.deadline = now + self.init_limit_s
             self.host.due(self.deadline)
         elif self.job is not None and self.job.begun is None:
             self._announce()
@@ -296,6 +333,36 @@ class Environment:
     def _restart(self) -> None:
         self.move(State.STARTING)
         self._spawn("invoke")
+
+    def _restored(self) -> None:
+        """The time since the process exists (after-restore hooks, the runtime's own start) is what AWS bills."""
+        now = self.host.clock.monotonic()
+        whole_ms = (now - self._init_at) * 1000.0
+        self._restore = whole_ms, reports.billed((now - self._started_at) * 1000.0, None)
+        self.host.log(self, reports.restore_report(whole_ms))
+
+    def _not_restored(self, error: RestoreError, status: str, error_type: str | None) -> None:
+        """The invocation ends before its START."""
+        elapsed_ms = (self.host.clock.monotonic() - self._init_at) * 1000.0
+        if self._partial:
+            self._line(self._partial)
+            self._partial = b""
+        self.host.log(self, reports.restore_report(elapsed_ms, status, error_type))
+        self.draining = True
+        job, self.job = self.job, None
+        if job is not None:
+            self.host.settled(self, job)
+            job.delivered = True
+            job.done(Outcome(reports.restore_document(error), error, restore_error=error, restore_ms=elapsed_ms))
+        self.host.flush()
+
+    def _initialised(self, worker: Worker, init_ms: float) -> None:
+        """What it wrote belongs to its initialisation, which is reported for itself."""
+        worker.collect_output()
+        if self._partial:
+            self._line(self._partial)
+            self._partial = b""
+        self._system(reports.init_report(init_ms, "init", "success"))
 
     def _announce(self) -> None:
         """START: the invocation's time runs."""
@@ -329,7 +396,10 @@ class Environment:
 
     def _complete(self) -> None:
         assert self.worker is not None
-        self._measure()
+        now = self.host.clock.monotonic()
+        if now - self._measured_at >= MEASURED_S:
+            self._measured_at = now
+            self._measure()
         self.worker.collect_output()
         self.move(State.IDLE)
         self._finish(None, None)
@@ -339,8 +409,17 @@ class Environment:
         worker, job = self.worker, self.job
         assert worker is not None
         worker.collect_output()
+        if self.state is not State.BUSY and self._phase == "restore":
+            self.move(State.STOPPING)
+            worker.kill("the restore took too long")
+            self._not_restored("SnapStartTimeoutException", "timeout", None)
+            return
         if self.state is not State.BUSY and self._phase == "init":
             self._system(reports.init_report((now - self._init_at) * 1000.0, "init", "timeout"))
+            if job is None:
+                self.stop()
+                self.host.flush()
+                return
             self.move(State.RESETTING)
             worker.kill("initialisation took too long")
             return
@@ -357,9 +436,9 @@ class Environment:
 
     def _out_of_memory(self) -> None:
         worker, job = self.worker, self.job
-        assert worker is not None and job is not None
+        assert worker is not None
         self.used_mb = self.spec.memory_mb
-        if self.state is not State.BUSY:
+        if self.state is not State.BUSY or job is None:
             worker.kill("out of memory")
             return
         worker.collect_output()
@@ -380,6 +459,12 @@ class Environment:
     def _init_died(self, exit: Exit) -> None:
         duration_ms = (self.host.clock.monotonic() - self._init_at) * 1000.0
         error_type = "Runtime.ExitError" if self._failure is None else self._failure[0]
+        if self._phase == "restore":
+            error_type = AFTER_RESTORE_ERROR if exit.status == AFTER_RESTORE_STATUS else "Runtime.ExitError"
+            self.move(State.STOPPING)
+            self._not_restored("SnapStartException", "error", error_type)
+            self._bury()
+            return
         self._system(reports.init_report(duration_ms, self._phase, "error", error_type))
         self.move(State.RESETTING)
         job = self.job
@@ -434,11 +519,12 @@ class Environment:
                 status,
                 error_type,
                 invocation.trace_id,
+                self._restore,
             )
         )
         outcome.log_tail = bytes(self._tail[-TAIL_BYTES:])
         self.job = None
-        self._init_ms = None
+        self._init_ms = self._restore = None
         self._reset()
         self.host.settled(self, job)
         if not job.delivered:
@@ -456,8 +542,9 @@ class Environment:
             content_type=self._stream_type if streamed else answer.content_type,
             log_tail=bytes(self._tail[-TAIL_BYTES:]),
             duration_ms=duration_ms,
-            billed_ms=reports.billed(duration_ms, self._init_ms),
+            billed_ms=reports.billed(duration_ms, self._init_ms if self._restore is None else self._restore[1]),
             init_ms=self._init_ms,
+            restore_ms=None if self._restore is None else self._restore[0],
             max_memory_mb=min(self.used_mb, self.spec.memory_mb),
             streamed=streamed,
         )

@@ -1,26 +1,42 @@
 """The pool: which environment runs an invocation, when new ones start, when old ones go.
 
-Environments belong to one function version and revision (a `Fleet`). The most recently used idle one is taken first.
-At the machine's ceiling an idle environment of another function gives way; when none is idle invocations wait, first
-come first served, and `on_notice` says so. Everything happens on one thread; nothing blocks.
+Environments belong to one function version and revision (a `Fleet`), or to its provisioned concurrency (`provision`),
+which is used first. The most recently used idle one is taken first. At the machine's ceiling an idle environment of
+another function gives way; when none is idle invocations wait, first come first served. Every time the ceiling binds
+`on_notice` and a metric say so. Everything happens on one thread; nothing blocks.
 """
 
 import shutil
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from pathlib import Path
 
 from preheat.execution import watch
-from preheat.execution.contract import FunctionSpec, Invocation, LogLine, Outcome, Throttled, Usage
+from preheat.execution.contract import (
+    FunctionSpec,
+    Invocation,
+    LogLine,
+    Outcome,
+    Prepared,
+    Provisioned,
+    Provisioning,
+    Throttled,
+    Usage,
+)
 from preheat.execution.environment import Environment, Job, State
+from preheat.execution.flow import Bandwidth
 from preheat.execution.gate import Gate
+from preheat.execution.measures import INTERVAL_S, Measures, Tally
+from preheat.execution.provision import Provision, Provisions
+from preheat.execution.snapshots import Snapshot, Snapshots
 from preheat.execution.variables import environment_variables, log_group
-from preheat.execution.workers.contract import Worker, WorkerFactory, WorkerPlan
+from preheat.execution.workers.contract import Mould, Worker, WorkerFactory, WorkerPlan
 from preheat.kernel.clock import Clock
 from preheat.kernel.entropy import Entropy
 from preheat.kernel.meter import Meter
+from preheat.kernel.scope import Scope
 
 SAMPLE_S = 0.1
 WATCH_SHARE = 20.0
@@ -32,13 +48,18 @@ Credentials = Callable[[FunctionSpec], Mapping[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class PoolLimits:
-    """`max_environments`: live environments on this machine; `max_waiting`: invocations that may queue for one;
-    `idle_s`: an environment unused for so long is stopped."""
+    """The machine's ceiling is `max_environments` live environments and `min_free_mb` of memory that a further one must
+    leave free; `account_concurrency`: AWS's limit, for each account and region; `max_waiting`: invocations that may
+    queue for an environment; `idle_s`: one unused for so long is stopped; `max_snapshots`: SnapStart versions kept
+    initialised; `bandwidth`: of a streamed answer."""
 
     account_concurrency: int = 1_000
     max_environments: int = 512
+    min_free_mb: int = 0
     max_waiting: int = 10_000
     idle_s: float = 300.0
+    max_snapshots: int = 64
+    bandwidth: Bandwidth | None = None
 
 
 DEFAULT_LIMITS = PoolLimits()
@@ -68,12 +89,17 @@ class Fleet:
         self.idle.clear()
 
 
+def _scope_of(function_arn: str) -> Scope:
+    parts = function_arn.split(":")
+    return Scope(parts[4], parts[3]) if len(parts) > 4 else Scope()
+
+
 class Pool:
     """Implements `contract.Executor` (and `environment.Host`).
 
     `credentials(spec)` gives AWS_ACCESS_KEY_ID and the like; `endpoint` becomes AWS_ENDPOINT_URL; `scratch` is the
-    directory of the environments' private /tmp (None: they have none); `on_wake` is called when `next_deadline` has
-    become earlier, so that a driver can set its timer.
+    directory of the environments' private /tmp (None: they have none); `free_mb` is the machine's free memory;
+    `on_wake` is called when `next_deadline` has become earlier, so that a driver can set its timer.
     """
 
     def __init__(
@@ -88,11 +114,12 @@ class Pool:
         endpoint: str | Callable[[], str] = "",
         limits: PoolLimits = DEFAULT_LIMITS,
         scratch: Path | None = None,
+        free_mb: Callable[[], int] = lambda: 1_000_000_000,
     ) -> None:
         self.clock = clock
-        self.gate = Gate(limits.account_concurrency)
         self.meter = Meter(clock.now)
         self.limits = limits
+        self.bandwidth = limits.bandwidth
         self.on_wake: Callable[[], None] = lambda: None
         self._entropy = entropy
         self._factory = factory
@@ -102,12 +129,18 @@ class Pool:
         self._endpoint = endpoint
         self._scratch = scratch
         self._fleets: dict[str, Fleet] = {}
-        self._environments: dict[Environment, Fleet] = {}
+        self._environments: dict[Environment, Fleet | None] = {}
         self._waiting: deque[tuple[Fleet, Job]] = deque()
         self._lines: list[LogLine] = []
         self._due = NEVER
-        self._noticed = False
+        self._free_mb = free_mb
+        self._bindings = 0
+        self._bound = False
         self._closed = False
+        self._gates: dict[Scope, Gate] = {}
+        self._measures = Measures(clock.now)
+        self._provisions = Provisions(self)
+        self._snapshots = Snapshots(self, limits.max_snapshots, on_notice)
 
     # -- contract.Executor ----------------------------------------------------------------------------------------
 
@@ -115,27 +148,66 @@ class Pool:
         """Admit and run. Raises RuntimeError after `close`."""
         if self._closed:
             raise RuntimeError("the pool is closed")
-        spec = invocation.spec
-        now = self.clock.now()
-        refused = self.gate.admit(spec.arn, now, not invocation.asynchronous)
+        tally = self._measures.tally(invocation)
+        refused = self._admit(invocation, done, tally)
         if refused is not None:
-            return refused
-        fleet = self._fleet(spec)
-        job = Job(invocation, done)
-        if fleet.idle:
-            fleet.idle.pop().assign(job)
-            return None
-        refused = self.gate.admit_start(spec.arn, now)
-        if refused is None and len(self._environments) >= self.limits.max_environments:
-            refused = self._wait(fleet, job)
-        elif refused is None:
-            self._launch(fleet, job)
-        if refused is not None:
-            self.gate.release(spec.arn)
+            tally.throttled += 1
+        if self._measures.due_at == NEVER:
+            self._measures.due_at = self.clock.monotonic() + INTERVAL_S
+            self.due(self._measures.due_at)
         return refused
 
+    def _admit(self, invocation: Invocation, done: Callable[[Outcome], None], tally: Tally) -> Throttled | None:
+        spec, now = invocation.spec, self.clock.now()
+
+        def finish(outcome: Outcome) -> None:
+            tally.finish(outcome)
+            done(outcome)
+
+        fleet = self._fleet(spec)
+        provision = self._provisions.find(spec.key) if self._provisions else None
+        if provision is not None:
+            taken = provision.take(invocation, now)
+            if taken is not None:
+                tally.provisioned += 1
+                tally.begin()
+                taken[0].assign(Job(invocation, finish, taken[1]))
+                return None
+        gate = self.gate_of(spec)
+        lane = gate.admit(spec.arn, now, not invocation.asynchronous)
+        if isinstance(lane, Throttled):
+            return lane
+        refused = None if fleet.idle else gate.admit_start(spec.arn, now)
+        full = None if fleet.idle or refused else self._full()
+        if full is not None and len(self._waiting) >= self.limits.max_waiting:
+            refused = Throttled("ConcurrentInvocationLimitExceeded")
+        if refused is not None:
+            gate.release(lane)
+            return refused
+        tally.begin()
+        tally.spilled += provision is not None and provision.usable
+        job = Job(invocation, finish, lane)
+        if fleet.idle:
+            fleet.idle.pop().assign(job)
+        elif full is not None:
+            self._wait(fleet, job, full)
+        else:
+            self._bound = False
+            self._launch(fleet, job)
+        return None
+
     def set_reserved(self, function_arn: str, limit: int | None) -> None:
-        self.gate.set_reserved(function_arn, limit, self.clock.now())
+        self._gate(_scope_of(function_arn)).set_reserved(function_arn, limit, self.clock.now())
+
+    def provision(self, function_arn: str, wanted: Sequence[Provisioning], changed: Callable[[], None]) -> None:
+        for one in wanted:
+            if one.spec.watch:
+                self._fleet(one.spec)
+        self._provisions.apply(function_arn, wanted, changed)
+        self._measures.uses = self._provisions.uses()
+
+    def provisioned(self, function_arn: str) -> dict[str, Provisioned]:
+        return self._provisions.of_function(function_arn)
 
     def retire(self, function_arn: str) -> None:
         for key, fleet in list(self._fleets.items()):
@@ -144,13 +216,31 @@ class Pool:
                 fleet.retired = True
                 fleet.drain()
 
+    def prepare(self, spec: FunctionSpec, then: Callable[[Prepared], None]) -> None:
+        self._snapshots.obtain(Fleet(spec).spec, then)
+
+    def forget(self, function_arn: str, version: str | None = None) -> None:
+        self._snapshots.drop(function_arn, version)
+
     def warm(self) -> None:
         """Prepare for the first functions, in the background: a server calls it when it has started."""
         self._factory.warm()
 
+    def remark(self, runtime: str) -> str | None:
+        return self._factory.remark(runtime)
+
     def usage(self) -> Usage:
-        usage = Usage(waiting=len(self._waiting), by_function=dict(self.gate.in_flight))
+        usage = Usage(
+            waiting=len(self._waiting),
+            max_environments=self.limits.max_environments,
+            min_free_mb=self.limits.min_free_mb,
+            free_mb=self._free_mb(),
+            bindings=self._bindings,
+        )
+        for gate in self._gates.values():
+            usage.by_function.update(gate.in_flight)
         for environment in self._environments:
+            usage.provisioned += environment.ahead
             if environment.state is State.IDLE:
                 usage.idle += 1
             elif environment.state is State.BUSY:
@@ -165,13 +255,23 @@ class Pool:
         for environment in list(self._environments):
             if environment.worker is not None and environment.state is not State.IDLE:
                 environment.watch(monotonic)
+        taken_by = self._snapshots.watch(monotonic)
         reap_before = now - self.limits.idle_s
         for fleet in list(self._fleets.values()):
             for environment in [idle for idle in fleet.idle if idle.idle_since <= reap_before]:
                 fleet.idle.remove(environment)
                 environment.stop()
+        retry_at = self._provisions.watch(monotonic)
+        if self._waiting:
+            self._serve_waiting()
+        if monotonic >= self._measures.due_at:
+            self._measures.deliver(self.meter, self._gates, monotonic)
         self.flush()
-        self._due = self._next_due(monotonic, now)
+        self._due = min(self._next_due(monotonic, now), retry_at, self._measures.due_at)
+        if self._waiting:
+            self.due(monotonic + SAMPLE_S)
+        if taken_by is not None:
+            self.due(taken_by)
         return self.next_deadline
 
     @property
@@ -188,6 +288,8 @@ class Pool:
         self.flush()
         for environment in self._environments:
             self._clear(environment)
+        for snapshot in self._snapshots.all():
+            self.snapshot_gone(snapshot)
         self._environments.clear()
         self._fleets.clear()
         self._waiting.clear()
@@ -205,16 +307,12 @@ class Pool:
     # -- environment.Host -----------------------------------------------------------------------------------------
 
     def start_worker(self, environment: Environment) -> Worker:
-        spec = environment.spec
-        scratch = environment.scratch
-        if scratch is not None:
-            scratch.mkdir(parents=True, exist_ok=True)
-        endpoint = self._endpoint if isinstance(self._endpoint, str) else self._endpoint()
-        variables = environment_variables(
-            spec, self._credentials(spec), endpoint, environment.log_stream, str(scratch or "")
-        )
         self.due(self.clock.monotonic() + SAMPLE_S)
-        return self._factory.start(WorkerPlan(spec, variables, scratch), environment)
+        mould = self._snapshots.mould(environment.spec) if environment.spec.snap_start else None
+        return self._factory.start(self._plan(environment), environment, mould)
+
+    def restores(self, environment: Environment) -> bool:
+        return environment.spec.snap_start and self._snapshots.mould(environment.spec) is not None
 
     def log(self, environment: Environment, message: str) -> None:
         at = int(self.clock.now() * 1000.0)
@@ -239,6 +337,7 @@ class Pool:
             environment.stop()
             return
         fleet = self._environments[environment]
+        assert fleet is not None
         environment.idle_since = self.clock.now()
         if self._waiting:
             if self._waiting[0][0] is fleet:
@@ -253,20 +352,100 @@ class Pool:
         self._due = min(self._due, self.clock.monotonic() + self.limits.idle_s)
 
     def settled(self, environment: Environment, job: Job) -> None:
-        self.gate.release(job.invocation.spec.arn)
+        self.gate_of(environment.spec).release(job.lane)
         if environment.takes_work:
             self.available(environment)
 
     def gone(self, environment: Environment) -> None:
-        fleet = self._environments.pop(environment)
+        fleet = self._environments[environment]
+        assert fleet is not None
         fleet.environments.pop(environment, None)
         if environment in fleet.idle:
             fleet.idle.remove(environment)
+        self.buried(environment)
+
+    # -- provision.ProvisionHost ----------------------------------------------------------------------------------
+
+    def gate_of(self, spec: FunctionSpec) -> Gate:
+        """The gate of the function's account and region."""
+        return self._gate(Scope(spec.account, spec.region))
+
+    def _gate(self, scope: Scope) -> Gate:
+        gate = self._gates.get(scope)
+        if gate is None:
+            gate = self._gates[scope] = Gate(self.limits.account_concurrency)
+        return gate
+
+    def create(self, host: Provision, spec: FunctionSpec) -> Environment:
+        name = self._entropy.bytes(16).hex()
+        scratch = None if self._scratch is None else self._scratch / name
+        environment = Environment(host, spec, name, self._log_stream(spec, name), scratch, ahead=True)
+        self._environments[environment] = None
+        return environment
+
+    def make_room(self) -> bool:
+        full = self._full() or ("environments" if self._waiting else None)
+        if full is None:
+            return True
+        self._stop_an_idle_one()
+        self.machine_is_full(full)
+        return False
+
+    def buried(self, environment: Environment) -> None:
+        del self._environments[environment]
         self._clear(environment)
-        while self._waiting and len(self._environments) < self.limits.max_environments:
-            self._launch(*self._waiting.popleft())
-        if not self._waiting:
-            self._noticed = False
+        self._serve_waiting()
+        if not self._closed:
+            self._provisions.fill()
+
+    def provision_limit(self) -> int:
+        """The rest stays for what runs on demand: a tenth, at least one."""
+        ceiling = self.limits.max_environments
+        return ceiling - max(1, ceiling // 10)
+
+    def refuse(self, text: str) -> None:
+        self.meter.record(Scope(), "Preheat", "MachineCeilingReached", Resource="provisioned")
+        self._on_notice(text)
+
+    def machine_is_full(self, what: str) -> None:
+        """The ceiling binds: say so once, until it no longer does."""
+        self.meter.record(Scope(), "Preheat", "MachineCeilingReached", Resource=what)
+        if self._bound:
+            return
+        self._bound = True
+        self._bindings += 1
+        limits = self.limits
+        held = {
+            "environments": f"{limits.max_environments} environments run on this machine, its ceiling "
+            "(max_environments, --environments)",
+            "memory": f"less than {limits.min_free_mb} MB of this machine's memory are free (--min-free-memory) while "
+            f"{len(self._environments)} environments run",
+        }[what]
+        self._on_notice(
+            f"{held}; further ones wait their turn where AWS would start more (the ceiling binds for the "
+            f"{self._bindings}. time)"
+        )
+
+    # -- snapshots.SnapshotHost -----------------------------------------------------------------------------------
+
+    def place(self, spec: FunctionSpec) -> tuple[str, Path | None]:
+        name = self._entropy.bytes(16).hex()
+        return self._log_stream(spec, name), None if self._scratch is None else self._scratch / name
+
+    def start_snapshot(self, snapshot: Snapshot) -> Mould:
+        return self._factory.snapshot(self._plan(snapshot), snapshot)
+
+    def snapshot_log(self, snapshot: Snapshot, message: str) -> None:
+        at = int(self.clock.now() * 1000.0)
+        self._lines.append(LogLine(log_group(snapshot.spec), snapshot.log_stream, at, message))
+
+    def snapshot_in_use(self, spec: FunctionSpec) -> bool:
+        fleet = self._fleets.get(spec.key)
+        return fleet is not None and bool(fleet.environments)
+
+    def snapshot_gone(self, snapshot: Snapshot) -> None:
+        if snapshot.scratch is not None:
+            shutil.rmtree(snapshot.scratch, ignore_errors=True)
 
     # -- choices --------------------------------------------------------------------------------------------------
 
@@ -277,14 +456,16 @@ class Pool:
                 fleet.retired = True
                 fleet.drain()
             fleet = self._fleets[spec.key] = Fleet(spec)
-            if spec.snap_start and spec.version != "$LATEST":
-                self._on_notice(f"{spec.name}: SnapStart does not act here; version {spec.version} starts in full")
             if spec.watch:
                 self._look(fleet, self.clock.monotonic())
         elif spec.watch:
             now = self.clock.monotonic()
             if now >= fleet.looks_again_at and self._look(fleet, now):
                 fleet.drain()
+                self._snapshots.drop(spec.arn, spec.version)
+                provision = self._provisions.find(spec.key)
+                if provision is not None:
+                    provision.renew()
         return fleet
 
     def _look(self, fleet: Fleet, now: float) -> bool:
@@ -305,29 +486,62 @@ class Pool:
         environment.draining = fleet.retired
         self._environments[environment] = fleet
         fleet.environments[environment] = None
-        environment.launch(job)
+        if spec.snap_start:
+            environment.job = job
+            self._snapshots.obtain(spec, lambda prepared: self._launch_restored(environment))
+        else:
+            environment.launch(job)
+
+    def _launch_restored(self, environment: Environment) -> None:
+        """The snapshot stands; or it could not be taken, then the environment initialises and says why itself."""
+        if environment.state is State.STARTING and environment in self._environments:
+            environment.launch(environment.job)
+
+    def _plan(self, owner: Environment | Snapshot) -> WorkerPlan:
+        """What a process of this environment or snapshot needs; its /tmp is made."""
+        spec, scratch = owner.spec, owner.scratch
+        if scratch is not None:
+            scratch.mkdir(parents=True, exist_ok=True)
+        endpoint = self._endpoint if isinstance(self._endpoint, str) else self._endpoint()
+        kind = "snap-start" if spec.snap_start else "on-demand"
+        if isinstance(owner, Environment) and owner.ahead:
+            kind = "provisioned-concurrency"
+        variables = environment_variables(
+            spec, self._credentials(spec), endpoint, owner.log_stream, str(scratch or ""), kind
+        )
+        return WorkerPlan(spec, variables, scratch)
 
     def _log_stream(self, spec: FunctionSpec, name: str) -> str:
         day = date(1970, 1, 1) + timedelta(self.clock.now() // 86_400)
         return f"{day:%Y/%m/%d}/[{spec.version}]{name}"
 
-    def _wait(self, fleet: Fleet, job: Job) -> Throttled | None:
-        """The ceiling is reached: an environment idle elsewhere gives way, or the job waits for one."""
-        if len(self._waiting) >= self.limits.max_waiting:
-            return Throttled("ConcurrentInvocationLimitExceeded")
-        self._waiting.append((fleet, job))
-        idle = [other.idle[0] for other in self._fleets.values() if other.idle]
-        if idle:
-            oldest = min(idle, key=lambda environment: environment.idle_since)
-            self._environments[oldest].idle.remove(oldest)
-            oldest.stop()
-        elif not self._noticed:
-            self._noticed = True
-            self._on_notice(
-                f"{self.limits.max_environments} environments run on this machine, its ceiling (max_environments); "
-                "further invocations wait their turn where AWS would start more"
-            )
+    def _full(self) -> str | None:
+        """Which part of the machine's ceiling forbids one more environment. Memory never forbids the only one."""
+        count = len(self._environments)
+        if count >= self.limits.max_environments:
+            return "environments"
+        if self.limits.min_free_mb and count and self._free_mb() < self.limits.min_free_mb:
+            return "memory"
         return None
+
+    def _wait(self, fleet: Fleet, job: Job, full: str) -> None:
+        """The ceiling is reached: an environment idle elsewhere gives way, or the job waits for one."""
+        self._waiting.append((fleet, job))
+        self._stop_an_idle_one()
+        self.machine_is_full(full)
+
+    def _serve_waiting(self) -> None:
+        while self._waiting and self._full() is None:
+            self._launch(*self._waiting.popleft())
+        if self._bound and not self._waiting:
+            self._bound = self._full() is not None
+
+    def _stop_an_idle_one(self) -> None:
+        """The one on demand that has been idle longest."""
+        idle = [other for other in self._fleets.values() if other.idle]
+        if idle:
+            fleet = min(idle, key=lambda fleet: fleet.idle[0].idle_since)
+            fleet.idle.pop(0).stop()
 
     def _next_due(self, monotonic: float, now: float) -> float:
         due = NEVER
@@ -342,4 +556,5 @@ class Pool:
 
     def _clear(self, environment: Environment) -> None:
         if environment.scratch is not None:
+            self._factory.forget(environment.scratch)
             shutil.rmtree(environment.scratch, ignore_errors=True)

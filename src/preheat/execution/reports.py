@@ -18,6 +18,13 @@ SIGNAL_NAMES = {
 }  # fmt: skip
 
 
+RESTORE_MESSAGES = {
+    "SnapStartException": "The afterRestore() runtime hook encountered an error. For more information, check the "
+    "Amazon CloudWatch logs.",
+    "SnapStartTimeoutException": "Lambda couldn't restore the snapshot within the timeout limit.",
+}
+
+
 def init_start(spec: FunctionSpec) -> str:
     runtime = spec.runtime
     for language in ("python", "nodejs", "provided"):
@@ -30,6 +37,20 @@ def init_start(spec: FunctionSpec) -> str:
 def init_report(duration_ms: float, phase: str, status: str, error_type: str | None = None) -> str:
     text = f"INIT_REPORT Init Duration: {duration_ms:.2f} ms\tPhase: {phase}\tStatus: {status}"
     return text if error_type is None else f"{text}\tError Type: {error_type}"
+
+
+def restore_start(spec: FunctionSpec) -> str:
+    return "RESTORE" + init_start(spec).removeprefix("INIT")
+
+
+def restore_report(duration_ms: float, status: str | None = None, error_type: str | None = None) -> str:
+    """`status` is "timeout" or "error" (with `error_type`), None when the environment was restored."""
+    fields = [f"RESTORE_REPORT Restore Duration: {duration_ms:.2f} ms"]
+    if status is not None:
+        fields.append(f"Status: {status}")
+    if error_type is not None:
+        fields.append(f"Error Type: {error_type}")
+    return "\t".join(fields)
 
 
 def start(request_id: str, version: str) -> str:
@@ -50,8 +71,10 @@ def report(
     status: str | None,
     error_type: str | None,
     trace_id: str | None,
+    restore: tuple[float, int] | None = None,
 ) -> str:
-    """The REPORT line. `status` is "timeout" or "error" (with `error_type`), None for anything the runtime answered."""
+    """The REPORT line. `status` is "timeout" or "error" (with `error_type`), None for anything the runtime answered.
+    `restore` is the time of the restore and the part of it that is billed, in ms."""
     fields = [
         f"REPORT RequestId: {request_id}",
         f"Duration: {duration_ms:.2f} ms",
@@ -61,12 +84,14 @@ def report(
     ]
     if init_ms is not None:
         fields.append(f"Init Duration: {init_ms:.2f} ms")
+    if restore is not None:
+        fields += [f"Restore Duration: {restore[0]:.2f} ms", f"Billed Restore Duration: {restore[1]} ms"]
     if status is not None:
         fields.append(f"Status: {status}")
     if error_type is not None:
         fields.append(f"Error Type: {error_type}")
-    parts = dict(part.partition("=")[::2] for part in (trace_id or "").split(";"))
-    if parts.get("Sampled") == "1":
+    if trace_id is not None and "Sampled=1" in trace_id:
+        parts = dict(part.partition("=")[::2] for part in trace_id.split(";"))
         fields += [f"XRAY TraceId: {parts.get('Root', '')}", f"SegmentId: {parts.get('Parent', '')}", "Sampled: true"]
     return "\t".join(fields) + "\t"
 
@@ -78,6 +103,20 @@ def billed(duration_ms: float, init_ms: float | None) -> int:
 
 def timeout_document(request_id: str, timeout_s: float) -> bytes:
     return _document("Sandbox.Timedout", f"RequestId: {request_id} Error: Task timed out after {timeout_s:.2f} seconds")
+
+
+def message_of(document: bytes) -> str:
+    """The `errorMessage` of an error document; "" when it has none."""
+    try:
+        found = json.loads(document)["errorMessage"]
+    except (ValueError, KeyError, TypeError):
+        return ""
+    return found if isinstance(found, str) else ""
+
+
+def restore_document(error: str) -> bytes:
+    """Of an environment that could not be restored, in the words of the API's model."""
+    return _document(error, RESTORE_MESSAGES[error])
 
 
 def exit_document(request_id: str, exit: Exit) -> bytes:

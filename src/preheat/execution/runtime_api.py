@@ -28,20 +28,35 @@ class RuntimeEvents(Protocol):
     """What a session tells its worker."""
 
     def next_asked(self) -> None: ...
+    def restore_asked(self) -> bool:
+        """The runtime has initialised a SnapStart function. False: this process stays in that state."""
+
     def init_error(self, error_type: str, body: bytes) -> None: ...
     def stream_begun(self, content_type: str) -> None: ...
     def chunk(self, data: bytes) -> None: ...
     def answered(self, answer: Answer) -> None: ...
 
 
+class SessionConnection(Protocol):
+    """What a session asks of the connection that speaks for the runtime."""
+
+    def send_event(self, request: WorkRequest) -> None: ...
+    def accept(self) -> None: ...
+    def refuse(self, status: int, error_type: str, message: str) -> None: ...
+    def refuse_size(self) -> None: ...
+    def refuse_transition(self, old: str, new: str) -> None: ...
+
+
 class RuntimeSession:
-    """States: "Started" (initialising), "Ready" (parked in /next), "Running", "Streaming", "Responded", "InitError"."""
+    """States: "Started" (initialising), "Ready" (parked in /next), "Running", "Streaming", "Responded", "InitError".
+    `restorable`: a SnapStart function's, which may ask for /runtime/restore/next."""
 
     def __init__(self, events: RuntimeEvents) -> None:
         self.events = events
         self.state = "Started"
         self.request_id = ""
-        self._parked: RuntimeConnection | None = None
+        self.restorable = False
+        self._parked: SessionConnection | None = None
 
     def offer(self, request: WorkRequest) -> None:
         """Answer the parked /next."""
@@ -53,7 +68,7 @@ class RuntimeSession:
         self.request_id = request.request_id
         connection.send_event(request)
 
-    def ask_next(self, connection: "RuntimeConnection") -> None:
+    def ask_next(self, connection: "SessionConnection") -> None:
         if self.state not in ("Started", "Responded"):
             connection.refuse_transition(self.state, "Ready")
             return
@@ -61,7 +76,14 @@ class RuntimeSession:
         self._parked = connection
         self.events.next_asked()
 
-    def init_error(self, connection: "RuntimeConnection", error_type: str, body: bytes) -> None:
+    def ask_restore(self, connection: "RuntimeConnection") -> None:
+        """GET /runtime/restore/next, between the before-snapshot and the after-restore hooks."""
+        if self.state != "Started":
+            connection.refuse_transition(self.state, "Restoring")
+        elif self.events.restore_asked():
+            connection.confirm_restore()
+
+    def init_error(self, connection: "SessionConnection", error_type: str, body: bytes) -> None:
         if self.state != "Started":
             connection.refuse_transition(self.state, "InitError")
             return
@@ -69,7 +91,7 @@ class RuntimeSession:
         connection.accept()
         self.events.init_error(error_type or "Runtime.Unknown", body)
 
-    def may_answer(self, connection: "RuntimeConnection", request_id: str, to: str) -> bool:
+    def may_answer(self, connection: "SessionConnection", request_id: str, to: str) -> bool:
         if self.state != "Running":
             connection.refuse_transition(self.state, to)
             return False
@@ -78,20 +100,18 @@ class RuntimeSession:
             return False
         return True
 
-    def respond(self, connection: "RuntimeConnection", body: bytes, content_type: str) -> None:
+    def respond(self, connection: "SessionConnection", body: bytes, content_type: str) -> None:
         self.state = "Responded"
         connection.accept()
         self.events.answered(Answer(body, None, content_type))
 
-    def too_large(self, connection: "RuntimeConnection") -> None:
+    def too_large(self, connection: "SessionConnection") -> None:
         self.state = "Responded"
-        connection.refuse(
-            413, "RequestEntityTooLarge", f"Exceeded maximum allowed payload size ({MAX_RESPONSE_BYTES} bytes)."
-        )
+        connection.refuse_size()
         document = reports.size_document(MAX_RESPONSE_BYTES)
         self.events.answered(Answer(document, "Function.ResponseSizeTooLarge"))
 
-    def fail(self, connection: "RuntimeConnection", error_type: str, body: bytes) -> None:
+    def fail(self, connection: "SessionConnection", error_type: str, body: bytes) -> None:
         self.state = "Responded"
         connection.accept()
         if not error_type or error_type == "Unhandled":
@@ -104,16 +124,11 @@ class RuntimeSession:
         self.state = "Streaming"
         self.events.stream_begun(content_type)
 
-    def end_stream(self, connection: "RuntimeConnection", content_type: str, trailers: dict[str, str]) -> None:
+    def end_stream(
+        self, connection: "SessionConnection", content_type: str, error_type: str | None, body: bytes
+    ) -> None:
         self.state = "Responded"
         connection.accept()
-        error_type = trailers.get("lambda-runtime-function-error-type")
-        body = b""
-        if error_type is not None:
-            try:
-                body = base64.b64decode(trailers.get("lambda-runtime-function-error-body", ""), validate=True)
-            except binascii.Error:
-                body = b""
         self.events.answered(Answer(body, error_type, content_type, streamed=True))
 
 
@@ -222,7 +237,9 @@ class RuntimeConnection:
             session.ask_next(self)
         elif method == b"GET" and target in ("/ping", "/2018-06-01/ping"):
             self._send(200, b"pong", b"text/plain")
-        elif method == b"POST" and target == PREFIX + "init/error":
+        elif method == b"GET" and target == PREFIX + "restore/next" and session.restorable:
+            session.ask_restore(self)
+        elif method == b"POST" and target in (PREFIX + "init/error", PREFIX + "restore/error" * session.restorable):
             session.init_error(self, error_type, b"".join(self._body))
         elif method == b"POST" and target.startswith(PREFIX + "invocation/") and target.endswith("/error"):
             if session.may_answer(self, target[len(PREFIX) + 11 : -6], "InvocationErrorResponse"):
@@ -235,7 +252,7 @@ class RuntimeConnection:
     def _response(self, request_id: str) -> None:
         content_type = self._headers.get("content-type", "application/json")
         if self._mode == "streaming":
-            self._session.end_stream(self, content_type, self._trailers)
+            self._session.end_stream(self, content_type, *_trailed_error(self._trailers))
         elif self._session.may_answer(self, request_id, "InvocationResponse"):
             if self._size > MAX_RESPONSE_BYTES:
                 self._session.too_large(self)
@@ -262,12 +279,19 @@ class RuntimeConnection:
         if not self._feeding:
             self._flush()
 
+    def confirm_restore(self) -> None:
+        self._send(200, b"{}", JSON)
+
     def accept(self) -> None:
         self._send(202, b'{"status":"OK"}\n', JSON)
 
     def refuse(self, status: int, error_type: str, message: str) -> None:
         self._parked = False
         self._send(status, _json({"errorMessage": message, "errorType": error_type}), JSON)
+
+    def refuse_size(self) -> None:
+        message = f"Exceeded maximum allowed payload size ({MAX_RESPONSE_BYTES} bytes)."
+        self.refuse(413, "RequestEntityTooLarge", message)
 
     def refuse_transition(self, old: str, new: str) -> None:
         message = f"State transition from {old} to {new} failed for runtime. Error: State transition is not allowed"
@@ -286,6 +310,17 @@ class RuntimeConnection:
         if out:
             self._write(out[0] if len(out) == 1 else b"".join(out))
             self._out = []
+
+
+def _trailed_error(trailers: dict[str, str]) -> tuple[str | None, bytes]:
+    """Error type and document in the trailers of a stream."""
+    error_type = trailers.get("lambda-runtime-function-error-type")
+    if error_type is None:
+        return None, b""
+    try:
+        return error_type, base64.b64decode(trailers.get("lambda-runtime-function-error-body", ""), validate=True)
+    except binascii.Error:
+        return error_type, b""
 
 
 def _named_type(body: bytes) -> str:

@@ -14,7 +14,8 @@ def environment_variables(
     initialization: str = "on-demand",
 ) -> dict[str, str]:
     """Everything but AWS_LAMBDA_RUNTIME_API. What AWS reserves wins over the function's own variables; TMPDIR is the
-    environment's private /tmp; LAMBDA_TASK_ROOT is where the code really lies."""
+    environment's private /tmp; LAMBDA_TASK_ROOT is where the code really lies. `initialization`
+    is "on-demand", "provisioned-concurrency" or "snap-start", where AWS gives no log names."""
     code = str(spec.code)
     opt = [str(layer) for layer in reversed(spec.layers)]
     variables = {
@@ -54,6 +55,8 @@ def environment_variables(
             "PWD": code,
         }
     )
+    if initialization == "snap-start":
+        del variables["AWS_LAMBDA_LOG_GROUP_NAME"], variables["AWS_LAMBDA_LOG_STREAM_NAME"]
     if not spec.runtime.startswith("provided"):
         variables["AWS_EXECUTION_ENV"] = f"AWS_Lambda_{spec.runtime}"
     if scratch:

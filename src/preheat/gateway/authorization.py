@@ -156,6 +156,8 @@ def denial(service: str, message: str) -> AwsError:
         return AwsError("AccessDenied", message, 403)
     if service == "sqs":
         return AwsError("AccessDeniedException", message, 403, query_code="AccessDenied")
+    if service == "sns":
+        return AwsError("AuthorizationError", message, 403)
     return AwsError("AccessDeniedException", message, 400 if service in BAD_REQUEST else 403)
 
 

@@ -9,6 +9,7 @@ from preheat.identity import grants
 from preheat.kernel.errors import AwsError
 from preheat.kernel.scope import Arn
 from preheat.services.contract import Context
+from preheat.services.events import repository as events
 from preheat.services.iam import repository as iam
 from preheat.services.s3 import repository as s3
 from preheat.services.s3vectors import repository as s3vectors
@@ -37,9 +38,11 @@ class ResourcePolicies:
         self._kinds: dict[str, Callable[[Context, Arn, str], Held]] = {
             "s3": _bucket,
             "sqs": self._queue,
+            "sns": self._topic,
             "lambda": self._function,
             "s3vectors": _vector_bucket,
             "secretsmanager": _secret,
+            "events": _bus,
             "iam": _role,
         }
 
@@ -55,6 +58,10 @@ class ResourcePolicies:
     def _queue(self, ctx: Context, arn: Arn, action: str) -> Held:
         queue = self._services["sqs"].queue_by_arn(":".join(("arn", *arn)))
         text = None if queue is None else queue.attributes.get("Policy")
+        return Held((text,) if text else (), arn.account)
+
+    def _topic(self, ctx: Context, arn: Arn, action: str) -> Held:
+        text = self._services["sns"].topic_policy(":".join(("arn", *arn)))
         return Held((text,) if text else (), arn.account)
 
     def _function(self, ctx: Context, arn: Arn, action: str) -> Held:
@@ -83,6 +90,14 @@ def _vector_bucket(ctx: Context, arn: Arn, action: str) -> Held:
     name = arn.resource.split("/")[1] if arn.resource.startswith("bucket/") else ""
     bucket = s3vectors.bucket(ctx.db, arn.scope, name)
     return Held((bucket.policy,) if bucket is not None and bucket.policy else (), arn.account)
+
+
+def _bus(ctx: Context, arn: Arn, action: str) -> Held:
+    """An event bus's; rules and the rest have none."""
+    if not arn.resource.startswith("event-bus/"):
+        return Held((), arn.account)
+    bus = events.bus(ctx.db, arn.scope, arn.resource.removeprefix("event-bus/"))
+    return Held((bus.policy,) if bus is not None and bus.policy else (), arn.account)
 
 
 def _secret(ctx: Context, arn: Arn, action: str) -> Held:

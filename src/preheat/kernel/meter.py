@@ -42,6 +42,15 @@ class Sample:
         rounded = float(f"{value:.3g}")
         self.distribution[rounded] = self.distribution.get(rounded, 0) + times
 
+    def merge(self, other: "Sample") -> None:
+        """Take in the statistics of another."""
+        self.count += other.count
+        self.total += other.total
+        self.minimum = min(self.minimum, other.minimum)
+        self.maximum = max(self.maximum, other.maximum)
+        for value, times in other.distribution.items():
+            self.distribution[value] = self.distribution.get(value, 0) + times
+
 
 class Meter:
     """`now` is epoch seconds (`Clock.now`)."""
@@ -66,6 +75,10 @@ class Meter:
         if sample is None:
             sample = self._samples[slot] = Sample()
         sample.add(value)
+
+    def merge(self, series: Series, minute: int, sample: Sample) -> None:
+        """Count many values in at once; `minute` is the epoch second at which theirs began."""
+        self._samples.setdefault((series, minute), Sample()).merge(sample)
 
     def take(self) -> dict[tuple[Series, int], Sample]:
         """Everything since the last call, by (series, epoch second at which its minute began)."""

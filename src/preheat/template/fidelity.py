@@ -1,10 +1,12 @@
 """The fidelity report: what each property of one template does here."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from preheat.template.definition import Fidelity
 from preheat.template.plan import Spec, Types
+
+FUNCTION = "AWS::Lambda::Function"
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,8 +20,9 @@ class Row:
     why: str
 
 
-def rows_of(spec: Spec, types: Types) -> list[Row]:
-    """Every property of every resource whose condition holds, in the template's order."""
+def rows_of(spec: Spec, types: Types, remark: Callable[[str], str | None] = lambda runtime: None) -> list[Row]:
+    """Every property of every resource whose condition holds, in the template's order. `remark` tells what is
+    different about a Lambda runtime on this machine."""
     rows = []
     for name, resource in spec.resources().items():
         definition = types.get(resource["Type"])
@@ -32,9 +35,18 @@ def rows_of(spec: Spec, types: Types) -> list[Row]:
                 rows.append(Row(name, definition.type, key, "acts", ""))
             elif rule is None:
                 rows.append(Row(name, definition.type, key, "ignored", "unsupported: the resource will fail"))
+            elif definition.type == FUNCTION and key == "Runtime" and (why := _runtime(spec, resource, remark)):
+                rows.append(Row(name, definition.type, key, "approximates", why))
             else:
                 rows.append(Row(name, definition.type, key, rule.fidelity, rule.why))
     return rows
+
+
+def _runtime(spec: Spec, resource: dict, remark: Callable[[str], str | None]) -> str | None:
+    runtime = resource["Properties"]["Runtime"]
+    if isinstance(runtime, dict):
+        runtime = spec.values.get(runtime.get("Ref", ""))
+    return remark(runtime) if isinstance(runtime, str) else None
 
 
 def refusals(rows: Iterable[Row]) -> list[str]:

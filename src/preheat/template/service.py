@@ -212,10 +212,11 @@ class CloudFormationService:
     def fidelity(self, ctx: Context, stack_name: str, change_set: str | None = None) -> list[Row]:
         """What the properties of a stack's template, or of a change set's, do here."""
         stack = describe.existing(ctx, stack_name)
+        remark = ctx.machine.services["lambda"].remark
         if change_set:
             row = repository.change_set(ctx.db, stack.id, change_set)
-            return [] if row is None else rows_of(repository.change_set_spec(row), self.types)
-        return [] if stack.spec is None else rows_of(stack.spec, self.types)
+            return [] if row is None else rows_of(repository.change_set_spec(row), self.types, remark)
+        return [] if stack.spec is None else rows_of(stack.spec, self.types, remark)
 
     def _repeated(self, ctx: Context, params: Params) -> Params | None:
         """The answer to a CreateStack that was sent before with the same ClientRequestToken."""

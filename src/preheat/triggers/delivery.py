@@ -1,116 +1,144 @@
-"""Deliveries: a body on its way to a target, stored as an event of kind "deliver".
+"""Carries deliveries (`services/deliveries.py`) out: once per claim, in a transaction of the delivery's own.
 
-One table says which targets there are. A target that is gone ends the delivery at once; any other error is tried again
-with growing pauses until the delivery is too old. What cannot be delivered goes to its dead letter queue if it has one.
+An attempt that fails leaves nothing behind. A throttle, a conflict (a function that is being made), a fault of the
+target (5xx) or a broken connection is tried again as the delivery's ladder says; any other error is final. What is
+given up goes to its dead letter queue, as a delivery of its own, and is counted.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from functools import partial
 
 import msgspec
 
 from preheat.kernel.errors import AwsError
-from preheat.kernel.scope import Arn
-from preheat.services.contract import Context, Outcome, Principal
+from preheat.kernel.scope import Scope
+from preheat.kernel.stream import Background
+from preheat.services.contract import Context, Deferred, Outcome, Wait
+from preheat.services.deliveries import Attributes, Counts, Delivery, emit
 from preheat.triggers.contract import Notice, OnNotice
 from preheat.triggers.outbox import Event
+from preheat.triggers.targets.contract import acting
+from preheat.triggers.targets.table import TARGETS
 
-KIND = "deliver"
-DEFAULT_MAX_AGE_S = 6 * 3600.0
-MAX_PAUSE_S = 300.0
-_PERMANENT = (
-    "QueueDoesNotExist", "AWS.SimpleQueueService.NonExistentQueue", "ResourceNotFoundException",
-    "InvalidParameterValueException", "InvalidParameterValue", "InvalidMessageContents", "RequestTooLargeException",
-    "InvalidRequestContentException", "MissingRequiredParameterException", "ValidationException",
-)  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """The JSON of an event of kind "deliver". `target` is an ARN, `body` a text (JSON for Lambda), `attributes` are
-    message attributes as (data type, value) by name. `accepted_at` is filled in by the first attempt; after
-    `max_attempts` (None: no limit) or `max_age_s` seconds the delivery is given up."""
-
-    target: str
-    body: str
-    source_arn: str = ""
-    source_service: str = ""
-    attributes: dict[str, tuple[str, str]] | None = None
-    message_group_id: str | None = None
-    dead_letter: str | None = None
-    max_attempts: int | None = None
-    max_age_s: float = DEFAULT_MAX_AGE_S
-    accepted_at: float | None = None
-
-
-Send = Callable[[Context, Delivery, Principal], None]
-
-
-def emit(ctx: Context, delivery: Delivery) -> None:
-    """Store a delivery; it leaves after the commit."""
-    ctx.db.emit(KIND, msgspec.json.encode(delivery), ctx.now)
-
-
-def _to_lambda(ctx: Context, delivery: Delivery, principal: Principal) -> None:
-    request = {"FunctionName": delivery.target, "InvocationType": "Event", "Payload": delivery.body.encode()}
-    ctx.call("lambda", "Invoke", request, principal)
-
-
-def _to_sqs(ctx: Context, delivery: Delivery, principal: Principal) -> None:
-    url = ctx.call("sqs", "GetQueueUrl", {"QueueName": Arn.parse(delivery.target).resource}, principal)["QueueUrl"]
-    request = {"QueueUrl": url, "MessageBody": delivery.body}
-    if delivery.attributes:
-        request["MessageAttributes"] = {
-            name: {"DataType": kind, "StringValue": value} for name, (kind, value) in delivery.attributes.items()
-        }
-    if delivery.message_group_id:
-        request["MessageGroupId"] = delivery.message_group_id
-    ctx.call("sqs", "SendMessage", request, principal)
-
-
-TARGETS: dict[str, Send] = {"lambda": _to_lambda, "sqs": _to_sqs}
-"""By the service in the target's ARN. A new kind of target is one function and one line here."""
+TOO_OFTEN = "MaximumRetryAttempts"
+TOO_OLD = "MaximumEventAgeInSeconds"
+MAX_REASON = 1_024
+_RETRIED = frozenset({408, 409, 429})
+_THROTTLED = frozenset({"ProvisionedThroughputExceededException", "RequestLimitExceeded", "SlowDown", "OverLimit"})
 
 
 class Deliver:
-    """The handler of events of kind "deliver"."""
+    """The handler of deliveries."""
 
-    def __init__(self, on_notice: OnNotice) -> None:
+    def __init__(self, background: Background, on_notice: OnNotice) -> None:
+        self._background = background
         self._on_notice = on_notice
 
     def __call__(self, ctx: Context, event: Event) -> Outcome:
         delivery = msgspec.json.decode(event.payload, type=Delivery)
+        kind = delivery.target.partition(":")[0]
+        if kind == "arn":
+            kind = delivery.target.split(":", 3)[2]
+        send = TARGETS.get(kind)
+        if send is None or (delivery.target.startswith("arn:") and delivery.target.count(":") < 5):
+            raise AwsError("InvalidTarget", f"Preheat does not deliver to {delivery.target}.")
+        return self._end(ctx, event, delivery, send(acting(ctx, delivery), delivery, self._background))
+
+    def _end(self, ctx: Context, event: Event, delivery: Delivery, outcome: Outcome) -> Outcome:
+        """Settle once the target has answered, now or in a later transaction."""
+        if isinstance(outcome, Deferred):
+            deferred = outcome
+
+            def then(inner: Context, value: object) -> Outcome:
+                return self._end(inner, event, delivery, deferred.then(acting(inner, delivery), value))
+
+            return Deferred(deferred.start, then, deferred.cancelled)
+        if isinstance(outcome, Wait):
+            raise RuntimeError(f"{delivery.target} does not answer")
+        if delivery.counts is not None:
+            count(ctx, delivery, delivery.counts, delivery.counts.delivered)
+        event.settle(ctx)
+        return {}
+
+    def failed(self, ctx: Context, event: Event, error: AwsError) -> Outcome:
+        """After an attempt that was taken back: once more later, or no more."""
+        delivery = msgspec.json.decode(event.payload, type=Delivery)
         if delivery.accepted_at is None:
-            delivery = replace(delivery, accepted_at=ctx.now)
-        try:
-            target = Arn.parse(delivery.target)
-        except ValueError:
-            return self._give_up(ctx, event, delivery, f"{delivery.target} is no ARN")
-        send = TARGETS.get(target.service)
-        if send is None:
-            return self._give_up(ctx, event, delivery, f"Preheat does not deliver to {target.service}")
-        service = delivery.source_service or "preheat"
-        principal = Principal(service, target.account, "service", service)
-        try:
-            send(replace(ctx, scope=target.scope, principal=principal), delivery, principal)
-        except AwsError as error:
-            return self._failed(ctx, event, delivery, error)
-        event.settle(ctx)
+            delivery = msgspec.structs.replace(delivery, accepted_at=event.claimed_at)
+        if permanent(error):
+            return self._give_up(ctx, event, delivery, error, "")
+        pause = delivery.ladder.pause(event.attempts + 1, ctx.entropy.uniform())
+        if pause is None:
+            return self._give_up(ctx, event, delivery, error, TOO_OFTEN)
+        if ctx.now + pause - (delivery.accepted_at or 0.0) > delivery.ladder.max_age_s:
+            return self._give_up(ctx, event, delivery, error, TOO_OLD)
+        if delivery.counts is not None:
+            count(ctx, delivery, delivery.counts, delivery.counts.retried)
+        event.retry(ctx, ctx.now + pause, msgspec.json.encode(delivery))
         return {}
 
-    def _failed(self, ctx: Context, event: Event, delivery: Delivery, error: AwsError) -> Outcome:
-        assert delivery.accepted_at is not None
-        again_at = ctx.now + min(2.0**event.attempts, MAX_PAUSE_S)
-        spent = delivery.max_attempts is not None and event.attempts + 1 >= delivery.max_attempts
-        if error.code in _PERMANENT or spent or again_at - delivery.accepted_at > delivery.max_age_s:
-            return self._give_up(ctx, event, delivery, f"{error.code}: {error.message}")
-        event.retry(ctx, again_at, msgspec.json.encode(delivery))
-        return {}
-
-    def _give_up(self, ctx: Context, event: Event, delivery: Delivery, reason: str) -> Outcome:
+    def _give_up(self, ctx: Context, event: Event, delivery: Delivery, error: AwsError, condition: str) -> Outcome:
+        if delivery.counts is not None:
+            count(ctx, delivery, delivery.counts, delivery.counts.failed)
         if delivery.dead_letter and delivery.dead_letter != delivery.target:
-            emit(ctx, replace(delivery, target=delivery.dead_letter, dead_letter=None, accepted_at=None))
+            emit(ctx, dead_letter(delivery, event.attempts, error, condition))
         event.settle(ctx)
-        text = f"A delivery from {delivery.source_arn or delivery.source_service} was given up. {reason}"
+        sender = delivery.source_arn or delivery.source_service
+        text = f"A delivery from {sender} to {delivery.target} was given up. {error.code}: {error.message}"
         ctx.db.after_commit(lambda: self._on_notice(Notice("delivery-failed", delivery.target, text)))
         return {}
+
+
+def permanent(error: AwsError) -> bool:
+    """Trying again cannot help: what is not there, not allowed, not understood, or not implemented."""
+    if error.status == 501:
+        return True
+    throttled = "Throttl" in error.code or "TooManyRequests" in error.code or error.code in _THROTTLED
+    return error.status < 500 and error.status not in _RETRIED and not throttled
+
+
+def dead_letter(delivery: Delivery, retries: int, error: AwsError, condition: str) -> Delivery:
+    """The delivery to the dead letter queue. `condition` is what was exhausted, "" for an error that is final.
+    EventBridge writes there by the queue's policy, others as the role they act as."""
+    attributes: Attributes | None = delivery.dead_letter_attributes
+    if attributes is None:
+        attributes = delivery.attributes
+    if delivery.dead_letter_style == "events":
+        attributes = {
+            **(attributes or {}),
+            "ERROR_CODE": ("String", error.code),
+            "ERROR_MESSAGE": ("String", error.message[:MAX_REASON] or error.code),
+            "RETRY_ATTEMPTS": ("Number", str(retries)),
+        }
+        if condition:
+            attributes["EXHAUSTED_RETRY_CONDITION"] = ("String", condition)
+    counts = delivery.counts
+    return Delivery(
+        delivery.dead_letter or "",
+        delivery.body if delivery.dead_letter_body is None else delivery.dead_letter_body,
+        source_arn=delivery.source_arn,
+        source_service=delivery.source_service,
+        role="" if delivery.source_service == "events.amazonaws.com" else delivery.role,
+        attributes=attributes,
+        message_group_id=delivery.message_group_id,
+        message_deduplication_id=delivery.message_deduplication_id,
+        trace=delivery.trace,
+        counts=None
+        if counts is None
+        else Counts(
+            counts.namespace, counts.dimensions, delivered=counts.dead_lettered, failed=counts.dead_letter_failed
+        ),
+    )
+
+
+def count(ctx: Context, delivery: Delivery, counts: Counts, name: str) -> None:
+    """Count one, once the transaction has committed, where the sender is."""
+    if not name:
+        return
+    scope = ctx.scope
+    for text in (delivery.source_arn, delivery.target):
+        parts = text.split(":")
+        if len(parts) > 5 and parts[3] and parts[4]:
+            scope = Scope(parts[4], parts[3])
+            break
+    record = ctx.machine.meter.record
+    ctx.db.after_commit(partial(record, scope, counts.namespace, name, **counts.dimensions))

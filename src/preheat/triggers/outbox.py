@@ -10,12 +10,15 @@ from dataclasses import dataclass
 from functools import partial
 
 from preheat.kernel.errors import AwsError
-from preheat.services.contract import Context, Outcome, Platform, Reply
+from preheat.services.contract import Context, Outcome, Platform, Reply, Row
+from preheat.services.deliveries import WEB_KIND
 from preheat.services.machine import Machine
 from preheat.triggers.contract import Notice, OnNotice
 
 CLAIMS_PER_STEP = 128
 MAX_UNSETTLED = 1_000
+FEWER_UNSETTLED = {WEB_KIND: 48}
+"""Kinds that hold a thread each while they are handled."""
 MAX_DEFECT_PAUSE_S = 300.0
 
 
@@ -29,6 +32,7 @@ class Event:
     payload: bytes
     attempts: int
     outbox: "Outbox"
+    claimed_at: float
 
     def settle(self, ctx: Context) -> None:
         """It is done."""
@@ -47,7 +51,8 @@ class Event:
 
 
 Handler = Callable[[Context, Event], Outcome]
-"""Handles one event in a transaction of its own; an AwsError or a defect puts the event back with growing pauses."""
+"""Handles one event in a transaction of its own; an AwsError or a defect puts the event back with growing pauses. One
+with a method `failed(ctx, event, error)` decides by itself, in a transaction after the one that was taken back."""
 
 
 class Outbox:
@@ -63,7 +68,7 @@ class Outbox:
 
     def step(self, ctx: Context) -> float | None:
         for event in self._stranded:
-            event.retry(ctx, ctx.now)
+            event.retry(ctx, ctx.now + _pause(event))
         if self._stranded:
             ctx.db.after_commit(self._stranded.clear)
         due = [at for kind in self._handlers if (at := self._claim(ctx, kind)) is not None]
@@ -72,7 +77,7 @@ class Outbox:
     def _claim(self, ctx: Context, kind: str) -> float | None:
         """Claim what is due of one kind, as far as there is room; kinds do not hold each other up. Returns when to come
         again."""
-        room = MAX_UNSETTLED - len(self._unsettled[kind])
+        room = _most(kind) - len(self._unsettled[kind])
         if room <= 0:
             return None
         rows = ctx.db.all(
@@ -82,13 +87,16 @@ class Outbox:
         )  # fmt: skip
         if rows:
             ctx.db.many("UPDATE due SET claimed = 1 WHERE id = ?", [(row["id"],) for row in rows])
-            events = [Event(row["id"], kind, row["key"], bytes(row["payload"]), row["attempts"], self) for row in rows]
+            events = [self._event(row, kind, ctx.now) for row in rows]
             ctx.db.after_commit(partial(self._start, events))
         return ctx.db.value("SELECT min(due_at) FROM due WHERE claimed = 0 AND kind = ?", kind)
 
+    def _event(self, row: Row, kind: str, now: float) -> Event:
+        return Event(row["id"], kind, row["key"], bytes(row["payload"]), row["attempts"], self, now)
+
     def let_go(self, event: Event) -> None:
         unsettled = self._unsettled[event.kind]
-        full = len(unsettled) >= MAX_UNSETTLED
+        full = len(unsettled) >= _most(event.kind)
         unsettled.discard(event.id)
         if full:
             self._machine.wake(self)
@@ -103,7 +111,12 @@ class Outbox:
         """To be called with the reply of every transaction that handles `event`: an error puts it back."""
         if not isinstance(reply, AwsError):
             return
-        pause = min(2.0**event.attempts, MAX_DEFECT_PAUSE_S)
+        own = getattr(self._handlers[event.kind], "failed", None)
+        if own is not None:
+            error = reply
+            self._machine.perform(lambda ctx: own(ctx, event, error), partial(self._not_put_back, event))
+            return
+        pause = _pause(event)
         self._on_notice(
             Notice("event-failed", event.kind, f"{reply.code}: {reply.message} It is tried again in {pause:g} s.")
         )
@@ -119,6 +132,14 @@ class Outbox:
         if isinstance(reply, AwsError):
             self._stranded.append(event)
             self._machine.wake(self)
+
+
+def _most(kind: str) -> int:
+    return FEWER_UNSETTLED.get(kind, MAX_UNSETTLED)
+
+
+def _pause(event: Event) -> float:
+    return min(2.0 ** min(event.attempts, 10), MAX_DEFECT_PAUSE_S)
 
 
 def _handle(handler: Handler, event: Event, ctx: Context) -> Outcome:

@@ -1,84 +1,34 @@
 """The one loop that polls for every event source mapping.
 
-A mapping's messages go through a buffer that is cut into batches when it is full (BatchSize records or 6 MB) or its
-window has passed. How many batches run at once begins at 5 and grows by 300 a minute while messages wait, up to 1,250
-or MaximumConcurrency. Messages are received in the loop's transaction, functions start after its commit, and what they
-did is settled in a transaction of its own. State in memory changes only after a commit, so a transaction that is taken
-back leaves nothing behind; what a dead process had claimed comes back by its visibility timeout.
+Each lane of a mapping (a queue has one, a stream one per shard and parallel part) goes through a buffer that is cut
+into batches when it is full (BatchSize records or 6 MB) or its window has passed. How many batches of a queue run at
+once is the business of `scaling`; of a stream's lane one runs at a time. Records are claimed in the loop's transaction,
+functions start after its commit, and what they did is settled in a transaction of its own. State in memory changes only
+after a commit, so a transaction that is taken back leaves nothing behind; what a dead process had claimed comes back.
 """
 
 import heapq
 import itertools
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 
-from preheat.execution.contract import Outcome, Throttled
+from preheat.execution.contract import FunctionSpec, Outcome, Throttled
 from preheat.kernel.errors import AwsError
-from preheat.services.awslambda.domain import MAX_SYNC_BYTES, Mapping
+from preheat.services import findings
+from preheat.services.awslambda.domain import Mapping
 from preheat.services.awslambda.service import LambdaService
 from preheat.services.contract import Context, Platform, Reply
 from preheat.services.machine import Machine
-from preheat.triggers.contract import Batch, Item, Notice, OnNotice, Prepared, Source
+from preheat.triggers.contract import Batch, Notice, OnNotice, Settled, Source
+from preheat.triggers.reader import Draft, Lane, Reader
+from preheat.triggers.scaling import Scaling
+from preheat.triggers.throttling import THROTTLES, throttle_finding
 
-INITIAL_CONCURRENCY = 5.0
-LEAST_CONCURRENCY = 2.0
-GROWTH_PER_S = 300 / 60
-MAX_CONCURRENCY = 1_250
-IDLE_RESET_S = 60.0
 RECEIVES_PER_STEP = 64
 BROKEN_RECHECK_S = 5.0
+ADVISE_EVERY_S = 60.0
 MAX_THROTTLE_BACKOFF_S = 30.0
-ENVELOPE_BYTES = len(b'{"Records":[]}')
-
-
-@dataclass(slots=True, eq=False)
-class _Reader:
-    """A mapping at work. `limit` is how many batches may run now; `saturated_at` since when messages wait for more."""
-
-    prepared: Prepared
-    source: Source
-    buffer: list[Item] = field(default_factory=list)
-    opened_at: float = 0.0
-    in_flight: int = 0
-    limit: float = INITIAL_CONCURRENCY
-    saturated_at: float | None = None
-    active_at: float = 0.0
-    stalled: list[tuple[float, int, Batch]] = field(default_factory=list)
-    told: set[str] = field(default_factory=set)
-
-    @property
-    def mapping(self) -> Mapping:
-        return self.prepared.mapping
-
-    @property
-    def ceiling(self) -> int:
-        return self.mapping.config.maximum_concurrency or MAX_CONCURRENCY
-
-    def grow(self, now: float) -> None:
-        """Bring `limit` up to the present."""
-        if self.saturated_at is not None:
-            self.limit += (now - self.saturated_at) * GROWTH_PER_S
-            self.saturated_at = now
-        elif self.in_flight == 0 and not self.buffer and now - self.active_at >= IDLE_RESET_S:
-            self.limit = INITIAL_CONCURRENCY
-        self.limit = min(self.limit, float(self.ceiling))
-
-    def shrink(self) -> None:
-        """Failures and throttles make it poll a little less."""
-        self.limit = max(LEAST_CONCURRENCY, self.limit - 1)
-
-    def free(self) -> int:
-        return int(self.limit + 1e-6) - self.in_flight
-
-
-@dataclass(slots=True)
-class _Plan:
-    """What one step decided for one reader; carried out after the commit."""
-
-    batches: list[Batch]
-    buffer: list[Item]
-    opened_at: float
-    received: int = 0
+METRICS = "AWS/Lambda"
 
 
 class Poller:
@@ -94,7 +44,7 @@ class Poller:
         self._functions = functions
         self._sources = sources
         self._on_notice = on_notice
-        self._readers: dict[str, _Reader] = {}
+        self._readers: dict[str, Reader] = {}
         self._seen_changes = -1
         self._first = 0
         self._numbers = itertools.count()
@@ -102,7 +52,7 @@ class Poller:
     def concurrency(self, uuid: str) -> tuple[int, int]:
         """(batches running, batches allowed now) of a mapping, for status and tests."""
         reader = self._readers.get(uuid)
-        return (0, 0) if reader is None else (reader.in_flight, int(reader.limit + 1e-6))
+        return (0, 0) if reader is None else (reader.in_flight, reader.scaling.allowed)
 
     def step(self, ctx: Context) -> float | None:
         self._refresh(ctx)
@@ -130,21 +80,22 @@ class Poller:
         found = {mapping.uuid: mapping for mapping in self._functions.mappings(ctx)}
         for uuid in [uuid for uuid in self._readers if uuid not in found]:
             del self._readers[uuid]
+            self._functions.core.mapping_results.pop(uuid, None)
         for uuid, mapping in found.items():
             source = self._sources[mapping.source_arn.split(":", 3)[2]]
             reader = self._readers.get(uuid)
             if reader is None:
-                self._readers[uuid] = _Reader(source.prepare(mapping), source, active_at=ctx.now)
+                scaling = Scaling.begin(mapping.config, ctx.now)
+                self._readers[uuid] = Reader(source.prepare(mapping), source, scaling, advised_at=ctx.now)
                 for topic in source.topics(mapping):
                     self._machine.watch(topic, self)
             elif reader.mapping != mapping:
-                reader.prepared = source.prepare(mapping)
-                reader.told.clear()
+                reader.change(source.prepare(mapping), ctx.now)
         self._seen_changes = changes
 
     # -- reading --------------------------------------------------------------------------------------------------
 
-    def _read(self, ctx: Context, reader: _Reader, budget: int) -> tuple[float | None, int]:
+    def _read(self, ctx: Context, reader: Reader, budget: int) -> tuple[float | None, int]:
         """Claim what may run. Returns (when to come again, receives used)."""
         now = ctx.now
         stalled_at = reader.stalled[0][0] if reader.stalled else None
@@ -152,152 +103,266 @@ class Poller:
             ctx.db.after_commit(partial(self._relaunch, reader, now))
             stalled_at = None
         if not reader.mapping.enabled:
-            reader.buffer = []
+            for lane in reader.lanes.values():
+                lane.rest()
             return stalled_at, 0
-        reader.grow(now)
-        plan = _Plan([], [item for item in reader.buffer if item.expires_at > now], reader.opened_at)
+        reader.scaling.advance(now, reader.idle)
+        drafts: list[Draft] = []
         try:
-            used, drained = self._fill(ctx, reader, plan, budget)
-            waiting = reader.free() - len(plan.batches) <= 0 and reader.source.has_backlog(ctx, reader.prepared)
+            spec = self._functions.resolve(ctx, reader.mapping.function_arn)
+            held_at = self._take_held(ctx, reader)
+            for name in reader.source.lanes(ctx, reader.prepared):
+                drafts.append(Draft.of(reader, name, now))
+                self._fill(ctx, reader, drafts[-1], budget - sum(draft.polls for draft in drafts), spec)
+            waiting = not reader.source.ordered and drafts[0].free(reader) <= 0 and self._backlog(ctx, reader, drafts)
+            drained = all(draft.drained for draft in drafts)
             next_at = reader.source.next_at(ctx, reader.prepared) if drained else None
         except AwsError as error:
-            if plan.received:
+            if any(draft.received for draft in drafts):
                 raise
-            self._tell(reader, "mapping-broken", f"{error.code}: {error.message}")
+            self._broken(reader, f"{error.code}: {error.message}")
             reader.prepared.memory.clear()
             return _earliest(now + BROKEN_RECHECK_S, stalled_at), 0
         reader.told.discard("mapping-broken")
-        ctx.db.after_commit(partial(self._carry_out, reader, plan, now if waiting else None))
-        due = _earliest(stalled_at, next_at)
-        if plan.buffer and (drained or plan.opened_at + reader.mapping.config.window_s > now):
-            due = _earliest(due, plan.opened_at + reader.mapping.config.window_s)
-        if waiting and reader.limit < reader.ceiling:
-            due = _earliest(due, now + max(0.001, (1 - reader.limit % 1) / GROWTH_PER_S))
-        elif not drained and not waiting and reader.free() - len(plan.batches) > 0:
-            due = now
-        return (due if due is None or due > now or not drained else now + 0.001), used
+        self._report_result(reader, None)
+        self._advise(ctx, reader, drafts)
+        ctx.db.after_commit(partial(self._carry_out, reader, drafts, now if waiting else None))
+        again_at = self._again(reader, drafts, waiting, now)
+        return _earliest(stalled_at, held_at, next_at, again_at), sum(draft.polls for draft in drafts)
 
-    def _fill(self, ctx: Context, reader: _Reader, plan: _Plan, budget: int) -> tuple[int, bool]:
-        """Receive and cut until nothing is left, no batch may start, or the budget is spent. Returns (receives used,
-        whether the source had nothing more). An error of the source is left to the next step when this one already
-        has records."""
+    def _backlog(self, ctx: Context, reader: Reader, drafts: list[Draft]) -> bool:
+        return any(draft.buffer for draft in drafts) or reader.source.has_backlog(ctx, reader.prepared)
+
+    def _take_held(self, ctx: Context, reader: Reader) -> float | None:
+        """Batches of streams that failed or were throttled run again, under what the function is now. Returns when the
+        next of them may."""
+        due: float | None = None
+        for lane in reader.lanes.values():
+            if not lane.held or lane.in_flight:
+                continue
+            batch = lane.held[0]
+            if batch.retry_at > ctx.now and batch.expires_at > ctx.now:
+                due = _earliest(due, batch.retry_at, batch.expires_at)
+                continue
+            target = self._functions.target(ctx, reader.mapping.function_arn)
+            batch.spec, batch.invoked_arn, batch.request_id = target.spec, target.invoked_arn, ctx.entropy.uuid()
+            ctx.db.after_commit(partial(self._resume, reader, lane, batch))
+        return due
+
+    def _resume(self, reader: Reader, lane: Lane, batch: Batch) -> None:
+        if lane.held[:1] != [batch]:
+            return
+        del lane.held[0]
+        self._begin(reader, lane, batch)
+
+    def _fill(self, ctx: Context, reader: Reader, draft: Draft, budget: int, spec: FunctionSpec) -> None:
+        """Receive and cut until nothing is left, no batch may start, or the budget is spent. An error of the source is
+        left to the next step when this one already has records."""
         config = reader.mapping.config
-        used = 0
-        drained = False
         while True:
-            while len(plan.batches) < reader.free() and (
-                items := _cut(plan, config.batch_size, config.window_s, ctx.now)
-            ):
-                target = self._functions.target(ctx, reader.mapping.function_arn)
-                plan.batches.append(Batch(reader.mapping, items, target.spec, target.invoked_arn))
-            if len(plan.batches) >= reader.free() or used >= budget:
-                return used, False
-            if drained:
-                return used, True
-            timeout_s = self._functions.resolve(ctx, reader.mapping.function_arn).timeout_s
+            while draft.free(reader) > 0 and (items := draft.cut(config, ctx.now)):
+                self._add(ctx, reader, draft, Batch(reader.mapping, items, spec, "", draft.lane.name))
+            room = config.batch_size - len(draft.buffer)
+            if draft.free(reader) <= 0 or draft.drained or draft.polls >= budget:
+                return
+            if not reader.scaling.may_poll(draft.polls, draft.size):
+                return
+            if room <= 0:
+                draft.drained = True
+                return
             try:
-                claim = reader.source.claim(ctx, reader.prepared, config.batch_size - len(plan.buffer), timeout_s)
+                claim = reader.source.claim(ctx, reader.prepared, draft.lane.name, draft.cursor, room, spec)
             except AwsError:
-                if plan.received:
-                    return used, True
+                if draft.received:
+                    draft.drained = True
+                    return
                 raise
-            used += 1
-            if not claim.received:
-                return used, True
-            plan.received += claim.received
-            if claim.items and not plan.buffer:
-                plan.opened_at = ctx.now
-            plan.buffer.extend(claim.items)
-            drained = claim.drained
+            draft.polls += 1
+            draft.take_in(claim, ctx.now)
 
-    def _carry_out(self, reader: _Reader, plan: _Plan, saturated_at: float | None) -> None:
-        reader.buffer, reader.opened_at = plan.buffer, plan.opened_at
-        reader.saturated_at = saturated_at
-        if plan.received:
-            reader.active_at = self._clock.now()
-        reader.in_flight += len(plan.batches)
-        for batch in plan.batches:
-            self._launch(reader, batch)
+    def _add(self, ctx: Context, reader: Reader, draft: Draft, batch: Batch) -> None:
+        """Give a batch its function. One that came round in a loop too often is let go: it comes back."""
+        target = self._functions.target(ctx, reader.mapping.function_arn)
+        batch.spec, batch.invoked_arn, batch.request_id = target.spec, target.invoked_arn, ctx.entropy.uuid()
+        traces = (item.trace for item in batch.items)
+        try:
+            batch.trace_id = self._functions.continue_trace(ctx, target.spec, traces, batch.request_id)
+        except AwsError as error:
+            text = f"{target.spec.name}: {error.message}"
+            ctx.db.after_commit(partial(self._tell, reader, "recursive-loop", text))
+            draft.block(batch.groups)
+            return
+        draft.batches.append(batch)
+
+    def _again(self, reader: Reader, drafts: list[Draft], waiting: bool, now: float) -> float | None:
+        """When this reader has something to do without being woken."""
+        due = _earliest(*(draft.ripe_at for draft in drafts))
+        scaling = reader.scaling
+        if waiting:
+            if scaling.may_grow:
+                due = _earliest(due, now + max(0.001, (1 - scaling.limit % 1) / scaling.growth))
+            return due
+        if any(not draft.drained and draft.free(reader) > 0 for draft in drafts):
+            polls, size = sum(draft.polls for draft in drafts), sum(draft.size for draft in drafts)
+            return _earliest(due, now if scaling.may_poll(polls, size) else scaling.poll_at(now, polls, size))
+        return due if due is None or due > now else now + 0.001
+
+    def _advise(self, ctx: Context, reader: Reader, drafts: list[Draft]) -> None:
+        """The findings about a mapping's settings follow changes of its queue and function while it works."""
+        if ctx.now - reader.advised_at >= ADVISE_EVERY_S and any(draft.received for draft in drafts):
+            reader.advised_at = ctx.now
+            self._functions.advise(ctx, reader.mapping)
+
+    def _carry_out(self, reader: Reader, drafts: list[Draft], saturated_at: float | None) -> None:
+        reader.scaling.saturated_at = saturated_at
+        for draft in drafts:
+            lane = reader.lanes.setdefault(draft.lane.name, draft.lane)
+            lane.buffer, lane.opened_at, lane.cursor = draft.buffer, draft.opened_at, draft.cursor
+            reader.scaling.spend(draft.polls, draft.size)
+            if draft.received:
+                reader.scaling.active_at = self._clock.now()
+                self._count(reader.mapping, "PolledEventCount", draft.received)
+                self._count(reader.mapping, "FilteredOutEventCount", draft.filtered)
+                if not reader.source.ordered:
+                    self._count(reader.mapping, "DeletedEventCount", draft.filtered)
+            for batch in draft.batches:
+                self._begin(reader, lane, batch)
 
     # -- running --------------------------------------------------------------------------------------------------
 
-    def _launch(self, reader: _Reader, batch: Batch) -> None:
+    def _begin(self, reader: Reader, lane: Lane, batch: Batch) -> None:
+        reader.began(lane, batch)
+        if reader.source.ordered and batch.expires_at <= self._clock.now():
+            self._settle(reader, lane, batch, None)
+        else:
+            self._launch(reader, batch)
+
+    def _launch(self, reader: Reader, batch: Batch) -> None:
+        lane = reader.lanes[batch.lane]
         refusal = self._functions.start_invocation(
-            batch.spec, batch.payload, done=partial(self._done, reader, batch), request_id=self._entropy.uuid(),
-            invoked_arn=batch.invoked_arn,
+            batch.spec, batch.payload, done=partial(self._settle, reader, lane, batch), request_id=batch.request_id,
+            invoked_arn=batch.invoked_arn, trace_id=batch.trace_id,
         )  # fmt: skip
         if refusal is not None:
-            self._stall(reader, batch, refusal)
+            self._stall(reader, lane, batch, refusal)
+        else:
+            self._count(batch.mapping, "InvokedEventCount", len(batch.items))
 
-    def _stall(self, reader: _Reader, batch: Batch, refusal: Throttled) -> None:
-        """Try a throttled batch again with growing pauses until its messages become visible to others; then let go of
-        it: they come back with one receive used up."""
+    def _stall(self, reader: Reader, lane: Lane, batch: Batch, refusal: Throttled) -> None:
+        """Try a throttled batch again with growing pauses. One from a queue waits until its messages become visible to
+        others and is then let go of: they come back with one receive used up. One from a stream keeps its place."""
         now = self._clock.now()
         if batch.refusals == 0:
-            reader.shrink()
+            reader.scaling.shrink()
         pause = min(2.0**batch.refusals, MAX_THROTTLE_BACKOFF_S)
         batch.refusals += 1
         batch.retry_at = now + pause
-        self._tell(reader, "throttled-trigger", _throttle_text(reader.mapping, batch, refusal))
+        self._meter(batch.mapping, "Preheat", THROTTLES, 1, FunctionName=batch.spec.name)
+        if reader.source.ordered:
+            self._finished(reader, lane, batch, Settled(again=(batch,)))
+            return
+        if "throttled-trigger" not in reader.told:
+            self._warn(reader, batch, refusal.reason)
         if batch.retry_at >= batch.expires_at:
-            self._finished(reader, Reply({}))
+            self._settle(reader, lane, batch, None)
             return
         heapq.heappush(reader.stalled, (batch.retry_at, next(self._numbers), batch))
         self._machine.wake(self)
 
-    def _relaunch(self, reader: _Reader, now: float) -> None:
-        ready = []
-        while reader.stalled and reader.stalled[0][0] <= now:
-            ready.append(heapq.heappop(reader.stalled)[2])
-        for batch in ready:
+    def _relaunch(self, reader: Reader, now: float) -> None:
+        for batch in reader.due_again(now):
             self._launch(reader, batch)
 
-    def _done(self, reader: _Reader, batch: Batch, outcome: Outcome) -> None:
-        def settle(ctx: Context) -> dict:
-            complete = reader.source.settle(ctx, batch, outcome)
-            if not complete and not batch.mapping.config.report_item_failures:
-                ctx.db.after_commit(reader.shrink)
+    def _warn(self, reader: Reader, batch: Batch, reason: str) -> None:
+        """The trap, said once per mapping until it is changed: a notice and a finding."""
+
+        def report(ctx: Context) -> dict:
+            finding = throttle_finding(batch, self._functions.reserved(ctx, batch.mapping.function_arn), reason, 0, 0)
+            findings.report(ctx.db, ctx.now, finding)
+            ctx.db.after_commit(partial(self._on_notice, Notice("throttled-trigger", finding.subject, finding.text)))
             return {}
 
-        self._machine.perform(settle, partial(self._finished, reader), batch.mapping.scope)
+        reader.told.add("throttled-trigger")
+        self._machine.perform(report, lambda reply: None, batch.mapping.scope)
 
-    def _finished(self, reader: _Reader, reply: Reply | AwsError) -> None:
-        reader.in_flight -= 1
-        reader.active_at = self._clock.now()
+    def _settle(self, reader: Reader, lane: Lane, batch: Batch, outcome: Outcome | None) -> None:
+        """`outcome` None: the claim expired before the function could be started."""
+        results: list[Settled] = []
+
+        def settle(ctx: Context) -> dict:
+            settled = reader.source.settle(ctx, batch, outcome)
+            if outcome is None and not reader.source.ordered:
+                self._count_lost(ctx, batch, settled)
+            ctx.db.after_commit(lambda: results.append(settled))
+            return {}
+
+        def replied(reply: Reply | AwsError) -> None:
+            self._finished(reader, lane, batch, results[0] if results else self._unsettled(reader, batch))
+
+        self._machine.perform(settle, replied, batch.mapping.scope)
+
+    def _unsettled(self, reader: Reader, batch: Batch) -> Settled:
+        """The store refused: a queue hands the messages out again, a stream's batch is run again."""
+        batch.retry_at = self._clock.now() + 1.0
+        again = (batch,) if reader.source.ordered else ()
+        return Settled(0, len(batch.items), blocked=frozenset(batch.groups), again=again)
+
+    def _count_lost(self, ctx: Context, batch: Batch, settled: Settled) -> None:
+        reserved = self._functions.reserved(ctx, batch.mapping.function_arn)
+        finding = throttle_finding(batch, reserved, "", len(batch.items), settled.lost)
+        findings.report(ctx.db, ctx.now, finding)
+        if settled.lost:
+            count = partial(self._meter, batch.mapping, "Preheat", "ThrottledMessagesDeadLettered", settled.lost)
+            ctx.db.after_commit(partial(count, FunctionName=batch.spec.name))
+
+    def _finished(self, reader: Reader, lane: Lane, batch: Batch, settled: Settled) -> None:
+        reader.ended(lane, batch, settled.blocked)
+        lane.held[:0] = settled.again
+        now = reader.scaling.active_at = self._clock.now()
+        if settled.failed and not batch.mapping.config.report_item_failures:
+            reader.scaling.shrink()
+        if not reader.source.ordered:
+            self._count(batch.mapping, "DeletedEventCount", settled.deleted)
+        self._count(batch.mapping, "FailedInvokeEventCount", settled.failed)
+        if settled.denied:
+            self._broken(reader, settled.denied)
+        elif reader.source.ordered and (settled.failed or settled.deleted):
+            self._report_result(reader, "PROBLEM: Function call failed" if settled.failed else "OK")
+        reader.scaling.active_at = now
         self._machine.wake(self)
 
-    def _tell(self, reader: _Reader, kind: str, text: str) -> None:
+    # -- telling --------------------------------------------------------------------------------------------------
+
+    def _broken(self, reader: Reader, problem: str) -> None:
+        self._tell(reader, "mapping-broken", problem)
+        self._functions.core.mapping_results[reader.mapping.uuid] = f"PROBLEM: {problem}"
+
+    def _report_result(self, reader: Reader, result: str | None) -> None:
+        """LastProcessingResult: streams have one always, queues while there is a problem."""
+        results, uuid = self._functions.core.mapping_results, reader.mapping.uuid
+        if result is not None:
+            results[uuid] = result
+        elif reader.source.ordered:
+            results.setdefault(uuid, "No records processed")
+        else:
+            results.pop(uuid, None)
+
+    def _tell(self, reader: Reader, kind: str, text: str) -> None:
         """Once per mapping and kind, until the mapping is changed."""
         if kind not in reader.told:
             reader.told.add(kind)
             self._on_notice(Notice(kind, reader.mapping.arn, text))
 
+    def _count(self, mapping: Mapping, name: str, value: int) -> None:
+        """A metric that MetricsConfig EventCount asks for."""
+        if value and "EventCount" in mapping.config.metrics:
+            self._meter(mapping, METRICS, name, value)
 
-def _cut(plan: _Plan, batch_size: int, window_s: int, now: float) -> list[Item]:
-    """Take the next batch off the buffer, or nothing while it may still grow."""
-    size, count = ENVELOPE_BYTES, 0
-    for item in plan.buffer[:batch_size]:
-        size += len(item.record) + 1
-        if size > MAX_SYNC_BYTES and count:
-            break
-        count += 1
-    if not count or (count == len(plan.buffer) and count < batch_size and now < plan.opened_at + window_s):
-        return []
-    items, plan.buffer = plan.buffer[:count], plan.buffer[count:]
-    return items
+    def _meter(self, mapping: Mapping, namespace: str, name: str, value: int, **dimensions: str) -> None:
+        self._machine.meter.record(
+            mapping.scope, namespace, name, float(value), EventSourceMappingUUID=mapping.uuid, **dimensions
+        )
 
 
 def _earliest(*times: float | None) -> float | None:
     return min((time for time in times if time is not None), default=None)
-
-
-def _throttle_text(mapping: Mapping, batch: Batch, refusal: Throttled) -> str:
-    limit = mapping.config.maximum_concurrency
-    reserved = refusal.reason.startswith("Reserved")
-    cause = "its ReservedConcurrentExecutions" if reserved else "the account's concurrency"
-    return (
-        f"{batch.spec.name} throttled a batch from {mapping.source_arn}: {cause} is in use. The messages come back "
-        "after the visibility timeout with one receive used up, so valid messages can end in the dead letter queue. "
-        "Set ScalingConfig.MaximumConcurrency of this mapping to at most the function's ReservedConcurrentExecutions "
-        f"(MaximumConcurrency is {limit if limit else 'not set: up to 1,250 batches at once'})."
-    )

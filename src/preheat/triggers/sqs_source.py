@@ -1,18 +1,20 @@
 """SQS queues as event sources: receive, filter, shape the records, delete what was done."""
 
 import base64
-import json
-from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 
-from preheat.execution.contract import Outcome
+from preheat.execution.contract import FunctionSpec, Outcome
+from preheat.kernel.errors import AwsError
 from preheat.kernel.scope import Arn
+from preheat.services.awslambda.advice import max_receive_count
 from preheat.services.awslambda.domain import Mapping
-from preheat.services.awslambda.patterns import compile_pattern
-from preheat.services.contract import Context, Params
-from preheat.triggers.contract import Batch, Claim, Item, Prepared
+from preheat.services.awslambda.patterns import compile_filters
+from preheat.services.contract import Context, Params, Principal
+from preheat.triggers.answers import failed_items
+from preheat.triggers.contract import Batch, Claim, Item, Prepared, Settled
 
 RECEIVE_LIMIT = 10
 VISIBILITY_REREAD_S = 1.0
@@ -21,45 +23,46 @@ WINDOW_MARGIN_S = 30
 
 class SqsSource:
     service = "sqs"
+    ordered = False
 
     def prepare(self, mapping: Mapping) -> Prepared:
         patterns = mapping.config.patterns
-        return Prepared(mapping, _filter(patterns) if patterns else None)
+        return Prepared(mapping, compile_filters(patterns) if patterns else None)
 
     def topics(self, mapping: Mapping) -> tuple[str, ...]:
         return f"sqs:{mapping.source_arn}", f"sqs:{mapping.source_arn}:later"
 
-    def claim(self, ctx: Context, prepared: Prepared, limit: int, timeout_s: float) -> Claim:
+    def lanes(self, ctx: Context, prepared: Prepared) -> tuple[str, ...]:
+        return ("",)
+
+    def claim(
+        self, ctx: Context, prepared: Prepared, lane: str, cursor: str | None, limit: int, spec: FunctionSpec
+    ) -> Claim:
         mapping = prepared.mapping
         url = _url(ctx, prepared)
-        visibility_s = self._visibility(ctx, prepared, url)
-        request: Params = {
-            "QueueUrl": url,
-            "MaxNumberOfMessages": min(limit, RECEIVE_LIMIT),
-            "WaitTimeSeconds": 0,
-            "MessageSystemAttributeNames": ["All"],
-            "MessageAttributeNames": ["All"],
-        }
-        window_s = mapping.config.window_s
-        if window_s and window_s + timeout_s > visibility_s:
-            visibility_s = int(window_s + timeout_s + WINDOW_MARGIN_S)
-            request["VisibilityTimeout"] = visibility_s
+        _permitted(ctx, spec, "ReceiveMessage", url)
+        request, visibility_s = self._request(ctx, prepared, url, limit, spec.timeout_s)
         messages = ctx.call("sqs", "ReceiveMessage", request).get("Messages") or []
-        items, dropped = [], []
+        items, dropped, size = [], [], 0
         for message in messages:
             record = _record(message, mapping)
+            size += len(message["Body"])
             if prepared.match is not None and not prepared.match(record):
                 dropped.append(message["ReceiptHandle"])
                 continue
+            attributes = message["Attributes"]
             items.append(
                 Item(
-                    message["MessageId"], message["ReceiptHandle"], msgspec.json.encode(record), ctx.now + visibility_s
+                    message["MessageId"], message["ReceiptHandle"], msgspec.json.encode(record), ctx.now + visibility_s,
+                    attributes.get("MessageGroupId", "") if _fifo(mapping) else "",
+                    int(attributes["ApproximateReceiveCount"]), trace=attributes.get("AWSTraceHeader"),
                 )
-            )
+            )  # fmt: skip
         if dropped:
+            _permitted(ctx, spec, "DeleteMessage", url)
             _delete(ctx, url, dropped)
         short = len(messages) < request["MaxNumberOfMessages"]
-        return Claim(items, len(messages), short and not mapping.source_arn.endswith(".fifo"))
+        return Claim(items, len(messages), not messages or (short and not _fifo(mapping)), len(dropped), size)
 
     def next_at(self, ctx: Context, prepared: Prepared) -> float | None:
         return ctx.machine.services["sqs"].next_visible(ctx, prepared.mapping.source_arn)
@@ -69,12 +72,45 @@ class SqsSource:
         attributes = ctx.call("sqs", "GetQueueAttributes", wanted)["Attributes"]
         return attributes["ApproximateNumberOfMessages"] != "0"
 
-    def settle(self, ctx: Context, batch: Batch, outcome: Outcome) -> bool:
+    def settle(self, ctx: Context, batch: Batch, outcome: Outcome | None) -> Settled:
         failed = failed_items(batch, outcome)
         done = [item.handle for item in batch.items if item.id not in failed]
-        if done:
-            _delete(ctx, _url_of(ctx, batch.mapping.source_arn), done)
-        return not failed
+        blocked = frozenset(item.group for item in batch.items if item.id in failed and item.group)
+        try:
+            url = _url_of(ctx, batch.mapping.source_arn)
+            if done:
+                _permitted(ctx, batch.spec, "DeleteMessage", url)
+                _delete(ctx, url, done)
+        except AwsError as error:
+            why = f"{error.code}: {error.message}"
+            return Settled(0, len(batch.items), blocked=frozenset(batch.groups), denied=why)
+        lost = self._lost(ctx, url, batch) if outcome is None else 0
+        return Settled(len(done), len(failed), lost, blocked)
+
+    def _lost(self, ctx: Context, url: str, batch: Batch) -> int:
+        """How many of the messages go to the dead-letter queue at their next receive."""
+        wanted = {"QueueUrl": url, "AttributeNames": ["RedrivePolicy"]}
+        policy = ctx.call("sqs", "GetQueueAttributes", wanted).get("Attributes", {}).get("RedrivePolicy")
+        most = max_receive_count(policy)
+        return 0 if most is None else sum(item.receives >= most for item in batch.items)
+
+    def _request(
+        self, ctx: Context, prepared: Prepared, url: str, limit: int, timeout_s: float
+    ) -> tuple[Params, int]:
+        """(the receive, the visibility timeout it gets in seconds). With a window that together with the function's
+        timeout exceeds the queue's visibility timeout, AWS takes both and 30 seconds."""
+        visibility_s = self._visibility(ctx, prepared, url)
+        request: Params = {
+            "QueueUrl": url,
+            "MaxNumberOfMessages": min(limit, RECEIVE_LIMIT),
+            "WaitTimeSeconds": 0,
+            "MessageSystemAttributeNames": ["All"],
+            "MessageAttributeNames": ["All"],
+        }
+        window_s = prepared.mapping.config.window_s
+        if window_s and window_s + timeout_s > visibility_s:
+            visibility_s = request["VisibilityTimeout"] = int(window_s + timeout_s + WINDOW_MARGIN_S)
+        return request, visibility_s
 
     def _visibility(self, ctx: Context, prepared: Prepared, url: str) -> int:
         """The queue's visibility timeout in seconds, read again at most once a second."""
@@ -86,35 +122,19 @@ class SqsSource:
         return known[0]
 
 
-def failed_items(batch: Batch, outcome: Outcome) -> set[str]:
-    """The ids of the messages that stay in the queue. With ReportBatchItemFailures a successful answer may name some;
-    an answer that cannot be read, or names a message that is not there, fails them all."""
-    everything = {item.id for item in batch.items}
-    if outcome.error is not None:
-        return everything
-    if not batch.mapping.config.report_item_failures or not outcome.payload:
-        return set()
-    try:
-        answer = json.loads(outcome.payload)
-    except ValueError:
-        return everything
-    if answer is None or answer == "":
-        return set()
-    failures = answer.get("batchItemFailures") if isinstance(answer, dict) else False
-    if failures is None:
-        return set()
-    if not isinstance(failures, list):
-        return everything
-    named = {entry.get("itemIdentifier") if isinstance(entry, dict) else None for entry in _hashable(failures)}
-    return named if named <= everything else everything
+def _permitted(ctx: Context, spec: FunctionSpec, action: str, url: str) -> None:
+    """When policies are enforced: the function's role may do this now. Raises AwsError."""
+    authorize = ctx.machine.authorizer
+    if authorize is None:
+        return
+    session = f"arn:aws:sts::{spec.account}:assumed-role/{spec.role.rpartition('/')[2]}/{spec.name}"
+    role = replace(ctx, principal=Principal(session, spec.account, "role"))
+    params: Params = {"QueueUrl": url}
+    authorize(role, "sqs", action, params)
 
 
-def _hashable(failures: list[Any]) -> list[Any]:
-    """Entries whose identifier is no text count as an entry without one."""
-    return [
-        entry if isinstance(entry, dict) and isinstance(entry.get("itemIdentifier"), str) else None
-        for entry in failures
-    ]
+def _fifo(mapping: Mapping) -> bool:
+    return mapping.source_arn.endswith(".fifo")
 
 
 def _url_of(ctx: Context, arn: str) -> str:
@@ -164,20 +184,3 @@ def _attribute(value: Params) -> dict[str, Any]:
     return {**shaped, "stringListValues": [], "binaryListValues": [], "dataType": value["DataType"]}
 
 
-def _filter(patterns: tuple[str, ...]) -> Callable[[dict[str, Any]], bool]:
-    """Any pattern suffices. A body that is a JSON object or list is matched as such, any other as text; a pattern of
-    the one kind never matches a body of the other."""
-    decoded = [json.loads(text) for text in patterns]
-    tests = [(compile_pattern(pattern), isinstance(pattern.get("body"), dict)) for pattern in decoded]
-
-    def match(record: dict[str, Any]) -> bool:
-        structured = None
-        if record["body"].lstrip()[:1] in ("{", "["):
-            try:
-                structured = json.loads(record["body"])
-            except ValueError:
-                structured = None
-        event = record if structured is None else {**record, "body": structured}
-        return any(test(event) for test, wants_json in tests if structured is not None or not wants_json)
-
-    return match

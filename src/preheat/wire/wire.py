@@ -7,6 +7,7 @@
 """
 
 import re
+import zlib
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, parse_qsl, unquote
 
@@ -26,6 +27,7 @@ QUEUE_PATH = re.compile(r"^/\d{12}/[^/]+$")
 S3_HOST = re.compile(r"^(.+)\.s3[.-][^/]*$")
 FORM = "application/x-www-form-urlencoded"
 CONNECTIONS = "/@connections"
+MAX_UNZIPPED_BYTES = 16 * 1024 * 1024
 OPERATIONS: dict[str, type[Operation]] = {
     "json": TreeOperation,
     CBOR: TreeOperation,
@@ -87,6 +89,28 @@ def bucket_of(host: str) -> str | None:
     return None
 
 
+def _is_rpc(request: HttpRequest) -> bool:
+    headers = request.headers
+    return (
+        "x-amz-target" in headers or "smithy-protocol" in headers or headers.get("content-type", "").startswith(FORM)
+    )
+
+
+def unzipped(request: HttpRequest) -> HttpRequest:
+    """The request with its body as it was before the SDK compressed it. Raises AwsError."""
+    inflater = zlib.decompressobj(wbits=31)
+    try:
+        body = inflater.decompress(request.body, MAX_UNZIPPED_BYTES)
+    except zlib.error as error:
+        raise AwsError("SerializationException", f"The body is not gzip, as Content-Encoding says: {error}.") from error
+    if inflater.unconsumed_tail or not inflater.eof:
+        raise AwsError(
+            "RequestEntityTooLargeException" if inflater.unconsumed_tail else "SerializationException",
+            f"The compressed body is cut off, or longer than {MAX_UNZIPPED_BYTES:,} bytes when unpacked.", 413,
+        )  # fmt: skip
+    return HttpRequest(request.method, request.target, request.headers, body, request.peer)
+
+
 class Wire:
     """The AWS protocols. Models are loaded and operations compiled on first use, then kept."""
 
@@ -137,6 +161,13 @@ class Wire:
 
     def understand(self, request: HttpRequest) -> Call:
         """Raises AwsError; answer it with `error(None, request, ...)`."""
+        if request.headers.get("content-encoding") == "gzip" and _is_rpc(request):
+            call = self._understand(unzipped(request))
+            call.request = request
+            return call
+        return self._understand(request)
+
+    def _understand(self, request: HttpRequest) -> Call:
         credential = credential_of(request)
         region = credential.region or DEFAULT_REGION
         target = request.headers.get("x-amz-target")

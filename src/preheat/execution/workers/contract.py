@@ -5,7 +5,7 @@ happens. Every event carries the worker it comes from, so that late news of a ki
 delivered from inside `start`, `invoke` or `kill`; all come on the core's thread.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -52,6 +52,10 @@ class Exit:
     status: int | None = None
     signal: int | None = None
     reason: str = ""
+    out_of_memory: bool = field(default=False, compare=False)
+    """The kernel killed for want of memory."""
+    peak_bytes: int = field(default=0, compare=False)
+    """The most memory it held, when known."""
 
 
 class Listener(Protocol):
@@ -98,12 +102,33 @@ class Worker(Protocol):
     def resume(self) -> None: ...
 
 
+class Mould(Worker, Protocol):
+    """An initialised process from which others are made (SnapStart). Its listener hears `ready` when it stands, and is
+    never asked to `invoke`. `forkable`: it can be copied, else every environment starts in full. `threads`: names of
+    the threads that its initialisation started, which no copy has."""
+
+    forkable: bool
+    threads: tuple[str, ...]
+
+    def leave(self) -> None:
+        """Make no more copies; it dies when the last of them has."""
+
+
 class WorkerFactory(Protocol):
-    def start(self, plan: WorkerPlan, listener: Listener) -> Worker:
+    def start(self, plan: WorkerPlan, listener: Listener, mould: Mould | None = None) -> Worker:
         """Never raises for a function that cannot run: that is `init_failed` or `died`, later."""
+
+    def snapshot(self, plan: WorkerPlan, listener: Listener) -> Mould:
+        """Initialise, run the before-snapshot hooks, and stand."""
 
     def warm(self) -> None:
         """Make ready, in the background, what the first workers will need."""
+
+    def remark(self, runtime: str) -> str | None:
+        """As `execution.contract.Executor.remark`; a notice is made of it, once."""
+
+    def forget(self, scratch: Path) -> None:
+        """The environment of this /tmp is over: what was kept of it between its processes goes."""
 
     def close(self) -> None:
         """Kill every worker and whatever was kept to make them; returns when they are gone."""

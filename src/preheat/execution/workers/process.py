@@ -1,38 +1,47 @@
 """Workers that are real processes, forked by a zygote, on an event loop that offers add_reader and add_writer.
 
-Preheat's Python runtime talks over an inherited socket pair: the connection is the identity. Other runtimes find a
-TCP listener of their own at AWS_LAMBDA_RUNTIME_API. Standard output and error share one pipe, so their order is kept.
+Preheat's Python runtime talks over an inherited socket pair, in frames (`channel`): the connection is the identity.
+Other runtimes find a TCP listener of their own at AWS_LAMBDA_RUNTIME_API. Standard output and error share one pipe, so
+their order is kept.
 """
 
 import contextlib
+import json
 import os
+import signal
 import socket
+from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from preheat.execution.runtime_api import RuntimeConnection, RuntimeSession
-from preheat.execution.workers.contract import Answer, Exit, Listener, Worker, WorkerPlan, WorkRequest
-from preheat.execution.workers.runtimes import Launch, Unstartable, carries, plan_launch
-from preheat.execution.workers.zygote import Zygote
+from preheat.execution.workers.channel import ChannelConnection
+from preheat.execution.workers.contract import Answer, Exit, Listener, Mould, Worker, WorkerPlan, WorkRequest
+from preheat.execution.workers.housing import Housing, Stay
+from preheat.execution.workers.runtimes import Launch, Unstartable, carries
+from preheat.execution.workers.zygote import NurseryLink, Zygote
 
 PRELOADED = ("boto3", "botocore", "s3transfer", "urllib3", "jmespath", "dateutil", "six", "numpy")
-READ_BYTES = 262_144
+READ_BYTES = 65_536
 OUTPUT_READS = 64
 EMPTY_RUNTIME_BYTES = 36 * 1024 * 1024
 PAGE = os.sysconf("SC_PAGESIZE")
+SIGNALLED = 128
+"""Bubblewrap's exit status for a program that a signal ended is this plus the signal's number."""
 
 
 class SocketPipe:
     """A stream socket on the loop: what arrives goes to `on_data`, what is written leaves at once if it can."""
 
-    def __init__(self, loop: Any, connection: socket.socket, on_data: Callable[[bytes], None]) -> None:
+    def __init__(self, loop: Any, connection: socket.socket) -> None:
         connection.setblocking(False)
+        self.on_data: Callable[[bytes], None] = lambda data: None
         self._loop = loop
         self._socket = connection
         self._fd = connection.fileno()
-        self._on_data = on_data
-        self._unsent = b""
+        self._unsent: deque[memoryview] = deque()
         self._closing = False
         self.closed = False
         self._reading = False
@@ -52,7 +61,7 @@ class SocketPipe:
         if self.closed:
             return
         if self._unsent:
-            self._unsent += data
+            self._unsent.append(memoryview(data))
             return
         try:
             sent = self._socket.send(data)
@@ -61,7 +70,7 @@ class SocketPipe:
         except OSError:
             return
         if sent < len(data):
-            self._unsent = data[sent:]
+            self._unsent.append(memoryview(data)[sent:])
             self._loop.add_writer(self._fd, self._writable)
 
     def close(self) -> None:
@@ -75,39 +84,52 @@ class SocketPipe:
             return
         self.pause()
         if self._unsent:
-            self._unsent = b""
+            self._unsent.clear()
             self._loop.remove_writer(self._fd)
         self.closed = True
         self._socket.close()
 
     def _writable(self) -> None:
+        unsent = self._unsent
         try:
-            sent = self._socket.send(self._unsent)
+            sent = self._socket.send(unsent[0])
         except BlockingIOError:
             return
         except OSError:
-            sent = len(self._unsent)
-        self._unsent = self._unsent[sent:]
-        if not self._unsent:
+            sent = len(unsent[0])
+        if sent < len(unsent[0]):
+            unsent[0] = unsent[0][sent:]
+            return
+        unsent.popleft()
+        if not unsent:
             self._loop.remove_writer(self._fd)
             if self._closing:
                 self.abort()
 
-    def _readable(self) -> None:
+    def collect(self) -> None:
+        """Hand on what has arrived: the last words of a process that has died."""
+        while not self.closed and self._readable():
+            pass
+
+    def _readable(self) -> bool:
+        """False when there was nothing to read."""
         try:
             data = self._socket.recv(READ_BYTES)
         except BlockingIOError:
-            return
+            return False
         except OSError:
             data = b""
         if data:
-            self._on_data(data)
+            self.on_data(data)
         else:
             self.abort()
+        return True
 
 
 class ProcessWorker:
     """One process. Implements `contract.Worker` and the session's `RuntimeEvents`."""
+
+    stands = False
 
     def __init__(self, loop: Any, name: str, listener: Listener) -> None:
         self.name = name
@@ -121,23 +143,19 @@ class ProcessWorker:
         self._statm = -1
         self._baseline: int | None = None
         self._started = False
+        self._initialised = False
         self._dead = False
         self._paused = False
-        self._zygote: Zygote | None = None
+        self._zygote: NurseryLink | None = None
+        self._stay: Stay | None = None
 
-    def spawn(self, zygote: Zygote, plan: WorkerPlan, launch: Launch) -> None:
+    def spawn(self, zygote: NurseryLink, plan: WorkerPlan, launch: Launch, stay: Stay) -> None:
         """Start the process `launch` describes. Raises OSError when descriptors run out."""
         spec = plan.spec
+        self._stay = stay
+        self._session.restorable = spec.snap_start
         variables = {**plan.variables, **launch.variables}
-        descriptors = []
-        if launch.argv is None:
-            ours, theirs = socket.socketpair()
-            descriptors.append(theirs.detach())
-            self._connect(ours)
-        else:
-            self._server = _listen()
-            variables["AWS_LAMBDA_RUNTIME_API"] = f"127.0.0.1:{self._server.getsockname()[1]}"
-            self._loop.add_reader(self._server.fileno(), self._accept)
+        descriptors = self._open(launch, variables)
         self._output, writing = os.pipe()
         os.set_blocking(self._output, False)
         descriptors.append(writing)
@@ -151,12 +169,27 @@ class ProcessWorker:
             "handler": spec.handler,
             "runtime": spec.runtime,
             "fresh": spec.watch,
+            "snapshot": self.stands and launch.argv is None,
             "memory_bytes": spec.memory_mb * 1024 * 1024,
             "file_bytes": spec.ephemeral_mb * 1024 * 1024,
+            "view": stay.view,
         }
         self._own = launch.argv is None
+        self._enclosed = launch.enclosed
         self._zygote = zygote
         zygote.fork(self.name, command, descriptors, self._reported)
+
+    def _open(self, launch: Launch, variables: dict[str, str]) -> list[int]:
+        """The way to the runtime: the descriptors that the process inherits for it, or a listener that `variables`
+        names."""
+        if launch.argv is None:
+            ours, theirs = socket.socketpair()
+            self._connect(ours, ChannelConnection)
+            return [theirs.detach()]
+        self._server = _listen()
+        variables["AWS_LAMBDA_RUNTIME_API"] = f"127.0.0.1:{self._server.getsockname()[1]}"
+        self._loop.add_reader(self._server.fileno(), self._accept)
+        return []
 
     # -- contract.Worker ------------------------------------------------------------------------------------------
 
@@ -165,6 +198,8 @@ class ProcessWorker:
 
     def kill(self, reason: str) -> None:
         if not self._dead and self._zygote is not None:
+            if self._stay is not None:
+                self._stay.initialised()
             self._zygote.kill(self.name)
 
     def collect_output(self) -> None:
@@ -182,17 +217,19 @@ class ProcessWorker:
 
     def memory_bytes(self) -> int:
         """Preheat's runtime: an empty runtime's memory plus the anonymous pages added since the fork, so that what the
-        zygote preloaded is not charged. Other runtimes: the resident set."""
+        zygote preloaded is not charged. Other runtimes: the resident set. What it has started is added."""
         if self._statm < 0:
             return 0
         try:
             fields = os.pread(self._statm, 128, 0).split()
         except OSError:
             return 0
-        if self._baseline is None:
-            return int(fields[1]) * PAGE
-        added = (int(fields[1]) - int(fields[2])) * PAGE - self._baseline
-        return EMPTY_RUNTIME_BYTES + max(0, added)
+        anonymous = (int(fields[1]) - int(fields[2])) * PAGE
+        own = int(fields[1]) * PAGE
+        if self._baseline is not None:
+            anonymous = max(0, anonymous - self._baseline)
+            own = EMPTY_RUNTIME_BYTES + anonymous
+        return own if self._stay is None else own + self._stay.others_bytes(anonymous, self._loop.time())
 
     def pause(self) -> None:
         self._paused = True
@@ -208,7 +245,15 @@ class ProcessWorker:
 
     def next_asked(self) -> None:
         self._begin()
+        if not self._initialised and self._stay is not None:
+            self._initialised = True
+            self._stay.initialised()
+            self._stay.settle()
         self._listener.ready(self)
+
+    def restore_asked(self) -> bool:
+        self._begin()
+        return True
 
     def init_error(self, error_type: str, body: bytes) -> None:
         self._begin()
@@ -233,24 +278,32 @@ class ProcessWorker:
     def _reported(self, message: dict[str, Any]) -> None:
         if "up" in message:
             self.pid = message["pid"]
-            if self._own:
+            if self._own and self._baseline is None:
                 self._baseline = message["anonymous"]
             with contextlib.suppress(OSError):
                 self._statm = os.open(f"/proc/{self.pid}/statm", os.O_RDONLY | os.O_CLOEXEC)
+            if self._stay is not None:
+                self._stay.begin(self.pid)
             self._begin()
         elif "down" in message:
-            status = message["status"]
-            if os.WIFSIGNALED(status):
-                self._end(Exit(signal=os.WTERMSIG(status)))
-            else:
-                self._end(Exit(status=os.WEXITSTATUS(status)))
+            status, peak = message["status"], message.get("peak", 0)
+            if self._own:
+                peak = max(EMPTY_RUNTIME_BYTES, peak - (self._baseline or 0))
+            code = os.waitstatus_to_exitcode(status)
+            if self._enclosed and code > SIGNALLED:
+                code = SIGNALLED - code
+            self._end(Exit(signal=-code, peak_bytes=peak) if code < 0 else Exit(status=code, peak_bytes=peak))
         else:
             self._end(Exit(reason=message["error"]))
 
     def _end(self, exit: Exit) -> None:
         if self._dead:
             return
+        for pipe in list(self._pipes):
+            pipe.collect()
         self._dead = True
+        if self._stay is not None and self._stay.end():
+            exit = replace(exit, out_of_memory=True)
         self.collect_output()
         self.release()
         self._listener.died(self, exit)
@@ -285,18 +338,83 @@ class ProcessWorker:
         except OSError:
             return
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._connect(connection)
+        self._connect(connection, RuntimeConnection)
 
-    def _connect(self, connection: socket.socket) -> None:
-        pipe = SocketPipe(self._loop, connection, lambda data: http.feed(data))
-        http = RuntimeConnection(self._session, pipe.write, pipe.close)
+    def _connect(self, connection: socket.socket, protocol: type[ChannelConnection | RuntimeConnection]) -> None:
+        pipe = SocketPipe(self._loop, connection)
+        pipe.on_data = protocol(self._session, pipe.write, pipe.close).feed
         self._pipes = [*(known for known in self._pipes if not known.closed), pipe]
         if self._paused:
             pipe.pause()
 
 
+class SnapshotWorker(ProcessWorker):
+    """A process that initialises a SnapStart function and then stands, to be forked (`contract.Mould`). A program that
+    cannot be forked goes as far as /runtime/restore/next, or its first /next, and is of no further use."""
+
+    stands = True
+
+    def __init__(self, loop: Any, name: str, listener: Listener) -> None:
+        super().__init__(loop, name, listener)
+        self.forkable = False
+        self.threads: tuple[str, ...] = ()
+        self._link: NurseryLink | None = None
+
+    def _open(self, launch: Launch, variables: dict[str, str]) -> list[int]:
+        if launch.argv is not None:
+            return super()._open(launch, variables)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._link = NurseryLink(self._loop, ours)
+        self._link.on_own = self._told
+        self._link.on_end = self._lost
+        return [theirs.detach()]
+
+    def restore_asked(self) -> bool:
+        self.next_asked()
+        return False
+
+    def fork(self, worker: ProcessWorker, plan: WorkerPlan, launch: Launch, stay: Stay) -> None:
+        """Start `worker` as a copy. Raises OSError."""
+        if self._link is None:
+            raise OSError("there is nothing to fork from")
+        worker._baseline = self._baseline
+        worker.spawn(self._link, plan, launch, stay)
+
+    def leave(self) -> None:
+        if self._link is not None:
+            self._link.leave()
+        else:
+            self.kill("leave")
+
+    def release(self) -> None:
+        super().release()
+        if self._link is not None:
+            self._link.release()
+
+    def _end(self, exit: Exit) -> None:
+        if self._link is not None:
+            self._link.collect()
+        super()._end(exit)
+
+    def _lost(self) -> None:
+        """A standing one has died, and its copies with it; one that only began will be reported by the zygote."""
+        if self.forkable:
+            self._end(Exit(signal=signal.SIGKILL))
+
+    def _told(self, message: dict[str, Any]) -> None:
+        if "standing" in message:
+            self.threads = tuple(message["standing"]["threads"])
+            self.forkable = True
+            self.next_asked()
+        else:
+            self.init_error(message["failed"], json.dumps(message["document"]).encode())
+
+
 class FailedWorker:
     """A worker for a function that cannot run here: reports why, and dies."""
+
+    forkable = False
+    threads: tuple[str, ...] = ()
 
     def __init__(self, loop: Any, listener: Listener, error: Unstartable | OSError) -> None:
         self._listener = listener
@@ -318,6 +436,9 @@ class FailedWorker:
     def kill(self, reason: str) -> None:
         return
 
+    def leave(self) -> None:
+        return
+
     def collect_output(self) -> None:
         return
 
@@ -332,61 +453,88 @@ class FailedWorker:
 
 
 class ProcessWorkerFactory:
-    """Starts processes through two zygotes: a warm one (boto3 and numpy preloaded), and a plain one for functions that
-    bring packages of those names and for programs. `tools`: a directory that may hold Node's runtime client."""
+    """Starts processes through zygotes, for each Python interpreter a warm one (boto3 and numpy preloaded), and a plain
+    one for functions that bring packages of those names and for programs. `tools`: a directory that may hold Node's
+    runtime client."""
 
-    def __init__(self, loop: Any, on_notice: Callable[[str], None], tools: Path | None = None) -> None:
+    def __init__(
+        self,
+        loop: Any,
+        on_notice: Callable[[str], None],
+        tools: Path | None = None,
+        housing: Housing | None = None,
+    ) -> None:
+        self.housing = housing or Housing()
         self._loop = loop
         self._tell = on_notice
         self._told: set[str] = set()
         self._tools = tools
-        self._zygotes: dict[bool, Zygote] = {}
+        self._zygotes: dict[tuple[str | None, bool], Zygote] = {}
         self._workers: set[ProcessWorker] = set()
         self._count = 0
         self._closed = False
 
-    def start(self, plan: WorkerPlan, listener: Listener) -> Worker:
+    def start(self, plan: WorkerPlan, listener: Listener, mould: Mould | None = None) -> Worker:
+        return self._start(plan, listener, ProcessWorker, mould)
+
+    def snapshot(self, plan: WorkerPlan, listener: Listener) -> Mould:
+        return self._start(plan, listener, SnapshotWorker)
+
+    def warm(self) -> None:
+        """Start the warm zygote now, so that the first function finds it loaded."""
+        self._zygote(None, True)
+
+    def close(self) -> None:
+        self._closed = True
+        for zygote in self._zygotes.values():
+            zygote.close()
+        workers, self._workers = self._workers, set()
+        for worker in workers:
+            worker.release()
+        self.housing.close()
+
+    def forget(self, scratch: Path) -> None:
+        self.housing.forget(scratch)
+
+    def pids(self) -> list[int]:
+        """The processes of this factory that are alive: zygotes and workers."""
+        return [z.pid for z in self._zygotes.values() if z.alive] + [w.pid for w in self._workers if w.pid]
+
+    def _start(
+        self, plan: WorkerPlan, listener: Listener, kind: type[ProcessWorker], mould: Mould | None = None
+    ) -> Any:
         try:
-            launch = plan_launch(plan.spec, self._tools, self._notice)
+            launch = self.housing.launch(plan, self._tools)
         except Unstartable as error:
             return FailedWorker(self._loop, listener, error)
         self._count += 1
-        worker = ProcessWorker(self._loop, str(self._count), _Forgetting(listener, self._workers))
+        worker = kind(self._loop, str(self._count), _Forgetting(listener, self._workers))
+        self.remark(plan.spec.runtime)
+        stay = Stay(self.housing, plan, launch, worker.name)
         preload = launch.argv is None and not carries(plan.spec, PRELOADED)
         try:
-            worker.spawn(self._zygote(preload), plan, launch)
+            if isinstance(mould, SnapshotWorker) and mould.forkable:
+                mould.fork(worker, plan, launch, stay)
+            else:
+                worker.spawn(self._zygote(launch.interpreter, preload), plan, launch, stay)
         except OSError as error:
             worker.release()
             return FailedWorker(self._loop, listener, error)
         self._workers.add(worker)
         return worker
 
-    def warm(self) -> None:
-        """Start the warm zygote now, so that the first function finds it loaded."""
-        self._zygote(True)
-
-    def close(self) -> None:
-        self._closed = True
-        for zygote in self._zygotes.values():
-            zygote.close()
-        for worker in self._workers:
-            worker.release()
-        self._workers.clear()
-
-    def pids(self) -> list[int]:
-        """The processes of this factory that are alive: zygotes and workers."""
-        return [z.pid for z in self._zygotes.values() if z.alive] + [w.pid for w in self._workers if w.pid]
-
-    def _zygote(self, preload: bool) -> Zygote:
-        zygote = self._zygotes.get(preload)
+    def _zygote(self, interpreter: str | None, preload: bool) -> Zygote:
+        zygote = self._zygotes.get((interpreter, preload))
         if zygote is None or not zygote.alive:
-            zygote = self._zygotes[preload] = Zygote(self._loop, preload)
+            zygote = self._zygotes[interpreter, preload] = Zygote(self._loop, preload, interpreter)
         return zygote
 
-    def _notice(self, text: str) -> None:
-        if text not in self._told:
+    def remark(self, runtime: str) -> str | None:
+        text = self.housing.interpreters.remark(runtime)
+        if text is not None and text not in self._told:
             self._told.add(text)
             self._tell(text)
+        return text
 
 
 class _Forgetting:

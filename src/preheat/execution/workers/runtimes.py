@@ -5,16 +5,18 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from preheat.execution.contract import FunctionSpec
+from preheat.execution.workers.interpreters import Interpreters
 
-OWN_PYTHON = f"python{sys.version_info.major}.{sys.version_info.minor}"
 START = Path(__file__).parent / "runtime" / "start.py"
 SOURCE_ROOT = Path(__file__).resolve().parents[3]
 NODE_CLIENT = "aws-lambda-ric"
+STREAMING_WRAPPER = "/opt/preheat-stream"
+STREAMING_PACKAGE = "preheat_stream"
+"""The layer that brings this very runtime to AWS (stacks/layers/python-streaming): not needed here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,12 @@ class Launch:
     argv: tuple[str, ...] | None
     path: tuple[str, ...] = ()
     variables: dict[str, str] = field(default_factory=dict)
+    interpreter: str | None = None
+    """With `argv` None: the path of another Python than Preheat's own."""
+    roots: tuple[str, ...] = ()
+    """Directories that the program needs beside the system's and the interpreter's."""
+    enclosed: bool = False
+    """`argv` makes a view of the machine of its own."""
 
 
 class Unstartable(Exception):
@@ -36,18 +44,20 @@ class Unstartable(Exception):
         self.body = json.dumps({"errorMessage": message, "errorType": error_type}).encode()
 
 
-def plan_launch(spec: FunctionSpec, tools: Path | None, on_notice: Callable[[str], None]) -> Launch:
+def plan_launch(spec: FunctionSpec, tools: Path | None, interpreters: Interpreters) -> Launch:
     """`tools` is a directory whose node_modules may hold the Node client. Raises Unstartable."""
     if not spec.code.is_dir():
         raise Unstartable("Runtime.InvalidWorkingDir", f"the code directory {spec.code} does not exist")
     runtime = spec.runtime
     if runtime.startswith("python3"):
-        if runtime != OWN_PYTHON:
-            on_notice(f"{runtime} is not installed for Preheat; functions of that runtime run on {OWN_PYTHON}")
-        wrapped = _wrapped(spec, (sys.executable, str(START), "serve", str(SOURCE_ROOT)))
-        return Launch(wrapped, python_path(spec)) if wrapped else Launch(None, python_path(spec))
+        chosen = interpreters.choose(runtime)
+        path = python_path(spec, chosen.version)
+        wrapped = _wrapped(spec, serving(chosen.path))
+        if wrapped is None:
+            return Launch(None, path, interpreter=chosen.path)
+        return Launch(wrapped, path, roots=_around(chosen.path))
     if runtime.startswith("nodejs"):
-        launch = _node(spec, tools)
+        launch = _node(spec, tools, interpreters)
         return replace(launch, argv=_wrapped(spec, launch.argv) or launch.argv)
     if runtime.startswith("provided"):
         return Launch((_bootstrap(spec),))
@@ -58,11 +68,22 @@ def plan_launch(spec: FunctionSpec, tools: Path | None, on_notice: Callable[[str
     )
 
 
-def python_path(spec: FunctionSpec) -> tuple[str, ...]:
+def serving(python: str | None) -> tuple[str, ...]:
+    """The command of Preheat's runtime as a program of its own."""
+    return (python or sys.executable, str(START), "serve", str(SOURCE_ROOT))
+
+
+def _around(executable: str | None) -> tuple[str, ...]:
+    """The directory above an executable's own `bin`."""
+    return () if executable is None else (str(Path(executable).resolve().parent.parent),)
+
+
+def python_path(spec: FunctionSpec, version: tuple[int, int]) -> tuple[str, ...]:
     """What AWS puts in front of sys.path: the code, then the layers' Python directories, later layers first."""
     found = [str(spec.code)]
+    packages = f"lib/python{version[0]}.{version[1]}/site-packages"
     for layer in reversed(spec.layers):
-        for folder in (layer / "python" / "lib" / OWN_PYTHON / "site-packages", layer / "python"):
+        for folder in (layer / "python" / packages, layer / "python"):
             if folder.is_dir():
                 found.append(str(folder))
     return tuple(found)
@@ -70,7 +91,7 @@ def python_path(spec: FunctionSpec) -> tuple[str, ...]:
 
 def carries(spec: FunctionSpec, names: tuple[str, ...]) -> bool:
     """Whether the function or its layers bring a package of one of these names, which then wins over ours."""
-    folders = python_path(spec)
+    folders = python_path(spec, sys.version_info[:2])
     return any(
         os.path.exists(f"{folder}/{name}") or os.path.exists(f"{folder}/{name}.py")
         for folder in folders
@@ -82,7 +103,7 @@ def _wrapped(spec: FunctionSpec, argv: tuple[str, ...]) -> tuple[str, ...] | Non
     """The command below the script that AWS_LAMBDA_EXEC_WRAPPER names, None without one. /var/task and /opt in its
     path mean the code and the layers."""
     wrapper = dict(spec.environment).get("AWS_LAMBDA_EXEC_WRAPPER")
-    if not wrapper:
+    if not wrapper or (wrapper == STREAMING_WRAPPER and carries(spec, (STREAMING_PACKAGE,))):
         return None
     candidates = [Path(wrapper)]
     if wrapper.startswith("/var/task/"):
@@ -107,10 +128,11 @@ def _bootstrap(spec: FunctionSpec) -> str:
     )
 
 
-def _node(spec: FunctionSpec, tools: Path | None) -> Launch:
-    node = shutil.which("node")
-    if node is None:
+def _node(spec: FunctionSpec, tools: Path | None, interpreters: Interpreters) -> Launch:
+    chosen = interpreters.choose(spec.runtime)
+    if chosen is None or chosen.path is None:
         raise Unstartable("Runtime.InvalidEntrypoint", f"{spec.runtime} needs Node.js: there is no `node` in PATH")
+    node = chosen.path
     places = [spec.code, *(layer / "nodejs" for layer in reversed(spec.layers))]
     if tools is not None:
         places.append(tools)
@@ -122,7 +144,9 @@ def _node(spec: FunctionSpec, tools: Path | None) -> Launch:
         client = place / "node_modules" / ".bin" / NODE_CLIENT
         if client.exists():
             modules.append(str(place / "node_modules"))
-            return Launch((node, str(client.resolve()), spec.handler), variables={"NODE_PATH": ":".join(modules)})
+            roots = (*_around(node), *((str(place / "node_modules"),) if place == tools else ()))
+            variables = {"NODE_PATH": ":".join(modules)}
+            return Launch((node, str(client.resolve()), spec.handler), variables=variables, roots=roots)
     found = shutil.which(NODE_CLIENT)
     if found is None:
         raise Unstartable(
@@ -131,4 +155,6 @@ def _node(spec: FunctionSpec, tools: Path | None) -> Launch:
             "directory, or in one that `preheat serve --tools` names (it builds with cmake, g++, autoconf, automake, "
             "libtool)",
         )
-    return Launch((node, os.path.realpath(found), spec.handler), variables={"NODE_PATH": ":".join(modules)})
+    client = os.path.realpath(found)
+    roots = (*_around(node), client.partition("/node_modules/")[0] + "/node_modules")
+    return Launch((node, client, spec.handler), variables={"NODE_PATH": ":".join(modules)}, roots=roots)

@@ -6,8 +6,9 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from preheat.execution.workers.contract import Answer, Exit, Listener, Worker, WorkerPlan, WorkRequest
+from preheat.execution.workers.contract import Answer, Exit, Listener, Mould, Worker, WorkerPlan, WorkRequest
 from preheat.kernel.clock import Clock
 
 
@@ -56,6 +57,11 @@ class ScriptedWorker:
     on_end: Callable[["ScriptedWorker"], None]
     dead: bool = False
     busy: bool = False
+    forkable: bool = True
+    threads: tuple[str, ...] = ()
+    copies: int = 0
+    leaving: bool = False
+    mould: "ScriptedWorker | None" = None
     memory: int = 0
 
     def begin(self, init: InitScript) -> None:
@@ -91,6 +97,12 @@ class ScriptedWorker:
     def memory_bytes(self) -> int:
         return self.memory
 
+    def leave(self) -> None:
+        """As a mould: die with the last copy."""
+        self.leaving = True
+        if self.copies == 0:
+            self.kill("leave")
+
     def pause(self) -> None:
         return
 
@@ -118,6 +130,10 @@ class ScriptedWorker:
     def _die(self, exit: Exit) -> None:
         self.dead = True
         self.on_end(self)
+        if self.mould is not None:
+            self.mould.copies -= 1
+            if self.mould.leaving:
+                self.mould.leave()
         self.listener.died(self, exit)
 
     def _after(self, delay_s: float, action: Callable[[], None]) -> None:
@@ -129,7 +145,7 @@ class ScriptedWorker:
 
 
 class ScriptedWorkerFactory:
-    """`started` counts the workers ever started, `workers` holds the living."""
+    """`started` counts the workers ever started, `workers` holds the living; `restore` is the course of restores."""
 
     def __init__(
         self, clock: Clock, call_at: CallAt, behave: Behaviour, initialise: Initialisation = prompt
@@ -138,17 +154,36 @@ class ScriptedWorkerFactory:
         self._call_at = call_at
         self._behave = behave
         self._initialise = initialise
+        self.restore: Initialisation = prompt
         self.started = 0
         self.workers: set[ScriptedWorker] = set()
 
-    def start(self, plan: WorkerPlan, listener: Listener) -> Worker:
-        self.started += 1
-        worker = ScriptedWorker(plan, listener, self._clock, self._call_at, self._behave, self.workers.discard)
-        self.workers.add(worker)
+    def start(self, plan: WorkerPlan, listener: Listener, mould: Mould | None = None) -> Worker:
+        worker = self._make(plan, listener)
+        if isinstance(mould, ScriptedWorker):
+            mould.copies += 1
+            worker.mould = mould
+        worker.begin(self.restore(plan) if worker.mould else self._initialise(plan))
+        return worker
+
+    def snapshot(self, plan: WorkerPlan, listener: Listener) -> Mould:
+        worker = self._make(plan, listener)
         worker.begin(self._initialise(plan))
         return worker
 
+    def _make(self, plan: WorkerPlan, listener: Listener) -> ScriptedWorker:
+        self.started += 1
+        worker = ScriptedWorker(plan, listener, self._clock, self._call_at, self._behave, self.workers.discard)
+        self.workers.add(worker)
+        return worker
+
     def warm(self) -> None:
+        return
+
+    def remark(self, runtime: str) -> str | None:
+        return None
+
+    def forget(self, scratch: Path) -> None:
         return
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""The server's end of the zygotes: starts them when first needed, sends commands, hands out what they report."""
+"""The server's end of the nurseries: sends commands, hands out what they report. The zygotes are started here."""
 
 import contextlib
 import json
@@ -15,49 +15,71 @@ from preheat.execution.workers.runtimes import SOURCE_ROOT, START
 
 CLOSING_S = 5.0
 SEND_BUFFER = 4 * 1024 * 1024
+BUNDLE = ("boto3", "botocore", "s3transfer", "urllib3", "jmespath", "dateutil", "six")
 
 Report = Callable[[dict[str, Any]], None]
 
 
-class Zygote:
-    """One zygote process. `fork` and `kill` never block; `report` of a fork gets {"up"...}, {"down"...} or
-    {"refused"...}. When the zygote dies every child is reported down by SIGKILL: they die with it."""
+class NurseryLink:
+    """The control socket of one nursery. `fork` and `kill` never block; `report` of a fork gets {"up"...},
+    {"down"...} or {"refused"...}. When the nursery dies every child is reported down by SIGKILL: they die with it.
+    What is no child's goes to `on_own`."""
 
-    def __init__(self, loop: Any, preload: bool) -> None:
+    def __init__(self, loop: Any, control: socket.socket) -> None:
         self._loop = loop
         self._reports: dict[str, Report] = {}
         self._queue: deque[tuple[bytes, list[int]]] = deque()
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        ours.setblocking(False)
-        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
-        self._control = ours
-        site = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
-        settings = {"root": str(SOURCE_ROOT), "site": site, "preload": preload}
-        environment = {"OPENBLAS_NUM_THREADS": "1", "HOME": "/nonexistent", "LANG": "C.UTF-8", "PATH": os.defpath}
-        with theirs:
-            command = [sys.executable, "-I", "-S", str(START), "zygote", str(theirs.fileno()), json.dumps(settings)]
-            self._process = subprocess.Popen(
-                command,
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                env=environment,
-                cwd="/",
-            )
+        control.setblocking(False)
+        control.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+        self._control = control
         self.alive = True
-        loop.add_reader(ours.fileno(), self._receive)
+        self.on_own: Report = lambda message: None
+        self.on_end: Callable[[], None] = lambda: None
+        loop.add_reader(control.fileno(), self._receive)
 
     @property
-    def pid(self) -> int:
-        return self._process.pid
+    def children(self) -> int:
+        return len(self._reports)
 
     def fork(self, name: str, command: dict[str, Any], descriptors: list[int], report: Report) -> None:
-        """`descriptors` are this call's to close."""
+        """`descriptors` are this call's to close. Raises OSError when the nursery has died."""
+        if not self.alive:
+            for descriptor in descriptors:
+                os.close(descriptor)
+            raise OSError("the process to fork from is gone")
         self._reports[name] = report
         self._send({"fork": name, **command}, descriptors)
 
     def kill(self, name: str) -> None:
-        self._send({"kill": name}, [])
+        if self.alive:
+            self._send({"kill": name}, [])
+
+    def leave(self) -> None:
+        """Have the nursery end with the last of its children."""
+        if self.alive:
+            self._send({"leave": True}, [])
+
+    def release(self) -> None:
+        """Let go of it; it kills its children and ends."""
+        if not self.alive:
+            return
+        self.alive = False
+        self._loop.remove_reader(self._control.fileno())
+        self._loop.remove_writer(self._control.fileno())
+        self._control.close()
+        for _, descriptors in self._queue:
+            for descriptor in descriptors:
+                with contextlib.suppress(OSError):
+                    os.close(descriptor)
+        self._queue.clear()
+
+    def collect(self) -> None:
+        """Deliver what it has reported so far."""
+        self._receive()
+
+    def forget(self) -> None:
+        """Report nothing any more."""
+        self._reports.clear()
 
     def _send(self, message: dict[str, Any], descriptors: list[int]) -> None:
         self._queue.append((json.dumps(message).encode(), descriptors))
@@ -95,36 +117,64 @@ class Zygote:
                 return
             message = json.loads(data)
             kind, name = next(iter(message.items()))
-            report = self._reports.get(name) if kind == "up" else self._reports.pop(name, None)
+            if kind == "up":
+                report = self._reports.get(name)
+            elif kind in ("down", "refused"):
+                report = self._reports.pop(name, None)
+            else:
+                report = self.on_own
             if report is not None:
                 report(message)
 
     def _lost(self) -> None:
         if not self.alive:
             return
-        self._release()
-        self._process.kill()
-        self._process.wait()
+        self.release()
+        self.ended()
         reports, self._reports = self._reports, {}
         for name, report in reports.items():
             report({"down": name, "status": int(signal.SIGKILL)})
 
-    def _release(self) -> None:
-        self.alive = False
-        self._loop.remove_reader(self._control.fileno())
-        self._loop.remove_writer(self._control.fileno())
-        self._control.close()
-        for _, descriptors in self._queue:
-            for descriptor in descriptors:
-                with contextlib.suppress(OSError):
-                    os.close(descriptor)
-        self._queue.clear()
+    def ended(self) -> None:
+        """The nursery is gone, its children are about to be reported."""
+        self.on_end()
+
+
+class Zygote(NurseryLink):
+    """One zygote process. `interpreter` is the path of another Python than Preheat's; it is lent the AWS SDK."""
+
+    def __init__(self, loop: Any, preload: bool, interpreter: str | None = None) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        site = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
+        settings = {
+            "root": str(SOURCE_ROOT), "site": [] if interpreter else site, "lent": site if interpreter else [],
+            "bundle": BUNDLE, "preload": preload, "roots": [sys.prefix],
+        }  # fmt: skip
+        environment = {"OPENBLAS_NUM_THREADS": "1", "HOME": "/nonexistent", "LANG": "C.UTF-8", "PATH": os.defpath}
+        python = interpreter or sys.executable
+        with theirs:
+            self._process = subprocess.Popen(
+                [python, "-I", "-S", str(START), "zygote", str(theirs.fileno()), json.dumps(settings)],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                env=environment,
+                cwd="/",
+            )
+        super().__init__(loop, ours)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def ended(self) -> None:
+        self._process.kill()
+        self._process.wait()
 
     def close(self) -> None:
         """End it and every child; returns when they are gone."""
-        if self.alive:
-            self._release()
-        self._reports.clear()
+        self.release()
+        self.forget()
         try:
             self._process.wait(CLOSING_S)
         except subprocess.TimeoutExpired:

@@ -57,7 +57,9 @@ def lambda_rules() -> dict[str, Rule]:
         "DeleteFunctionEventInvokeConfig GetAlias GetFunction GetFunctionConcurrency GetFunctionConfiguration "
         "GetFunctionEventInvokeConfig GetPolicy ListAliases ListFunctionEventInvokeConfigs ListFunctionUrlConfigs "
         "ListVersionsByFunction PublishVersion PutFunctionConcurrency PutFunctionEventInvokeConfig "
-        "RemovePermission UpdateAlias UpdateFunctionCode UpdateFunctionEventInvokeConfig"
+        "RemovePermission UpdateAlias UpdateFunctionCode UpdateFunctionEventInvokeConfig "
+        "GetFunctionRecursionConfig PutFunctionRecursionConfig DeleteProvisionedConcurrencyConfig "
+        "GetProvisionedConcurrencyConfig ListProvisionedConcurrencyConfigs PutProvisionedConcurrencyConfig"
     )
     mapping = arn_of("lambda", "event-source-mapping:{UUID}")
     layers = on("lambda:GetLayerVersion", lambda ctx, params: params.get("Layers") or ())
@@ -275,6 +277,10 @@ def cloudformation_rules() -> dict[str, Rule]:
 
 def _parameter_arn(ctx: Context, name: str) -> str:
     return ssm.arn(ctx.scope, ssm.split_name(name)[0])
+
+
+def cloudwatch_rules() -> dict[str, Rule]:
+    return each("cloudwatch", anything, "GetMetricData GetMetricStatistics ListMetrics PutMetricData")
 
 
 def _parameter(member: str) -> Resources:

@@ -1,7 +1,7 @@
 """Which IAM actions an operation needs, on which resources: the names and ARNs of AWS's service authorization
 reference, for every operation that is implemented. An operation without a rule is denied."""
 
-from preheat.gateway.actions import control, storage
+from preheat.gateway.actions import control, events, messaging, storage
 from preheat.gateway.actions.need import Need, Rule
 from preheat.services.contract import Context, Params
 
@@ -14,11 +14,15 @@ RULES: dict[str, dict[str, Rule]] = {
     "bedrock-runtime": storage.bedrock_rules(),
     "apigatewayv2": control.api_rules(),
     "logs": control.logs_rules(),
+    "cloudwatch": control.cloudwatch_rules(),
     "iam": control.iam_rules(),
     "sts": control.sts_rules(),
     "cloudformation": control.cloudformation_rules(),
     "ssm": control.ssm_rules(),
     "secretsmanager": control.secretsmanager_rules(),
+    "events": events.events_rules(),
+    "scheduler": events.scheduler_rules(),
+    "sns": messaging.sns_rules(),
 }
 """By service and operation."""
 

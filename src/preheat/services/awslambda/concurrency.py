@@ -1,6 +1,7 @@
 """Reserved concurrency, the account's limits, and tags."""
 
 from preheat.services.awslambda import repository
+from preheat.services.awslambda.advice import advise_function
 from preheat.services.awslambda.configuration import check_tags
 from preheat.services.awslambda.core import Core, Operation, existing, resource_missing
 from preheat.services.awslambda.domain import MIN_UNRESERVED, FunctionName, check_range, invalid, parse_name
@@ -20,7 +21,14 @@ def _function(ctx: Context, params: Params) -> FunctionName:
 def put_function_concurrency(core: Core, ctx: Context, params: Params) -> Outcome:
     function = _function(ctx, params)
     limit = check_range(params["ReservedConcurrentExecutions"], "reservedConcurrentExecutions", 0, 2**31 - 1)
+    provisioned = sum(config.count for config in repository.provisioned_configs(ctx.db, function))
+    if limit < provisioned:
+        raise invalid(
+            f" ReservedConcurrentExecutions  {limit} should not be lower than function's total provisioned concurrency "
+            f"[{provisioned}]."
+        )
     others = repository.reserved_total(ctx.db, ctx.scope, function.name)
+    others += repository.provisioned_total(ctx.db, ctx.scope, function.name)
     if limit and core.account_concurrency - others - limit < MIN_UNRESERVED:
         raise invalid(
             "Specified ReservedConcurrentExecutions for function decreases account's UnreservedConcurrentExecution "
@@ -28,6 +36,7 @@ def put_function_concurrency(core: Core, ctx: Context, params: Params) -> Outcom
         )
     repository.set_reserved(ctx.db, function, limit)
     ctx.db.after_commit(lambda: core.executor.set_reserved(function.arn, limit))
+    advise_function(ctx, function.arn)
     return {"ReservedConcurrentExecutions": limit}
 
 
@@ -40,18 +49,20 @@ def delete_function_concurrency(core: Core, ctx: Context, params: Params) -> Out
     function = _function(ctx, params)
     repository.set_reserved(ctx.db, function, None)
     ctx.db.after_commit(lambda: core.executor.set_reserved(function.arn, None))
+    advise_function(ctx, function.arn)
     return Reply({}, 204)
 
 
 def get_account_settings(core: Core, ctx: Context, params: Params) -> Outcome:
     count, size = repository.usage(ctx.db, ctx.scope)
+    claimed = repository.reserved_total(ctx.db, ctx.scope) + repository.provisioned_total(ctx.db, ctx.scope)
     return {
         "AccountLimit": {
             "TotalCodeSize": 80_530_636_800,
             "CodeSizeUnzipped": 262_144_000,
             "CodeSizeZipped": 52_428_800,
             "ConcurrentExecutions": core.account_concurrency,
-            "UnreservedConcurrentExecutions": core.account_concurrency - repository.reserved_total(ctx.db, ctx.scope),
+            "UnreservedConcurrentExecutions": core.account_concurrency - claimed,
         },
         "AccountUsage": {"TotalCodeSize": size, "FunctionCount": count},
     }

@@ -158,8 +158,8 @@ def _dead_letter(value: Params) -> dict[str, Any]:
     target = value.get("TargetArn", "")
     if target and not re.match(r"arn:aws[a-zA-Z-]*:(sqs|sns):", target):
         raise invalid(f"The provided dead letter target {target} must be an SQS queue or SNS topic.")
-    if ":sns:" in target:
-        raise invalid("Preheat supports SQS queues as dead letter targets; SNS topics are not supported.")
+    if target.endswith(".fifo"):
+        raise invalid(f"The provided dead letter target {target} is a FIFO resource; only standard ones are supported.")
     return {"dead_letter": target}
 
 
@@ -254,7 +254,7 @@ def answer(version: Version, layer_sizes: dict[str, int], *, qualified: bool = F
     if settings.log_format == "JSON":
         logging["ApplicationLogLevel"] = settings.application_log_level
         logging["SystemLogLevel"] = settings.system_log_level
-    snapped = settings.snap_start == "PublishedVersions" and version.version != LATEST
+    snapped = settings.snap_start == "PublishedVersions" and version.version != LATEST and version.state == "Active"
     output: Params = {
         "FunctionName": version.name,
         "FunctionArn": f"{version.arn}:{version.version}" if qualified else version.arn,
@@ -270,14 +270,20 @@ def answer(version: Version, layer_sizes: dict[str, int], *, qualified: bool = F
         "Version": version.version,
         "TracingConfig": {"Mode": settings.tracing},
         "RevisionId": version.revision,
-        "State": "Active",
-        "LastUpdateStatus": "Successful",
+        "State": version.state,
+        "LastUpdateStatus": "Failed" if version.state == "Failed" else "Successful",
         "PackageType": "Zip",
         "Architectures": [settings.architecture],
         "EphemeralStorage": {"Size": settings.ephemeral_mb},
         "SnapStart": {"ApplyOn": settings.snap_start, "OptimizationStatus": "On" if snapped else "Off"},
         "LoggingConfig": logging,
     }
+    if version.state != "Active":
+        output |= {"StateReason": version.state_reason, "StateReasonCode": version.state_code}
+    if version.state == "Failed":
+        output |= {"LastUpdateStatusReason": version.state_reason, "LastUpdateStatusReasonCode": version.state_code}
+    elif version.state == "Pending":
+        del output["LastUpdateStatus"]
     if settings.environment:
         output["Environment"] = {"Variables": settings.environment}
     if settings.layers:

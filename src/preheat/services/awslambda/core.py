@@ -2,13 +2,15 @@
 
 import base64
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from preheat.execution.contract import Executor, FunctionSpec
+from preheat.kernel.clock import Clock
 from preheat.kernel.errors import AwsError
-from preheat.kernel.scope import Arn
+from preheat.kernel.scope import Arn, Scope
 from preheat.services.awslambda import repository
 from preheat.services.awslambda.code import CodeStore
 from preheat.services.awslambda.configuration import runtime_variables
@@ -21,9 +23,11 @@ from preheat.services.awslambda.domain import (
     not_found,
     parse_name,
 )
-from preheat.services.contract import Context, Outcome, Params
+from preheat.services.contract import Context, Deferred, Outcome, Params, Wait
 
 MAX_CACHED_SPECS = 4_096
+READS = ("Get", "List", "Invoke")
+"""How the names of operations begin that change no function."""
 
 
 class Target(NamedTuple):
@@ -43,12 +47,34 @@ class Core:
     account_concurrency: int
     endpoint: str
     specs: dict[str, FunctionSpec]
+    clock: Clock
     mapping_changes: int = 0
+    mapping_results: dict[str, str] = field(default_factory=dict)
+    """LastProcessingResult of mappings that have one, by UUID."""
+    unready: dict[str, str] = field(default_factory=dict)
+    """The state (Pending, Failed) of published versions that are not Active, by revision."""
+    provisioned_changed: Callable[[], None] = lambda: None
+    """The executor's news of provisioned concurrency."""
+    targets: dict[tuple[Scope, str, str | None], Target] = field(default_factory=dict)
+    """What names stand for, until an operation that is not a mere read has run or writes were taken back."""
 
     def target(self, ctx: Context, identifier: str, qualifier: str | None = None) -> Target:
         """What an invocation of `identifier` runs now; an alias with weights is drawn anew. Raises AwsError 404."""
+        key = (ctx.scope, identifier, qualifier)
+        known = self.targets.get(key)
+        if known is not None:
+            return known
         function = parse_name(identifier, ctx.scope, qualifier)
-        version = choose_version(ctx, function)
+        version, drawn = choose_version(ctx, function)
+        target = Target(self.spec_of(ctx, function, version), function.qualified_arn)
+        if not drawn:
+            if len(self.targets) >= MAX_CACHED_SPECS:
+                self.targets.clear()
+            self.targets[key] = target
+        return target
+
+    def spec_of(self, ctx: Context, function: FunctionName, version: str) -> FunctionSpec:
+        """Raises AwsError 404."""
         revision = repository.revision_of(ctx.db, function, version)
         if revision is None:
             raise function.missing()
@@ -60,7 +86,7 @@ class Core:
             if len(self.specs) >= MAX_CACHED_SPECS:
                 self.specs.clear()
             self.specs[revision] = spec
-        return Target(spec, function.qualified_arn)
+        return spec
 
     def _spec(self, ctx: Context, version: Version) -> FunctionSpec:
         settings = version.settings
@@ -89,15 +115,38 @@ class Core:
 Operation = Callable[[Core, Context, Params], Outcome]
 
 
-def choose_version(ctx: Context, function: FunctionName) -> str:
-    """The version behind a qualifier. Raises AwsError 404 when there is no such alias."""
+def operation(core: Core, name: str, run: Operation) -> Callable[[Context, Params], Outcome]:
+    """`run` as the machine calls it. Whatever may have changed a function forgets `core.targets`, at each of its
+    steps: those that follow in the same transaction see the change."""
+    if name.startswith(READS):
+        return partial(run, core)
+
+    def step(run: Callable[..., Outcome], *arguments: Any) -> Outcome:
+        try:
+            outcome = run(*arguments)
+        finally:
+            core.targets.clear()
+        if isinstance(outcome, Deferred):
+            outcome.then = partial(step, outcome.then)
+        elif isinstance(outcome, Wait):
+            outcome.again = partial(step, outcome.again)
+        return outcome
+
+    return partial(step, run, core)
+
+
+def choose_version(ctx: Context, function: FunctionName) -> tuple[str, bool]:
+    """(the version behind a qualifier, whether it was drawn by an alias's weights). Raises AwsError 404 when there is
+    no such alias."""
     qualifier = function.qualifier or LATEST
     if qualifier == LATEST or qualifier.isdigit():
-        return qualifier
+        return qualifier, False
     alias = repository.alias_of(ctx.db, function, qualifier)
     if alias is None:
         raise function.missing()
-    return alias.choose(ctx.entropy.uniform()) if alias.weights else alias.version
+    if alias.weights:
+        return alias.choose(ctx.entropy.uniform()), True
+    return alias.version, False
 
 
 def existing(ctx: Context, params: Params, *, unqualified: bool = False) -> FunctionName:

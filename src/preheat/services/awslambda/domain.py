@@ -15,6 +15,8 @@ MAX_ENVIRONMENT_BYTES = 4096
 MAX_LAYERS = 5
 MIN_UNRESERVED = 100
 DEFAULT_ACCOUNT_CONCURRENCY = 1000
+MAX_MAPPING_CONCURRENCY = 1_250
+BATCHES_PER_POLLER = 10
 
 _NAME = (
     r"(?:arn:aws[a-zA-Z-]*:lambda:)?(?:(?P<region>[a-z]{2}(?:-gov|-iso[a-z]?)?-[a-z]+-\d):)?(?:(?P<account>\d{12}):)?"
@@ -156,6 +158,9 @@ class Version:
     package: Package
     revision: str
     modified: float
+    state: str = "Active"
+    state_reason: str = ""
+    state_code: str = ""
 
     @property
     def arn(self) -> str:
@@ -181,6 +186,32 @@ class Alias:
 
 
 @dataclass(frozen=True, slots=True)
+class ProvisionedConfig:
+    """One row of lambda_provisioned. `previous` is the version that an alias on its way to another one still sends its
+    traffic to, or ""; `token` changes whenever the environments are asked for again."""
+
+    qualifier: str
+    count: int
+    token: str
+    modified: float
+    previous: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamConfig:
+    """What only mappings of shards have. `starting_position` is TRIM_HORIZON, LATEST or AT_TIMESTAMP (then
+    `starting_at`, epoch seconds); -1 means no limit to `max_age_s` and `max_retries`; `on_failure` is an ARN."""
+
+    starting_position: str = "TRIM_HORIZON"
+    starting_at: float = 0.0
+    parallelization: int = 1
+    max_age_s: int = -1
+    max_retries: int = -1
+    bisect: bool = False
+    on_failure: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class MappingConfig:
     """An event source mapping's settings; window in seconds, `patterns` the filters' JSON texts (any may match)."""
 
@@ -189,8 +220,17 @@ class MappingConfig:
     patterns: tuple[str, ...] = ()
     maximum_concurrency: int | None = None
     report_item_failures: bool = False
-    kms_key: str = ""
     metrics: tuple[str, ...] = ()
+    pollers: tuple[int, int] | None = None
+    """Provisioned pollers: (minimum, maximum)."""
+    stream: StreamConfig | None = None
+
+    @property
+    def ceiling(self) -> int:
+        """The most batches that may ever run at once."""
+        if self.pollers is not None:
+            return self.pollers[1] * BATCHES_PER_POLLER
+        return self.maximum_concurrency or MAX_MAPPING_CONCURRENCY
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,33 +2,97 @@
 
 import json
 import re
+from dataclasses import replace
 
+from preheat.kernel.errors import AwsError
 from preheat.kernel.scope import Arn
 from preheat.services.awslambda import repository
-from preheat.services.awslambda.core import Core, Operation, existing, marker, page
-from preheat.services.awslambda.domain import LATEST, FunctionName, as_datetime, check_range, invalid, not_found
+from preheat.services.awslambda.core import Core, Operation, existing, load, marker, page
+from preheat.services.awslambda.domain import (
+    LATEST,
+    FunctionName,
+    as_datetime,
+    check_range,
+    invalid,
+    not_found,
+    parse_name,
+    violation,
+)
 from preheat.services.contract import Context, Outcome, Params, Reply
+from preheat.services.deliveries import role_principal
 
-_DESTINATIONS = ("sqs", "lambda")
+SIDES = {"OnSuccess": ("lambda", "sqs", "sns", "events"), "OnFailure": ("lambda", "sqs", "sns", "events", "s3")}
+_ARN_PATTERN = (
+    r"$|kafka://([^.]([a-zA-Z0-9\-_.]{0,248}))|arn:(aws[a-zA-Z0-9-]*):([a-zA-Z0-9\-])+:"
+    r"((eusc-)?[a-z]{2}((-gov)|(-iso([a-z]?)))?-[a-z]+-\d{1})?:(\d{12})?:(.*)"
+)
+_ARN = re.compile(_ARN_PATTERN[2:])
+_CALLS: dict[str, tuple[str, str]] = {
+    "lambda": ("lambda", "Invoke"), "sqs": ("sqs", "SendMessage"), "sns": ("sns", "Publish"),
+    "events": ("events", "PutEvents"), "s3": ("s3", "PutObject"),
+}  # fmt: skip
 
 
-def _destination(function: FunctionName, side: Params | None) -> Params:
-    """OnSuccess or OnFailure, checked."""
-    target = (side or {}).get("Destination")
-    if not target:
-        return {}
+def _destinations(ctx: Context, function: FunctionName, given: Params) -> Params:
+    """A DestinationConfig, checked. Raises AwsError in AWS's words."""
+    asked = {side: (given.get(side) or {}).get("Destination") or "" for side in SIDES}
+    for side, target in asked.items():
+        if target and _ARN.fullmatch(target) is None:
+            member = f"destinationConfig.{side[0].lower()}{side[1:]}.destination"
+            raise violation(target, member, f"Member must satisfy regular expression pattern: {_ARN_PATTERN}")
+    if any(target and not _takes(side, target) for side, target in asked.items()):
+        shown = {side: f"{side}(destination={target})" if target else "null" for side, target in asked.items()}
+        text = f"DestinationConfig(onSuccess={shown['OnSuccess']}, onFailure={shown['OnFailure']})"
+        raise invalid(f"The provided destination config {text} is invalid.")
+    for target in filter(None, asked.values()):
+        _check_function(ctx, function, target)
+        check_role(ctx, load(ctx, function).settings.role, target, "The function's execution role")
+    return {side: {"Destination": target} if target else {} for side, target in asked.items()}
+
+
+def _takes(side: str, target: str) -> bool:
+    """Kafka, FIFO queues and topics, and S3 for successes are no destinations."""
+    if target.startswith("kafka:"):
+        return False
+    arn = Arn.parse(target)
+    return arn.service in SIDES[side] and not (arn.service in ("sqs", "sns") and arn.resource.endswith(".fifo"))
+
+
+def _check_function(ctx: Context, function: FunctionName, target: str) -> None:
+    if Arn.parse(target).service != "lambda":
+        return
     try:
-        service = Arn.parse(target).service
-    except ValueError:
-        raise invalid(f"The provided destination config DestinationConfig is invalid: {target}") from None
-    if service == "lambda" and re.fullmatch(re.escape(function.arn) + r"(:.+)?", target):
+        other = parse_name(target, ctx.scope)
+        load(ctx, other)
+    except AwsError as error:
+        raise invalid(f"The destination ARN {target} is invalid.") from error
+    if other.arn == function.arn:
         raise invalid("You can't specify the function as a destination for itself.")
-    if service not in _DESTINATIONS:
-        raise invalid(f"Preheat supports SQS queues and Lambda functions as destinations; {service} is not supported.")
-    return {"Destination": target}
 
 
-def _asked(function: FunctionName, params: Params) -> Params:
+def check_role(ctx: Context, role: str, target: str, who: str, where: str = "") -> None:
+    """When policies are enforced: the execution role must be allowed to send to `target`."""
+    if ctx.machine.authorizer is None:
+        return
+    arn = Arn.parse(target)
+    service, operation = _CALLS[arn.service]
+    question: Params = {
+        "lambda": {"FunctionName": target},
+        "sqs": {"QueueUrl": f"http://sqs/{arn.account}/{arn.resource}"},
+        "sns": {"TopicArn": target},
+        "events": {"Entries": [{"EventBusName": target}]},
+        "s3": {"Bucket": arn.resource, "Key": "aws/lambda/async/x"},
+    }[arn.service]
+    try:
+        ctx.machine.authorizer(replace(ctx, principal=role_principal(role, "lambda")), service, operation, question)
+    except AwsError as error:
+        if not error.code.startswith("AccessDenied"):
+            raise
+        name = "InvokeFunction" if service == "lambda" else operation
+        raise invalid(f"{who} does not have permissions to call {name} on {where or target}") from error
+
+
+def _asked(ctx: Context, function: FunctionName, params: Params) -> Params:
     config: Params = {}
     if params.get("MaximumRetryAttempts") is not None:
         config["MaximumRetryAttempts"] = check_range(params["MaximumRetryAttempts"], "maximumRetryAttempts", 0, 2)
@@ -36,11 +100,7 @@ def _asked(function: FunctionName, params: Params) -> Params:
         age = params["MaximumEventAgeInSeconds"]
         config["MaximumEventAgeInSeconds"] = check_range(age, "maximumEventAgeInSeconds", 60, 21_600)
     if "DestinationConfig" in params:
-        given = params["DestinationConfig"] or {}
-        config["DestinationConfig"] = {
-            "OnSuccess": _destination(function, given.get("OnSuccess")),
-            "OnFailure": _destination(function, given.get("OnFailure")),
-        }
+        config["DestinationConfig"] = _destinations(ctx, function, params["DestinationConfig"] or {})
     if not config:
         raise invalid("You must specify at least one of error handling or destination setting.")
     return config
@@ -58,7 +118,7 @@ def _answer(function: FunctionName, config: Params, modified: float) -> Params:
 
 def put_function_event_invoke_config(core: Core, ctx: Context, params: Params) -> Outcome:
     function = existing(ctx, params)
-    config = _asked(function, params)
+    config = _asked(ctx, function, params)
     repository.save_event_invoke(ctx.db, function, config, ctx.now)
     return _answer(function, config, ctx.now)
 
@@ -73,7 +133,7 @@ def _existing_config(ctx: Context, params: Params) -> tuple[FunctionName, Params
 
 def update_function_event_invoke_config(core: Core, ctx: Context, params: Params) -> Outcome:
     function, config, _ = _existing_config(ctx, params)
-    merged = {**config, **_asked(function, params)}
+    merged = {**config, **_asked(ctx, function, params)}
     repository.save_event_invoke(ctx.db, function, merged, ctx.now)
     return _answer(function, merged, ctx.now)
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from preheat.kernel.errors import AwsError
 from preheat.kernel.stream import Channel, FileSlice
-from preheat.services.awslambda import repository
+from preheat.services import findings
+from preheat.services.awslambda import provisioned, repository
 from preheat.services.awslambda.code import LOCAL_BUCKET, MAX_ZIPPED
 from preheat.services.awslambda.configuration import answer, check_tags, pending, settings_of, updating
 from preheat.services.awslambda.core import (
@@ -31,8 +32,12 @@ from preheat.services.awslambda.domain import (
     invalid,
     parse_name,
 )
+from preheat.services.awslambda.event_invoke import check_role
 from preheat.services.awslambda.versions import publish
 from preheat.services.contract import Context, Deferred, Outcome, Params, Reply
+from preheat.services.findings import Finding
+
+RUNTIME_FINDING = "function-runtime"
 
 _CONFIGURATION_MEMBERS = (
     "Role", "Handler", "Description", "Timeout", "MemorySize", "VpcConfig", "Environment", "Runtime",
@@ -111,8 +116,9 @@ def create_function(core: Core, ctx: Context, params: Params) -> Outcome:
         repository.create(ctx.db, function, tags)
         version = Version(function.scope, function.name, LATEST, settings, package, ctx.entropy.uuid(), ctx.now)
         repository.save_version(ctx.db, version)
+        _tell_of_runtime(core, ctx, version)
         if wants_version:
-            version = publish(ctx, function, version, None)
+            version = publish(core, ctx, function, version, None)
         return Reply(pending(answer(version, layer_sizes(ctx, version), qualified=wants_version)), 201)
 
     return with_package(core, ctx, params.get("Code") or {}, finish)
@@ -123,6 +129,9 @@ def _check_references(ctx: Context, function: FunctionName, settings: Settings) 
         layer_row(ctx, arn, deleted=False)
     if settings.dead_letter and settings.dead_letter.startswith(function.arn):
         raise invalid("A function cannot be its own dead letter target.")
+    if settings.dead_letter:
+        where = settings.dead_letter.split(":", 3)[2].upper()
+        check_role(ctx, settings.role, settings.dead_letter, "The provided execution role", where)
 
 
 def get_function_configuration(core: Core, ctx: Context, params: Params) -> Outcome:
@@ -188,7 +197,7 @@ def update_function_code(core: Core, ctx: Context, params: Params) -> Outcome:
         if not dry_run:
             _replace_latest(core, ctx, version)
         if wants_version and not dry_run:
-            version = publish(ctx, function, version, None)
+            version = publish(core, ctx, function, version, None)
         return updating(answer(version, layer_sizes(ctx, version), qualified=version.version != LATEST))
 
     return with_package(core, ctx, params, finish)
@@ -207,8 +216,16 @@ def update_function_configuration(core: Core, ctx: Context, params: Params) -> O
     return updating(answer(version, layer_sizes(ctx, version)))
 
 
+def _tell_of_runtime(core: Core, ctx: Context, version: Version) -> None:
+    """A finding (and a notice, by the executor) when the runtime is not what it is on AWS."""
+    text = core.executor.remark(version.settings.runtime)
+    found = [] if text is None else [Finding(RUNTIME_FINDING, version.arn, "medium", "Runtime differs", text)]
+    findings.settle(ctx.db, ctx.now, version.arn, (RUNTIME_FINDING,), found)
+
+
 def _replace_latest(core: Core, ctx: Context, version: Version) -> None:
     repository.save_version(ctx.db, version)
+    _tell_of_runtime(core, ctx, version)
     ctx.db.after_commit(lambda: core.executor.retire(version.arn))
 
 
@@ -220,8 +237,11 @@ def delete_function(core: Core, ctx: Context, params: Params) -> Outcome:
         _delete_version(ctx, function)
     else:
         repository.delete(ctx.db, function)
+        findings.settle(ctx.db, ctx.now, function.arn, (RUNTIME_FINDING,), [])
         ctx.db.after_commit(lambda: core.executor.set_reserved(function.arn, None))
     ctx.db.after_commit(lambda: core.executor.retire(function.arn))
+    ctx.db.after_commit(lambda: core.executor.forget(function.arn, function.qualifier))
+    provisioned.apply(core, ctx, function)
     return Reply({"StatusCode": 204}, 204)
 
 

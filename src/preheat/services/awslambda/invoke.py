@@ -3,6 +3,7 @@
 import base64
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -17,9 +18,11 @@ from preheat.execution.contract import (
 from preheat.execution.contract import Outcome as RunOutcome
 from preheat.kernel.errors import AwsError
 from preheat.kernel.stream import Channel
+from preheat.services.awslambda import recursion, snapshots
 from preheat.services.awslambda.core import Core, Operation, Target
 from preheat.services.awslambda.domain import MAX_ASYNC_BYTES, MAX_SYNC_BYTES, invalid, violation
 from preheat.services.contract import Context, Deferred, Outcome, Params, Reply
+from preheat.services.deliveries import trace_header
 
 MAX_CLIENT_CONTEXT = 3_583
 ASYNC_KIND = "lambda.async"
@@ -46,7 +49,7 @@ def start_invocation(
         payload=payload,
         invoked_arn=invoked_arn or spec.arn,
         client_context=client_context,
-        trace_id=trace_id,
+        trace_id=trace_id or recursion.fresh(spec.arn, request_id, core.clock.now()),
         asynchronous=asynchronous,
         tail=tail,
         on_stream=on_stream,
@@ -132,11 +135,14 @@ def invoke(core: Core, ctx: Context, params: Params) -> Outcome:
         raise violation(kind, "invocationType", "Member must satisfy enum value set: [Event, RequestResponse, DryRun]")
     _refuse_unsupported(params)
     target = core.target(ctx, params["FunctionName"], params.get("Qualifier"))
+    snapshots.check_ready(core, target.spec)
     payload = check_payload(_body(params), asynchronous=kind == "Event")
     if kind == "DryRun":
         return Reply({"StatusCode": 204, "Payload": b""}, 204)
     if kind == "Event":
         emit_async(ctx, target.invoked_arn, payload, ctx.request_id)
+        count = partial(ctx.machine.meter.record, ctx.scope, "AWS/Lambda", "AsyncEventsReceived")
+        ctx.db.after_commit(partial(count, FunctionName=target.spec.name))
         return Reply({"StatusCode": 202, "Payload": b""}, 202)
     return _run(core, ctx, target, payload, params.get("LogType") == "Tail", _client_context(params))
 
@@ -146,22 +152,28 @@ def emit_async(ctx: Context, invoked_arn: str, payload: bytes, request_id: str) 
     event = {
         "function": invoked_arn, "payload": payload.decode(), "request_id": request_id, "accepted_at": ctx.now,
     }  # fmt: skip
+    trace = trace_header(ctx)
+    if trace is not None:
+        event["trace"] = trace
     ctx.db.emit(ASYNC_KIND, msgspec.json.encode(event), ctx.now)
 
 
 def _run(core: Core, ctx: Context, target: Target, payload: bytes, tail: bool, client_context: str | None) -> Deferred:
     clock = ctx.machine.clock
     request_id = ctx.request_id
+    trace_id = recursion.check(ctx, target.spec, (trace_header(ctx),), request_id)
 
     def start(resolve: Callable[[Any], None]) -> None:
         refusal = start_invocation(
             core, target.spec, payload, done=resolve, request_id=request_id, invoked_arn=target.invoked_arn, tail=tail,
-            client_context=client_context,
+            client_context=client_context, trace_id=trace_id,
         )  # fmt: skip
         if refusal is not None:
             resolve(throttled(refusal, clock.now()))
 
     def answer(ctx: Context, outcome: RunOutcome) -> Reply:
+        if outcome.restore_error is not None:
+            raise snapshots.restore_failure(outcome.restore_error)
         output: Params = {"StatusCode": 200, "Payload": outcome.payload, "ExecutedVersion": target.spec.version}
         if outcome.error is not None:
             output["FunctionError"] = "Unhandled"
@@ -178,6 +190,7 @@ def invoke_with_response_stream(core: Core, ctx: Context, params: Params) -> Out
         raise violation(kind, "invocationType", "Member must satisfy enum value set: [RequestResponse, DryRun]")
     _refuse_unsupported(params)
     target = core.target(ctx, params["FunctionName"], params.get("Qualifier"))
+    snapshots.check_ready(core, target.spec)
     payload = check_payload(_body(params))
     client_context = _client_context(params)
     tail = params.get("LogType") == "Tail"
@@ -186,13 +199,14 @@ def invoke_with_response_stream(core: Core, ctx: Context, params: Params) -> Out
         empty.close()
         return Reply({"StatusCode": 204, "EventStream": empty}, 204)
     clock, request_id = ctx.machine.clock, ctx.request_id
+    trace_id = recursion.check(ctx, target.spec, (trace_header(ctx),), request_id)
     answer = _StreamedAnswer(tail)
 
     def start(resolve: Callable[[Any], None]) -> None:
         answer.resolve = resolve
         refusal = start_invocation(
             core, target.spec, payload, done=answer.finished, request_id=request_id, invoked_arn=target.invoked_arn,
-            on_stream=answer.begun, tail=tail, client_context=client_context,
+            on_stream=answer.begun, tail=tail, client_context=client_context, trace_id=trace_id,
         )  # fmt: skip
         if refusal is not None:
             resolve(throttled(refusal, clock.now()))
@@ -240,6 +254,9 @@ class _StreamedAnswer:
         self._outcome = outcome
         if self._streaming:
             self._complete()
+            return
+        if outcome.restore_error is not None:
+            self.resolve(snapshots.restore_failure(outcome.restore_error))
             return
         if outcome.error is None and outcome.payload:
             self.events.send({"PayloadChunk": {"Payload": outcome.payload}})

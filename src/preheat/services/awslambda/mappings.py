@@ -6,7 +6,9 @@ from typing import Any
 from preheat.identity import policy
 from preheat.kernel.errors import AwsError
 from preheat.kernel.scope import Arn
+from preheat.services import findings
 from preheat.services.awslambda import repository
+from preheat.services.awslambda.advice import advise_function
 from preheat.services.awslambda.configuration import check_tags
 from preheat.services.awslambda.core import Core, Operation, existing, load, marker, page, resource_missing
 from preheat.services.awslambda.domain import (
@@ -20,7 +22,7 @@ from preheat.services.awslambda.domain import (
     parse_name,
     violation,
 )
-from preheat.services.awslambda.patterns import PatternError, compile_text
+from preheat.services.awslambda.patterns import PatternError, check_filter
 from preheat.services.contract import Context, Outcome, Params, Principal, Reply
 
 MAX_FILTERS = 5
@@ -29,9 +31,9 @@ _STREAM_ONLY = (
     "StartingPosition", "StartingPositionTimestamp", "ParallelizationFactor", "MaximumRecordAgeInSeconds",
     "BisectBatchOnFunctionError", "MaximumRetryAttempts", "TumblingWindowInSeconds", "DestinationConfig", "Topics",
     "Queues", "SourceAccessConfigurations", "SelfManagedEventSource", "AmazonManagedKafkaEventSourceConfig",
-    "SelfManagedKafkaEventSourceConfig", "DocumentDBEventSourceConfig",
+    "SelfManagedKafkaEventSourceConfig", "DocumentDBEventSourceConfig", "LoggingConfig",
 )  # fmt: skip
-_REFUSED = ("ProvisionedPollerConfig", "LoggingConfig")
+MIN_POLLERS, DEFAULT_MAX_POLLERS = 2, 200
 
 
 def _patterns(criteria: Params) -> tuple[str, ...]:
@@ -44,11 +46,26 @@ def _patterns(criteria: Params) -> tuple[str, ...]:
         if len(text) > MAX_PATTERN_CHARACTERS:
             raise violation(text, "filterCriteria", "Member must have length less than or equal to 4096")
         try:
-            compile_text(text)
+            check_filter(text)
         except PatternError as error:
             raise invalid("Invalid filter pattern definition.") from error
         patterns.append(text)
     return tuple(patterns)
+
+
+def _pollers(config: Params) -> tuple[int, int] | None:
+    """(minimum, maximum) of provisioned pollers; None for an empty configuration. Raises AwsError."""
+    if config.get("PollerGroupName"):
+        raise invalid("PollerGroupName is not supported for SQS event source mappings.")
+    least, most = config.get("MinimumPollers"), config.get("MaximumPollers")
+    if least is None and most is None:
+        return None
+    least = check_range(MIN_POLLERS if least is None else least, "provisionedPollerConfig.minimumPollers", 2, 200)
+    most = max(least, DEFAULT_MAX_POLLERS) if most is None else most
+    check_range(most, "provisionedPollerConfig.maximumPollers", 2, 10_000)
+    if least > most:
+        raise invalid("MinimumPollers must be less than or equal to MaximumPollers.")
+    return least, most
 
 
 def _config(params: Params, before: MappingConfig, fifo: bool) -> MappingConfig:
@@ -56,9 +73,8 @@ def _config(params: Params, before: MappingConfig, fifo: bool) -> MappingConfig:
     for member in _STREAM_ONLY:
         if params.get(member):
             raise invalid(f"Unsupported {member} parameter for given event source mapping type.")
-    for member in _REFUSED:
-        if params.get(member):
-            raise invalid(f"Preheat does not support {member}.")
+    if params.get("KMSKeyArn"):
+        raise invalid("Preheat does not support KMSKeyArn: there is no KMS to encrypt the filter criteria with.")
     changes: dict[str, Any] = {}
     if params.get("BatchSize") is not None:
         changes["batch_size"] = check_range(params["BatchSize"], "batchSize", 1, 10_000)
@@ -72,6 +88,8 @@ def _config(params: Params, before: MappingConfig, fifo: bool) -> MappingConfig:
         if limit is not None:
             check_range(limit, "scalingConfig.maximumConcurrency", 2, 1_000)
         changes["maximum_concurrency"] = limit
+    if "ProvisionedPollerConfig" in params:
+        changes["pollers"] = _pollers(params["ProvisionedPollerConfig"] or {})
     if "FunctionResponseTypes" in params:
         types = params["FunctionResponseTypes"] or []
         if any(kind != "ReportBatchItemFailures" for kind in types):
@@ -79,24 +97,24 @@ def _config(params: Params, before: MappingConfig, fifo: bool) -> MappingConfig:
                 types, "functionResponseTypes", "Member must satisfy enum value set: [ReportBatchItemFailures]"
             )
         changes["report_item_failures"] = bool(types)
-    if "KMSKeyArn" in params:
-        changes["kms_key"] = params["KMSKeyArn"]
     if "MetricsConfig" in params:
         metrics = (params["MetricsConfig"] or {}).get("Metrics") or []
-        if any(metric not in ("EventCount", "ErrorCount") for metric in metrics):
-            raise invalid("MetricsConfig of an SQS event source mapping takes EventCount and ErrorCount.")
+        if any(metric != "EventCount" for metric in metrics):
+            raise invalid("MetricsConfig of an SQS event source mapping takes EventCount alone.")
         changes["metrics"] = tuple(metrics)
     config = replace(before, **changes)
+    if config.pollers is not None and config.maximum_concurrency is not None:
+        raise invalid("ScalingConfig and ProvisionedPollerConfig are mutually exclusive.")
     if fifo and config.batch_size > 10:
         raise invalid("Maximum batch size for FIFO queues is 10.")
     if fifo and config.window_s:
-        raise invalid("Batching window is not supported for FIFO queues.")
+        raise invalid("Batching window is not supported for FIFO queues")
     if config.batch_size > 10 and config.window_s < 1:
         raise invalid("Maximum batch window in seconds must be greater than 0 if maximum batch size is greater than 10")
     return config
 
 
-def _answer(mapping: Mapping, state: str | None = None) -> Params:
+def _answer(core: Core, mapping: Mapping, state: str | None = None) -> Params:
     config = mapping.config
     output: Params = {
         "UUID": mapping.uuid,
@@ -114,8 +132,12 @@ def _answer(mapping: Mapping, state: str | None = None) -> Params:
         output["FilterCriteria"] = {"Filters": [{"Pattern": pattern} for pattern in config.patterns]}
     if config.maximum_concurrency is not None:
         output["ScalingConfig"] = {"MaximumConcurrency": config.maximum_concurrency}
-    if config.kms_key:
-        output["KMSKeyArn"] = config.kms_key
+    if config.pollers is not None:
+        least, most = config.pollers
+        output["ProvisionedPollerConfig"] = {"MinimumPollers": least, "MaximumPollers": most}
+    result = core.mapping_results.get(mapping.uuid)
+    if result is not None:
+        output["LastProcessingResult"] = result
     if config.metrics:
         output["MetricsConfig"] = {"Metrics": list(config.metrics)}
     return output
@@ -209,7 +231,8 @@ def create_event_source_mapping(core: Core, ctx: Context, params: Params) -> Out
         ctx.entropy.uuid(), ctx.scope, arn, function.qualified_arn, params.get("Enabled", True), config, ctx.now, tags
     )
     _save(core, ctx, mapping)
-    return Reply(_answer(mapping, "Creating"), 202)
+    advise_function(ctx, function.arn)
+    return Reply(_answer(core, mapping, "Creating"), 202)
 
 
 def _existing_mapping(ctx: Context, params: Params) -> Mapping:
@@ -220,7 +243,7 @@ def _existing_mapping(ctx: Context, params: Params) -> Mapping:
 
 
 def get_event_source_mapping(core: Core, ctx: Context, params: Params) -> Outcome:
-    return _answer(_existing_mapping(ctx, params))
+    return _answer(core, _existing_mapping(ctx, params))
 
 
 def update_event_source_mapping(core: Core, ctx: Context, params: Params) -> Outcome:
@@ -233,17 +256,21 @@ def update_event_source_mapping(core: Core, ctx: Context, params: Params) -> Out
     enabled = params.get("Enabled", mapping.enabled)
     changed = replace(mapping, config=config, function_arn=function_arn, enabled=enabled, modified=ctx.now)
     _save(core, ctx, changed)
+    for arn in {function_arn, mapping.function_arn}:
+        advise_function(ctx, parse_name(arn, mapping.scope).arn)
     state = "Updating"
     if enabled != mapping.enabled:
         state = "Enabling" if enabled else "Disabling"
-    return Reply(_answer(changed, state), 202)
+    return Reply(_answer(core, changed, state), 202)
 
 
 def delete_event_source_mapping(core: Core, ctx: Context, params: Params) -> Outcome:
     mapping = _existing_mapping(ctx, params)
     repository.delete_mapping(ctx.db, mapping.uuid)
     _save(core, ctx, None)
-    return Reply(_answer(mapping, "Deleting"), 202)
+    findings.forget(ctx.db, mapping.arn)
+    advise_function(ctx, parse_name(mapping.function_arn, mapping.scope).arn)
+    return Reply(_answer(core, mapping, "Deleting"), 202)
 
 
 def list_event_source_mappings(core: Core, ctx: Context, params: Params) -> Outcome:
@@ -251,7 +278,7 @@ def list_event_source_mappings(core: Core, ctx: Context, params: Params) -> Outc
     function_arn = parse_name(name, ctx.scope).qualified_arn if name else None
     key, limit = page(params, 100)
     found = repository.mappings_of(ctx.db, ctx.scope, params.get("EventSourceArn"), function_arn, key, limit + 1)
-    output: Params = {"EventSourceMappings": [_answer(mapping) for mapping in found[:limit]]}
+    output: Params = {"EventSourceMappings": [_answer(core, mapping) for mapping in found[:limit]]}
     if len(found) > limit:
         output["NextMarker"] = marker(found[limit - 1].uuid)
     return output

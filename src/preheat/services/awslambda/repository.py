@@ -13,12 +13,18 @@ from preheat.services.awslambda.domain import (
     Mapping,
     MappingConfig,
     Package,
+    ProvisionedConfig,
     Settings,
     Version,
 )
 from preheat.store.database import Database
 
-_VERSION = "account, region, name, version, settings, package, revision, modified"
+_STATE = (
+    "(SELECT json_array(state, reason, code) FROM lambda_version_states AS s WHERE s.account = lambda_versions.account "
+    "AND s.region = lambda_versions.region AND s.name = lambda_versions.name "
+    "AND s.version = lambda_versions.version) AS state"
+)
+_VERSION = f"account, region, name, version, settings, package, revision, modified, {_STATE}"
 _OF = "account = ? AND region = ? AND name = ?"
 
 
@@ -31,6 +37,7 @@ def _json(value: Settings | Package | MappingConfig) -> str:
 
 
 def _version(row: sqlite3.Row) -> Version:
+    state, reason, code = ("Active", "", "") if row["state"] is None else json.loads(row["state"])
     return Version(
         scope=Scope(row["account"], row["region"]),
         name=row["name"],
@@ -39,6 +46,9 @@ def _version(row: sqlite3.Row) -> Version:
         package=msgspec.json.decode(row["package"], type=Package),
         revision=row["revision"],
         modified=row["modified"],
+        state=state,
+        state_reason=reason,
+        state_code=code,
     )
 
 
@@ -113,6 +123,28 @@ def delete_version(db: Database, function: FunctionName, version: str) -> int:
     return db.run(f"DELETE FROM lambda_versions WHERE {_OF} AND version = ?", *_key(function), version)
 
 
+def save_version_state(
+    db: Database, function: FunctionName, version: str, state: str, reason: str, code: str
+) -> None:
+    """A published version that is not Active."""
+    sql = (
+        "INSERT OR REPLACE INTO lambda_version_states (account, region, name, version, state, reason, code) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?)"
+    )
+    db.run(sql, *_key(function), version, state, reason, code)
+
+
+def delete_version_state(db: Database, function: FunctionName, version: str) -> None:
+    """The version is Active."""
+    db.run(f"DELETE FROM lambda_version_states WHERE {_OF} AND version = ?", *_key(function), version)
+
+
+def unready_versions(db: Database) -> list[Version]:
+    """Every version that is not Active."""
+    sql = f"SELECT {_VERSION} FROM lambda_versions WHERE {_STATE.removesuffix(' AS state')} IS NOT NULL"
+    return [_version(row) for row in db.all(sql)]
+
+
 def referenced_packages(db: Database) -> set[str]:
     rows = db.all("SELECT package FROM lambda_versions UNION SELECT package FROM lambda_layers")
     return {msgspec.json.decode(row[0], type=Package).sha256 for row in rows}
@@ -158,6 +190,57 @@ def tags(db: Database, function: FunctionName) -> dict[str, str]:
 
 def set_tags(db: Database, function: FunctionName, values: dict[str, str]) -> None:
     db.run(f"UPDATE lambda_functions SET tags = ? WHERE {_OF}", json.dumps(values), *_key(function))
+
+
+# -- provisioned concurrency ------------------------------------------------------------------------------------------
+
+_PROVISIONED = "qualifier, count, token, modified, previous"
+
+
+def provisioned_of(db: Database, function: FunctionName) -> ProvisionedConfig | None:
+    """The configuration of exactly this qualifier."""
+    sql = f"SELECT {_PROVISIONED} FROM lambda_provisioned WHERE {_OF} AND qualifier = ?"
+    row = db.one(sql, *_key(function), function.qualifier or "")
+    return None if row is None else ProvisionedConfig(*row)
+
+
+def provisioned_configs(db: Database, function: FunctionName) -> list[ProvisionedConfig]:
+    """All of a function, by qualifier."""
+    sql = f"SELECT {_PROVISIONED} FROM lambda_provisioned WHERE {_OF} ORDER BY qualifier"
+    return [ProvisionedConfig(*row) for row in db.all(sql, *_key(function))]
+
+
+def save_provisioned(db: Database, function: FunctionName, config: ProvisionedConfig) -> None:
+    db.run(
+        f"INSERT OR REPLACE INTO lambda_provisioned (account, region, name, {_PROVISIONED}) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        *_key(function), config.qualifier, config.count, config.token, config.modified, config.previous,
+    )  # fmt: skip
+
+
+def delete_provisioned(db: Database, function: FunctionName) -> None:
+    db.run(f"DELETE FROM lambda_provisioned WHERE {_OF} AND qualifier = ?", *_key(function), function.qualifier or "")
+
+
+def provisioned_total(db: Database, scope: Scope, but: str = "") -> int:
+    """Provisioned concurrency of a region's functions that have none reserved, except the one named `but`."""
+    return db.value(
+        "SELECT coalesce(sum(count), 0) FROM lambda_provisioned JOIN lambda_functions USING (account, region, name) "
+        "WHERE account = ? AND region = ? AND reserved IS NULL AND name != ?",
+        *scope, but,
+    )  # fmt: skip
+
+
+def provisioned_functions(db: Database) -> list[FunctionName]:
+    """Every function of every region that has any."""
+    rows = db.all("SELECT DISTINCT account, region, name FROM lambda_provisioned ORDER BY account, region, name")
+    return [FunctionName(Scope(row[0], row[1]), row[2]) for row in rows]
+
+
+def provisioned_moving(db: Database) -> list[tuple[FunctionName, ProvisionedConfig]]:
+    """Aliases that wait for their new version."""
+    sql = f"SELECT account, region, name, {_PROVISIONED} FROM lambda_provisioned WHERE previous != ''"
+    return [(FunctionName(Scope(*row[:2]), row[2], row[3]), ProvisionedConfig(*row[3:])) for row in db.all(sql)]
 
 
 # -- aliases ----------------------------------------------------------------------------------------------------------
@@ -218,7 +301,7 @@ def remove_statement(db: Database, function: FunctionName, sid: str) -> bool:
 
 def forget_qualifier(db: Database, function: FunctionName) -> None:
     """What hangs on a version or an alias goes with it."""
-    for table in ("lambda_statements", "lambda_urls", "lambda_event_invoke"):
+    for table in ("lambda_statements", "lambda_urls", "lambda_event_invoke", "lambda_provisioned"):
         db.run(f"DELETE FROM {table} WHERE {_OF} AND qualifier = ?", *_key(function), function.qualifier)
 
 
@@ -293,6 +376,16 @@ def delete_event_invoke(db: Database, function: FunctionName) -> bool:
     return db.run(sql, *_key(function), function.qualifier or LATEST) == 1
 
 
+def recursion(db: Database, function: FunctionName) -> str:
+    """Allow or Terminate."""
+    return db.value(f"SELECT mode FROM lambda_recursion WHERE {_OF}", *_key(function)) or "Terminate"
+
+
+def set_recursion(db: Database, function: FunctionName, mode: str) -> None:
+    sql = "INSERT OR REPLACE INTO lambda_recursion (account, region, name, mode) VALUES (?, ?, ?, ?)"
+    db.run(sql, *_key(function), mode)
+
+
 # -- event source mappings --------------------------------------------------------------------------------------------
 
 
@@ -325,6 +418,25 @@ def save_mapping(db: Database, mapping: Mapping) -> None:
 
 def delete_mapping(db: Database, uuid: str) -> None:
     db.run("DELETE FROM lambda_mappings WHERE uuid = ?", uuid)
+    db.run("DELETE FROM lambda_checkpoints WHERE uuid = ?", uuid)
+
+
+def checkpoint(db: Database, uuid: str, lane: str) -> str | None:
+    """The last sequence number of a lane of a stream that a mapping is done with."""
+    return db.value("SELECT sequence FROM lambda_checkpoints WHERE uuid = ? AND lane = ?", uuid, lane)
+
+
+def save_checkpoint(db: Database, uuid: str, lane: str, sequence: str) -> None:
+    db.run("INSERT OR REPLACE INTO lambda_checkpoints (uuid, lane, sequence) VALUES (?, ?, ?)", uuid, lane, sequence)
+
+
+def take_checkpoints(db: Database, uuid: str, prefix: str) -> list[str]:
+    """Forget the checkpoints of the lanes whose names begin so, and give what they were."""
+    rows = db.returning(
+        "DELETE FROM lambda_checkpoints WHERE uuid = ? AND substr(lane, 1, ?) = ? RETURNING sequence",
+        uuid, len(prefix), prefix,
+    )  # fmt: skip
+    return [row[0] for row in rows]
 
 
 def set_mapping_tags(db: Database, uuid: str, tags: dict[str, str]) -> None:

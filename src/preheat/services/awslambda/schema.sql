@@ -22,6 +22,18 @@ CREATE TABLE IF NOT EXISTS lambda_versions (
     FOREIGN KEY (account, region, name) REFERENCES lambda_functions ON DELETE CASCADE
 ) WITHOUT ROWID;
 
+CREATE TABLE IF NOT EXISTS lambda_version_states (
+    account TEXT NOT NULL,
+    region TEXT NOT NULL,
+    name TEXT NOT NULL,
+    version TEXT NOT NULL,
+    state TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    code TEXT NOT NULL,
+    PRIMARY KEY (account, region, name, version),
+    FOREIGN KEY (account, region, name, version) REFERENCES lambda_versions ON DELETE CASCADE
+) WITHOUT ROWID;
+
 CREATE TABLE IF NOT EXISTS lambda_aliases (
     account TEXT NOT NULL,
     region TEXT NOT NULL,
@@ -73,6 +85,28 @@ CREATE TABLE IF NOT EXISTS lambda_event_invoke (
     FOREIGN KEY (account, region, name) REFERENCES lambda_functions ON DELETE CASCADE
 ) WITHOUT ROWID;
 
+CREATE TABLE IF NOT EXISTS lambda_provisioned (
+    account TEXT NOT NULL,
+    region TEXT NOT NULL,
+    name TEXT NOT NULL,
+    qualifier TEXT NOT NULL,
+    count INTEGER NOT NULL,
+    token TEXT NOT NULL,
+    modified REAL NOT NULL,
+    previous TEXT NOT NULL DEFAULT '',
+    PRIMARY KEY (account, region, name, qualifier),
+    FOREIGN KEY (account, region, name) REFERENCES lambda_functions ON DELETE CASCADE
+) WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS lambda_recursion (
+    account TEXT NOT NULL,
+    region TEXT NOT NULL,
+    name TEXT NOT NULL,
+    mode TEXT NOT NULL,
+    PRIMARY KEY (account, region, name),
+    FOREIGN KEY (account, region, name) REFERENCES lambda_functions ON DELETE CASCADE
+) WITHOUT ROWID;
+
 CREATE TABLE IF NOT EXISTS lambda_mappings (
     uuid TEXT PRIMARY KEY,
     account TEXT NOT NULL,
@@ -84,6 +118,13 @@ CREATE TABLE IF NOT EXISTS lambda_mappings (
     modified REAL NOT NULL,
     tags TEXT NOT NULL DEFAULT '{}'
 );
+
+CREATE TABLE IF NOT EXISTS lambda_checkpoints (
+    uuid TEXT NOT NULL,
+    lane TEXT NOT NULL,
+    sequence TEXT NOT NULL,
+    PRIMARY KEY (uuid, lane)
+) WITHOUT ROWID;
 
 CREATE TABLE IF NOT EXISTS lambda_layers (
     account TEXT NOT NULL,

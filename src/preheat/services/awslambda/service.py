@@ -1,13 +1,14 @@
 """The Lambda API."""
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from preheat.execution.contract import Executor, FunctionSpec, StreamStart, Throttled
+from preheat.execution.contract import Executor, FunctionSpec, StreamStart, Throttled, Usage
 from preheat.execution.contract import Outcome as RunOutcome
+from preheat.services import findings
 from preheat.services.awslambda import (
+    advice,
     concurrency,
     event_invoke,
     functions,
@@ -15,12 +16,15 @@ from preheat.services.awslambda import (
     layers,
     mappings,
     permissions,
+    provisioned,
+    recursion,
     repository,
+    snapshots,
     urls,
     versions,
 )
 from preheat.services.awslambda.code import CodeStore, remove
-from preheat.services.awslambda.core import Core, Target, load
+from preheat.services.awslambda.core import Core, Target, load, operation
 from preheat.services.awslambda.core import Operation as CoreOperation
 from preheat.services.awslambda.domain import DEFAULT_ACCOUNT_CONCURRENCY, Mapping, parse_name
 from preheat.services.awslambda.urls import FunctionUrl
@@ -36,6 +40,8 @@ OPERATIONS: dict[str, CoreOperation] = {
     **urls.OPERATIONS,
     **mappings.OPERATIONS,
     **event_invoke.OPERATIONS,
+    **recursion.OPERATIONS,
+    **provisioned.OPERATIONS,
 }
 
 _SCHEMA = (Path(__file__).parent / "schema.sql").read_text()
@@ -49,7 +55,12 @@ class LambdaService:
 
     def __init__(self, core: Core) -> None:
         self.core = core
-        self.operations: dict[str, Operation] = {name: partial(run, core) for name, run in OPERATIONS.items()}
+        self.loops = (provisioned.ProvisionedLoop(core),)
+        self.operations: dict[str, Operation] = {name: operation(core, name, run) for name, run in OPERATIONS.items()}
+
+    def remark(self, runtime: str) -> str | None:
+        """What is different about running this runtime on this machine; None when nothing is."""
+        return self.core.executor.remark(runtime)
 
     def resolve(self, ctx: Context, identifier: str, qualifier: str | None = None) -> FunctionSpec:
         """What an invocation of this name or ARN runs now. Raises AwsError ResourceNotFoundException."""
@@ -80,6 +91,13 @@ class LambdaService:
             tail=tail, client_context=client_context, trace_id=trace_id, asynchronous=asynchronous,
         )  # fmt: skip
 
+    def continue_trace(
+        self, ctx: Context, spec: FunctionSpec, traces: Iterable[str | None], request_id: str
+    ) -> str | None:
+        """The `trace_id` for an invocation caused by requests with these trace headers, None when none has one. Raises
+        AwsError RecursiveInvocationException when the function came round too often."""
+        return recursion.check(ctx, spec, traces, request_id)
+
     def find_url(self, ctx: Context, url_id: str) -> FunctionUrl | None:
         return urls.find_url(ctx.db, url_id)
 
@@ -96,9 +114,25 @@ class LambdaService:
         """The function's reserved concurrency."""
         return repository.reserved(ctx.db, parse_name(identifier, ctx.scope))
 
+    def set_provisioned(self, ctx: Context, identifier: str, qualifier: str, count: int) -> dict[str, Any]:
+        """Set the provisioned concurrency of a version or an alias (at least 1), inside the caller's transaction; the
+        members that PutProvisionedConcurrencyConfig answers with. Raises AwsError in AWS's words."""
+        return provisioned.put_provisioned_concurrency_config(
+            self.core, ctx,
+            {"FunctionName": identifier, "Qualifier": qualifier, "ProvisionedConcurrentExecutions": count},
+        ).output  # fmt: skip
+
+    def machine_usage(self) -> Usage:
+        """What the environments use of this machine, and its ceiling."""
+        return self.core.executor.usage()
+
     def dead_letter(self, ctx: Context, identifier: str) -> str:
         """The ARN of the dead letter queue of a function, version or alias, or ""."""
         return load(ctx, parse_name(identifier, ctx.scope)).settings.dead_letter
+
+    def advise(self, ctx: Context, mapping: Mapping) -> None:
+        """Bring the findings about a mapping's settings up to date."""
+        advice.advise(ctx, mapping)
 
     def mappings(self, ctx: Context) -> list[Mapping]:
         """Every event source mapping of every region."""
@@ -115,11 +149,17 @@ def build(platform: Platform, executor: Executor) -> LambdaService:
         account_concurrency=getattr(settings, "account_concurrency", DEFAULT_ACCOUNT_CONCURRENCY),
         endpoint=getattr(settings, "endpoint", "http://127.0.0.1:4566"),
         specs={},
+        clock=platform.clock,
     )
+    platform.db.on_undo.append(core.targets.clear)
     platform.db.apply_schema(LambdaService.name, _SCHEMA)
+    findings.install(platform.db)
     for arn, limit in repository.all_reserved(platform.db):
         executor.set_reserved(arn, limit)
+    snapshots.resume(core, platform.machine)
     aside = core.code.sweep(repository.referenced_packages(platform.db))
     if aside:
         platform.background.run(lambda: remove(aside), lambda value: None)
-    return LambdaService(core)
+    service = LambdaService(core)
+    core.provisioned_changed = lambda: platform.machine.wake(service.loops[0])
+    return service

@@ -3,7 +3,7 @@
 import re
 from dataclasses import replace
 
-from preheat.services.awslambda import repository
+from preheat.services.awslambda import provisioned, repository, snapshots
 from preheat.services.awslambda.configuration import answer, pending
 from preheat.services.awslambda.core import Core, Operation, existing, layer_sizes, load, marker, page
 from preheat.services.awslambda.domain import (
@@ -22,8 +22,11 @@ from preheat.services.contract import Context, Outcome, Params, Reply
 _ALIAS_PATTERN = r"(?!^[0-9]+$)([a-zA-Z0-9-_]+)"
 
 
-def publish(ctx: Context, function: FunctionName, latest: Version, description: str | None) -> Version:
-    """A new version of `latest`, or the last one when neither code nor configuration has changed since."""
+def publish(
+    core: Core, ctx: Context, function: FunctionName, latest: Version, description: str | None
+) -> Version:
+    """A new version of `latest`, or the last one when neither code nor configuration has changed since. With SnapStart
+    it is Pending until its snapshot stands."""
     settings = latest.settings if description is None else replace(latest.settings, description=description)
     newest = repository.newest(ctx.db, function)
     if newest and newest.package.sha256 == latest.package.sha256 and newest.settings == settings:
@@ -31,6 +34,11 @@ def publish(ctx: Context, function: FunctionName, latest: Version, description: 
     number = repository.next_number(ctx.db, function)
     version = replace(latest, version=str(number), settings=settings, revision=ctx.entropy.uuid(), modified=ctx.now)
     repository.save_version(ctx.db, version)
+    if snapshots.wanted(version):
+        repository.save_version_state(
+            ctx.db, function, version.version, "Pending", "The function is being created.", "Creating"
+        )
+        snapshots.take(core, ctx, version)
     return version
 
 
@@ -46,7 +54,7 @@ def publish_version(core: Core, ctx: Context, params: Params) -> Outcome:
         )
     if params.get("PublishTo"):
         raise invalid("Preheat does not support PublishTo.")
-    version = publish(ctx, function, latest, params.get("Description") or None)
+    version = publish(core, ctx, function, latest, params.get("Description") or None)
     return Reply(pending(answer(version, layer_sizes(ctx, version), qualified=True)), 201)
 
 
@@ -85,6 +93,10 @@ def _check_alias(ctx: Context, function: FunctionName, alias: Alias) -> None:
             )
         if repository.revision_of(ctx.db, function, version) is None:
             raise not_found(f"Function not found: {function.arn}:{version}")
+    both = [repository.version_of(ctx.db, function, version) for version in (alias.version, *alias.weights)]
+    for version in both:
+        if version is not None:
+            snapshots.check_usable(version)
     if not alias.weights:
         return
     if len(alias.weights) > 1:
@@ -101,7 +113,6 @@ def _check_alias(ctx: Context, function: FunctionName, alias: Alias) -> None:
             raise violation(
                 weight, "routingConfig.additionalVersionWeights", "Member must have value between 0.0 and 1.0"
             )
-    both = [repository.version_of(ctx.db, function, version) for version in (alias.version, *alias.weights)]
     if len({version.settings.role for version in both if version}) > 1:
         raise invalid("An alias pointing to more than 1 version needs versions with the same execution role.")
     if len({version.settings.dead_letter for version in both if version}) > 1:
@@ -144,11 +155,13 @@ def update_alias(core: Core, ctx: Context, params: Params) -> Outcome:
         alias.name,
         params.get("FunctionVersion") or alias.version,
         params.get("Description", alias.description),
-        _weights(params) if "RoutingConfig" in params else alias.weights,
+        _weights(params) if "RoutingConfig" in params else provisioned.own_weights(ctx, function, alias),
         ctx.entropy.uuid(),
     )
     _check_alias(ctx, function, changed)
+    changed = provisioned.moved(core, ctx, function, alias, changed)
     repository.save_alias(ctx.db, function, changed)
+    provisioned.apply(core, ctx, function)
     return _alias_answer(function, changed)
 
 
@@ -157,6 +170,7 @@ def delete_alias(core: Core, ctx: Context, params: Params) -> Outcome:
     name = params["Name"]
     repository.delete_alias(ctx.db, function, name)
     repository.forget_qualifier(ctx.db, FunctionName(function.scope, function.name, name))
+    provisioned.apply(core, ctx, function)
     return Reply({}, 204)
 
 

@@ -14,10 +14,13 @@ from preheat.identity import grants
 from preheat.kernel.errors import AwsError
 from preheat.kernel.scope import Arn
 from preheat.services.contract import Context, Params
+from preheat.services.deliveries import Delivery, emit
+from preheat.services.s3 import bridge
 from preheat.services.s3.domain import invalid_argument, not_implemented
 from preheat.services.s3.repository import Bucket
 
 SERVICE = "s3.amazonaws.com"
+SUBJECT = "Amazon S3 Notification"
 KINDS = {
     "QueueConfigurations": ("QueueArn", "sqs"),
     "LambdaFunctionConfigurations": ("LambdaFunctionArn", "lambda"),
@@ -60,10 +63,6 @@ class Sequencer:
 def compile_configuration(given: Params, new_id: Callable[[], str]) -> list[dict[str, Any]]:
     """The destinations of a NotificationConfiguration, each {kind, id, arn, events, prefix, suffix}, validated apart
     from whether the destination exists. Raises InvalidArgument, NotImplemented."""
-    if "EventBridgeConfiguration" in given:
-        raise not_implemented(
-            "Preheat does not send S3 events to EventBridge; use a queue, topic or function configuration."
-        )
     destinations = []
     for kind, (arn_member, service) in KINDS.items():
         for entry in given.get(kind, ()):
@@ -86,6 +85,9 @@ def compile_configuration(given: Params, new_id: Callable[[], str]) -> list[dict
                 }
             )
     _check_overlap(destinations)
+    if bridge.KIND in given:
+        everything = {"id": new_id(), "arn": "", "events": sorted(EMITTED), "prefix": "", "suffix": ""}
+        destinations.append({"kind": bridge.KIND, **everything})
     identifiers = [destination["id"] for destination in destinations]
     if len(set(identifiers)) != len(identifiers):
         raise invalid_argument("Same ID used for multiple configurations. IDs must be unique", "Id", identifiers[0])
@@ -99,8 +101,9 @@ def _check_arn(text: str, service: str) -> None:
         raise invalid_argument("The ARN could not be parsed", service.capitalize() + "Arn", text) from None
     if arn.service != service:
         raise invalid_argument("The ARN could not be parsed", service.capitalize() + "Arn", text)
-    if service == "sqs" and arn.resource.endswith(".fifo"):
-        raise _unreachable(text, "FIFO SQS queues are not supported.")
+    if service in ("sqs", "sns") and arn.resource.endswith(".fifo"):
+        what = "SQS queues" if service == "sqs" else "SNS topics"
+        raise _unreachable(text, f"FIFO {what} are not supported.")
 
 
 def _filter(given: Params | None) -> tuple[str, str]:
@@ -152,6 +155,8 @@ def _unreachable(arn: str, why: str) -> AwsError:
 
 def check_destination(ctx: Context, bucket: Bucket, destination: dict[str, Any]) -> None:
     """Ask the destination's service whether it exists, and lets S3 in. Raises InvalidArgument."""
+    if destination["kind"] == bridge.KIND:
+        return
     arn = Arn.parse(destination["arn"])
     question = {
         "sqs": ("GetQueueUrl", {"QueueName": arn.resource}, "The destination queue does not exist"),
@@ -179,6 +184,10 @@ def _check_permission(ctx: Context, bucket: Bucket, arn: Arn, target: str) -> No
         document = (found.get("Attributes") or {}).get("Policy")
         action = "sqs:SendMessage"
         why = "Permissions on the destination queue do not allow S3 to publish notifications from this bucket"
+    elif arn.service == "sns":
+        document = (ctx.call("sns", "GetTopicAttributes", {"TopicArn": target}).get("Attributes") or {}).get("Policy")
+        action = "sns:Publish"
+        why = "Permissions on the destination topic do not allow S3 to publish notifications from this bucket"
     else:
         try:
             document = ctx.call("lambda", "GetPolicy", {"FunctionName": target})["Policy"]
@@ -192,7 +201,7 @@ def _check_permission(ctx: Context, bucket: Bucket, arn: Arn, target: str) -> No
 
 def send_test_event(ctx: Context, bucket: Bucket, destination: dict[str, Any]) -> None:
     """What S3 sends to a queue or topic when it is configured."""
-    if destination["kind"] == "LambdaFunctionConfigurations":
+    if destination["kind"] in ("LambdaFunctionConfigurations", bridge.KIND):
         return
     _deliver(
         ctx,
@@ -213,6 +222,9 @@ def described(destinations: list[dict[str, Any]]) -> Params:
     """The stored destinations as GetBucketNotificationConfiguration answers them."""
     output: Params = {}
     for destination in destinations:
+        if destination["kind"] == bridge.KIND:
+            output[bridge.KIND] = {}
+            continue
         entry: Params = {
             "Id": destination["id"],
             KINDS[destination["kind"]][0]: destination["arn"],
@@ -245,6 +257,9 @@ def notify(
             and key.endswith(destination["suffix"])
             and any(event_matches(pattern, event) for pattern in destination["events"])
         ):
+            if destination["kind"] == bridge.KIND:
+                bridge.publish(ctx, bucket, sequencer.next(ctx.now), event, key, size, etag)
+                continue
             record = record or _record(ctx, bucket, sequencer.next(ctx.now), event, key, size, etag)
             record["s3"]["configurationId"] = destination["id"]
             _deliver(ctx, bucket, destination["arn"], {"Records": [record]})
@@ -288,13 +303,9 @@ def _record(
 
 
 def _deliver(ctx: Context, bucket: Bucket, target: str, document: dict[str, Any]) -> None:
-    payload = {
-        "target": target,
-        "body": json.dumps(document, separators=(",", ":")),
-        "source_arn": bucket.arn,
-        "source_service": SERVICE,
-    }
-    ctx.db.emit("deliver", json.dumps(payload).encode(), ctx.now)
+    body = json.dumps(document, separators=(",", ":"))
+    options = {"subject": SUBJECT} if target.split(":", 3)[2] == "sns" else {}
+    emit(ctx, Delivery(target, body, bucket.arn, SERVICE, options=options))
 
 
 def _instant(now: float) -> str:

@@ -13,7 +13,7 @@ MAX_VERSIONS = 100
 MAX_STAGES = 20
 DAY_S = 86_400
 SUFFIX_ALPHABET = string.ascii_letters + string.digits
-_NAME = re.compile(r"[\w/+=.@-]{1,512}", re.ASCII)
+_NAME = re.compile(r"[\w/+=.@!-]{1,512}", re.ASCII)
 PUNCTUATION = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"
 FILTER_KEYS = frozenset({"name", "description", "tag-key", "tag-value", "primary-region", "owning-service", "all"})
 

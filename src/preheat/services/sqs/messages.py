@@ -8,6 +8,7 @@ import msgspec
 
 from preheat.kernel.errors import AwsError
 from preheat.services.contract import Context, Outcome, Params, Wait
+from preheat.services.deliveries import trace_header
 from preheat.services.sqs import domain
 from preheat.services.sqs.domain import Queue
 from preheat.services.sqs.repository import NewMessage, SqsRepository
@@ -111,7 +112,7 @@ class MessageOperations:
         message = NewMessage(
             ctx.entropy.uuid(), body, md5, sender, visible_at, now_ms, attributes,
             params.get("MessageGroupId"), params.get("MessageDeduplicationId"),
-            system["AWSTraceHeader"]["StringValue"] if system and "AWSTraceHeader" in system else None,
+            system["AWSTraceHeader"]["StringValue"] if system and "AWSTraceHeader" in system else trace_header(ctx),
         )  # fmt: skip
         message_id, sequence = message.message_id, None
         if queue.fifo:

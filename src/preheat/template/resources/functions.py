@@ -126,6 +126,8 @@ def create_function(resource: Resource) -> Script:
     output = yield from settled(name)
     if "ReservedConcurrentExecutions" in resource.properties:
         yield _reserve(name, resource.get("ReservedConcurrentExecutions"))
+    if "RecursiveLoop" in resource.properties:
+        yield _recursion(name, resource.get("RecursiveLoop"))
     return {"Arn": output["FunctionArn"]}
 
 
@@ -133,6 +135,10 @@ def _reserve(name: str, limit: Any) -> Command:
     return Call(
         "lambda", "PutFunctionConcurrency", {"FunctionName": name, "ReservedConcurrentExecutions": limit}
     )
+
+
+def _recursion(name: str, mode: Any) -> Command:
+    return Call("lambda", "PutFunctionRecursionConfig", {"FunctionName": name, "RecursiveLoop": mode})
 
 
 def update_function(resource: Resource) -> Script:
@@ -151,6 +157,8 @@ def update_function(resource: Resource) -> Script:
             yield Call("lambda", "DeleteFunctionConcurrency", {"FunctionName": name})
         else:
             yield _reserve(name, limit)
+    if resource.changed("RecursiveLoop"):
+        yield _recursion(name, resource.get("RecursiveLoop") or "Terminate")
     yield from change_tags(resource, resource.attributes["Arn"])
     return resource.attributes
 
@@ -199,22 +207,29 @@ def update_version(resource: Resource) -> Script:
 
 
 def provision(resource: Resource, qualifier: str, old: dict[str, Any]) -> Script:
-    """Bring provisioned concurrency to what the template says, and wait until it stands."""
-    given = resource.get("ProvisionedConcurrencyConfig")
-    if given == old.get("ProvisionedConcurrencyConfig"):
-        return {}
+    """Bring provisioned concurrency to what the template says, and wait until it stands: also after the alias has gone
+    to another version."""
+    given, before = resource.get("ProvisionedConcurrencyConfig"), old.get("ProvisionedConcurrencyConfig")
     target = split_name(resource.properties["FunctionName"], qualifier)
     if not given:
-        yield Call("lambda", "DeleteProvisionedConcurrencyConfig", target)
+        if before:
+            yield Call("lambda", "DeleteProvisionedConcurrencyConfig", target)
         return {}
-    yield Call("lambda", "PutProvisionedConcurrencyConfig", {**target, **given})
+    if given != before:
+        yield Call("lambda", "PutProvisionedConcurrencyConfig", {**target, **given})
     read = Call("lambda", "GetProvisionedConcurrencyConfig", target, ("Status", "StatusReason"))
     yield from poll(
         read,
         lambda output: output.get("Status") == "READY",
-        lambda output: (output.get("StatusReason") or "FAILED") if output.get("Status") == "FAILED" else None,
+        lambda output: _provision_failure(output) if output.get("Status") == "FAILED" else None,
+        every_s=0.25,
     )
     return {}
+
+
+def _provision_failure(output: dict[str, Any]) -> str:
+    reason = output.get("StatusReason") or "unknown"
+    return f"Provisioned Concurrency configuration failed to be applied. Reason: {reason}"
 
 
 def delete_version(resource: Resource) -> Script:
@@ -288,7 +303,7 @@ TYPES = (
         "AWS::Lambda::Function",
         properties(
             "Code DeadLetterConfig Description Environment EphemeralStorage FunctionName Handler Layers LoggingConfig "
-            "MemorySize PackageType ReservedConcurrentExecutions Role Runtime SnapStart Tags Timeout",
+            "MemorySize PackageType RecursiveLoop ReservedConcurrentExecutions Role Runtime SnapStart Tags Timeout",
             replaces="FunctionName PackageType",
             required="Code Role",
             approximates={
@@ -300,7 +315,6 @@ TYPES = (
             },
             ignored={
                 "FileSystemConfigs": "there is no EFS",
-                "RecursiveLoop": "recursive invocations are not detected",
                 "CodeSigningConfigArn": "code signatures are not checked",
                 "RuntimeManagementConfig": "there is one version of a runtime: this machine's",
             },

@@ -3,10 +3,23 @@
 from collections.abc import Iterator, Mapping
 
 from preheat.template.definition import ResourceType
-from preheat.template.resources import apigatewayv2, dynamodb, functions, iam, invocation, s3, s3vectors, small, sqs
+from preheat.template.resources import (
+    apigatewayv2,
+    dynamodb,
+    events,
+    functions,
+    iam,
+    invocation,
+    s3,
+    s3vectors,
+    scheduler,
+    small,
+    sns,
+    sqs,
+)
 from preheat.template.resources.custom import custom_type
 
-MODULES = (sqs, functions, invocation, s3, dynamodb, s3vectors, apigatewayv2, iam, small)
+MODULES = (sqs, functions, invocation, s3, dynamodb, s3vectors, apigatewayv2, iam, small, sns, events, scheduler)
 CUSTOM = "AWS::CloudFormation::CustomResource"
 
 

@@ -17,7 +17,7 @@ def main() -> int:
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sys.path.insert(0, os.environ.get("LAMBDA_TASK_ROOT", os.getcwd()))
     runtime = os.environ.get("AWS_EXECUTION_ENV", "").removeprefix("AWS_Lambda_")
-    return run(RuntimeClient(connection, pipelined=False), os.environ["_HANDLER"], runtime)
+    return run(RuntimeClient(connection), os.environ["_HANDLER"], runtime)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,6 @@
-"""The Lambda Runtime API over one blocking HTTP/1.1 connection.
+"""AWS's Lambda Runtime API over one blocking HTTP/1.1 connection: on AWS itself, and below a wrapper script here."""
 
-On the socket that Preheat hands down, the answer to one event and the question for the next are sent together
-(`pipelined`); towards a real Lambda each waits for its acknowledgement.
-"""
+from __future__ import annotations
 
 import base64
 import json
@@ -11,6 +9,7 @@ from typing import Any, NamedTuple
 
 ROOT = "/2018-06-01/runtime/"
 NEXT = f"GET {ROOT}invocation/next HTTP/1.1\r\nHost: runtime\r\n\r\n".encode()
+RESTORE = f"GET {ROOT}restore/next HTTP/1.1\r\nHost: runtime\r\n\r\n".encode()
 STREAM_HEAD = (
     "Lambda-Runtime-Function-Response-Mode: streaming\r\nTransfer-Encoding: chunked\r\n"
     "Trailer: Lambda-Runtime-Function-Error-Type, Lambda-Runtime-Function-Error-Body\r\n\r\n"
@@ -18,11 +17,16 @@ STREAM_HEAD = (
 
 
 class Event(NamedTuple):
-    """What /next answered; `headers` in lower case."""
+    """What /next answered. `deadline_ms` is epoch milliseconds; texts that were not sent are empty."""
 
     request_id: str
-    headers: dict[str, str]
+    deadline_ms: int
+    invoked_arn: str
     body: bytes
+    trace_id: str = ""
+    client_context: str = ""
+    cognito_identity: str = ""
+    tenant_id: str = ""
 
 
 class Closed(Exception):
@@ -30,35 +34,45 @@ class Closed(Exception):
 
 
 class RuntimeClient:
-    def __init__(self, connection: socket.socket, pipelined: bool) -> None:
+    def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
-        self._pipelined = pipelined
         self._buffer = b""
-        self._acknowledgements = 0
-        self._asked = False
 
     def next(self) -> Event:
         """Wait for an event. Raises Closed."""
-        if not self._asked:
-            self._socket.sendall(NEXT)
-            self._asked = True
-        while self._acknowledgements:
-            self._acknowledgements -= 1
-            self._read()
+        self._socket.sendall(NEXT)
         status, headers, body = self._read()
-        self._asked = False
         if status != 200:
             raise Closed(f"the Runtime API answered {status} to next")
-        return Event(headers["lambda-runtime-aws-request-id"], headers, body)
+        given = headers.get
+        return Event(
+            headers["lambda-runtime-aws-request-id"],
+            int(headers["lambda-runtime-deadline-ms"]),
+            given("lambda-runtime-invoked-function-arn", ""),
+            body,
+            given("lambda-runtime-trace-id", ""),
+            given("lambda-runtime-client-context", ""),
+            given("lambda-runtime-cognito-identity", ""),
+            given("lambda-runtime-aws-tenant-id", ""),
+        )
 
     def respond(self, request_id: str, body: bytes, content_type: str) -> None:
         self._post(f"invocation/{request_id}/response", body, f"Content-Type: {content_type}\r\n")
 
     def fail(self, request_id: str, error_type: str, document: dict[str, Any]) -> None:
-        self._post(f"invocation/{request_id}/error", _json(document), _error_headers(error_type))
+        self._post(f"invocation/{request_id}/error", to_json(document), _error_headers(error_type))
 
     def fail_init(self, error_type: str, document: dict[str, Any]) -> None:
-        self._exchange("init/error", _json(document), _error_headers(error_type))
+        self._post("init/error", to_json(document), _error_headers(error_type))
+
+    def restore_next(self) -> None:
+        """Between the snapshot and the restore. Raises Closed."""
+        self._socket.sendall(RESTORE)
+        if self._read()[0] != 200:
+            raise Closed("the Runtime API gave no restore")
+
+    def fail_restore(self, error_type: str, document: dict[str, Any]) -> None:
+        self._post("restore/error", to_json(document), _error_headers(error_type))
 
     def begin_stream(self, request_id: str, content_type: str, first: bytes) -> None:
         """The head and the first chunk leave together."""
@@ -76,11 +90,11 @@ class RuntimeClient:
         """Close the chunked body; with an error, its type and document go into the trailers."""
         end = b"0\r\n\r\n"
         if document is not None:
-            encoded = base64.b64encode(_json(document)).decode()
+            encoded = base64.b64encode(to_json(document)).decode()
             end = (
-                f"0\r\nLambda-Runtime-Function-Error-Type: {error_type}\r\n"
+                f"0\r\nLambda-Runtime-Function-Error-Type: {one_line(error_type)}\r\n"
                 f"Lambda-Runtime-Function-Error-Body: {encoded}\r\n\r\n"
-            ).encode()
+            ).encode("utf-8", "replace")
         self._finish(end)
 
     def _post(self, path: str, body: bytes, headers: str) -> None:
@@ -88,17 +102,7 @@ class RuntimeClient:
         self._finish(head.encode("utf-8", "replace") + body)
 
     def _finish(self, data: bytes) -> None:
-        if self._pipelined:
-            self._socket.sendall(data + NEXT)
-            self._acknowledgements += 1
-            self._asked = True
-        else:
-            self._socket.sendall(data)
-            self._read()
-
-    def _exchange(self, path: str, body: bytes, headers: str) -> None:
-        head = f"POST {ROOT}{path} HTTP/1.1\r\nHost: runtime\r\n{headers}Content-Length: {len(body)}\r\n\r\n"
-        self._socket.sendall(head.encode("utf-8", "replace") + body)
+        self._socket.sendall(data)
         self._read()
 
     def _read(self) -> tuple[int, dict[str, str], bytes]:
@@ -137,9 +141,12 @@ def _chunk(data: bytes) -> bytes:
 
 
 def _error_headers(error_type: str) -> str:
-    safe = error_type.replace("\r", " ").replace("\n", " ")
-    return f"Content-Type: application/json\r\nLambda-Runtime-Function-Error-Type: {safe}\r\n"
+    return f"Content-Type: application/json\r\nLambda-Runtime-Function-Error-Type: {one_line(error_type)}\r\n"
 
 
-def _json(document: dict[str, Any]) -> bytes:
+def one_line(text: str) -> str:
+    return text.replace("\r", " ").replace("\n", " ")
+
+
+def to_json(document: dict[str, Any]) -> bytes:
     return json.dumps(document, ensure_ascii=False).encode("utf-8", "surrogatepass")

@@ -1,27 +1,74 @@
-"""What a process of a function may use and see: limits, its own /tmp, and that it dies with its zygote."""
+"""What a process of a function may use and see: limits, its view of the machine, and that it dies with its zygote."""
 
 import contextlib
 import ctypes
 import os
 import resource
 import signal
+from collections.abc import Callable
 from typing import Any
 
+from . import sandbox
+
 PR_SET_PDEATHSIG = 1
-CLONE_NEWNS = 0x00020000
-CLONE_NEWUSER = 0x10000000
-MS_BIND = 0x1000
-MS_REC = 0x4000
-MS_PRIVATE = 1 << 18
-ADDRESS_SPACE_SLACK = 4 * 1024**3
+ADDRESS_SPACE_SLACK = 16 * 1024**3
 MAX_DESCRIPTORS = 1024
 OOM_SCORE = "500"
 
 
-def limit(command: dict[str, Any]) -> None:
+def enclose(libc: Any, command: dict, ground: sandbox.Ground) -> bool:
+    """Give this process the function's view of the machine (`sandbox`), and `command` the places as they are named in
+    it, then the limits. `ground`: the interpreter's and Preheat's runtime's places. A snapshot keeps the privileges
+    that `enclose_copy` needs. False: the kernel does not allow a view, or `command["view"]` is None, and the process
+    sees the machine as it is."""
+    entered = False
+    view = command["view"]
+    program = command["argv"] is not None
+    if libc is not None and view is not None:
+        own_user = os.getuid() != 0 or program
+        with contextlib.suppress(sandbox.Refused):
+            sandbox.enter(libc, view, ground, own_user)
+            entered = True
+            sandbox.translate(command, view)
+            if not own_user:
+                sandbox.hide(libc)
+    limit(command, entered)
+    if entered and not command["snapshot"]:
+        sandbox.give_up_privileges(libc)
+    die_with_parent(libc)
+    return entered
+
+
+def enclose_copy(libc: Any, command: dict, tmp: Callable) -> bool:
+    """The same for a process forked from an enclosed snapshot: a /tmp of its own, into which `tmp(directory)` brings
+    what was in the snapshot's. False when the snapshot was not enclosed. Raises sandbox.Refused."""
+    entered = sandbox.entered()
+    if entered:
+        view = command["view"]
+        joined = False
+        if view["pins"]:
+            with contextlib.suppress(sandbox.Refused):
+                sandbox.join(libc, *view["pins"])
+                joined = True
+        if not joined:
+            held = os.open(sandbox.TMP, os.O_RDONLY | os.O_DIRECTORY)
+            sandbox.own_tmp(libc, view["tmp_bytes"])
+            tmp(f"/proc/self/fd/{held}")
+            os.close(held)
+        sandbox.translate(command, view)
+    limit(command, entered)
+    if entered:
+        sandbox.give_up_privileges(libc)
+    die_with_parent(libc)
+    return entered
+
+
+def limit(command: dict, enclosed: bool) -> None:
+    """Descriptors, address space, core files; the size of a file where /tmp has no size of its own."""
     _set_limit(resource.RLIMIT_CORE, 0)
     _set_limit(resource.RLIMIT_NOFILE, MAX_DESCRIPTORS)
-    _set_limit(resource.RLIMIT_FSIZE, command["file_bytes"])
+    if not enclosed:
+        _set_limit(resource.RLIMIT_FSIZE, command["file_bytes"])
     if command["argv"] is None:
         with open("/proc/self/statm") as file:
             mapped = int(file.read().split()[0]) * resource.getpagesize()
@@ -49,25 +96,3 @@ def libc() -> Any:
 def die_with_parent(libc: Any) -> None:
     if libc is not None:
         libc.prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
-
-
-def private_tmp(libc: Any, scratch: str, needed: tuple[str, ...]) -> bool:
-    """Mount `scratch` over /tmp for this process alone, in a mount namespace of its own (and, without privilege, a user
-    namespace). False, with nothing changed that matters, when the kernel does not allow it, or when something the
-    function needs lies in /tmp."""
-    if libc is None or not scratch or any(os.path.realpath(path).startswith("/tmp/") for path in needed):
-        return False
-    user, group = os.getuid(), os.getgid()
-    if libc.unshare(CLONE_NEWNS if user == 0 else CLONE_NEWNS | CLONE_NEWUSER) != 0:
-        return False
-    try:
-        if user != 0:
-            maps = {"setgroups": "deny", "uid_map": f"{user} {user} 1", "gid_map": f"{group} {group} 1"}
-            for name, text in maps.items():
-                with open(f"/proc/self/{name}", "w") as file:
-                    file.write(text)
-    except OSError:
-        return False
-    if libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None) != 0:
-        return False
-    return libc.mount(os.fsencode(scratch), b"/tmp", None, MS_BIND, None) == 0

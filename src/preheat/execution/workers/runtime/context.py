@@ -1,5 +1,7 @@
 """The `context` argument of a Python handler, with AWS's attributes and methods."""
 
+from __future__ import annotations
+
 import os
 import sys
 import time

@@ -1,5 +1,7 @@
 """Finding the handler, and errors as AWS's Python runtime reports them (types, texts, document)."""
 
+from __future__ import annotations
+
 import importlib
 import sys
 import traceback

@@ -1,5 +1,7 @@
 """What a handler logs: `logging` set up as AWS's Python runtime does, on standard output."""
 
+from __future__ import annotations
+
 import json
 import logging
 import os

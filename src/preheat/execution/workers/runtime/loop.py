@@ -1,4 +1,4 @@
-"""The loop of a Python environment: load the handler, then event after event.
+"""The loop of a Python environment: load the handler, then event after event, from whichever client.
 
 A handler that is a generator, or returns an iterator or an asynchronous generator of bytes or str, streams: each item
 leaves before the next is made. A first item that is a dict with "statusCode" becomes the prelude of an HTTP response
@@ -6,19 +6,28 @@ leaves before the next is made. A first item that is a dict with "statusCode" be
 trailers.
 """
 
+from __future__ import annotations
+
 import json
 import math
 import os
 import re
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from . import logs
-from .client import Closed, Event, RuntimeClient
+from . import hooks, logs
+from .channel import ChannelClient
+from .client import Closed, Event
 from .context import LambdaContext
 from .handler import Fault, describe, load, log_text
+
+if TYPE_CHECKING:
+    from .client import RuntimeClient
+
+    Client = RuntimeClient | ChannelClient
 
 HTTP_INTEGRATION = "application/vnd.awslambda.http-integration-response"
 UNICODE_RUNTIMES = ("python3.12", "python3.13", "python3.14", "python3.15")
@@ -55,17 +64,64 @@ class Marshaller:
             raise Fault("Runtime.MarshalError", f"Unable to marshal response: {error}") from error
 
 
-def run(client: RuntimeClient, handler_name: str, runtime: str) -> int:
-    """Serve until the other side closes; returns the process's exit status."""
+class Runtime(NamedTuple):
+    """An initialised function."""
+
+    handler: Callable[[Any, Any], Any]
+    request_filter: logs.RequestFilter
+    marshaller: Marshaller
+
+
+def connect(descriptor: int) -> ChannelClient:
+    """The client on the socket that Preheat hands down."""
+    return ChannelClient(socket.socket(fileno=descriptor))
+
+
+def initialise(handler_name: str, runtime: str) -> Runtime:
+    """Raises Fault or what the function's module raised."""
     request_filter = logs.set_up()
+    return Runtime(load(handler_name), request_filter, Marshaller(runtime))
+
+
+def run(client: Client, handler_name: str, runtime: str) -> int:
+    """Initialise, then serve; returns the process's exit status. A function with SnapStart whose process cannot be
+    forked (it runs below a wrapper script) passes its snapshot at once, hooks and all."""
     try:
-        handler = load(handler_name)
+        made = initialise(handler_name, runtime)
     except Exception as error:
         error_type, document = describe(error, "")
-        _log_error(document)
+        log_error(document)
         client.fail_init(error_type, document)
         return 1
-    marshaller = Marshaller(runtime)
+    if os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") == "snap-start":
+        status = _pass_snapshot(client)
+        if status:
+            return status
+    return serve(client, made)
+
+
+def _pass_snapshot(client: Client) -> int:
+    try:
+        hooks.before_snapshot()
+        client.restore_next()
+    except Exception as error:
+        document = describe(error, "")[1]
+        log_error(document)
+        client.fail_init(hooks.BEFORE_SNAPSHOT_ERROR, document)
+        return hooks.BEFORE_SNAPSHOT_STATUS
+    try:
+        hooks.after_restore()
+    except Exception as error:
+        document = describe(error, "")[1]
+        log_error(document)
+        client.fail_restore(hooks.AFTER_RESTORE_ERROR, document)
+        return hooks.AFTER_RESTORE_STATUS
+    return 0
+
+
+def serve(client: Client, runtime: Runtime) -> int:
+    """Until the other side closes; returns the process's exit status."""
+    handler, request_filter, marshaller = runtime
     try:
         while True:
             event = client.next()
@@ -75,7 +131,30 @@ def run(client: RuntimeClient, handler_name: str, runtime: str) -> int:
         return 0
 
 
-def _serve(client: RuntimeClient, handler: Callable[[Any, Any], Any], event: Event, marshaller: Marshaller) -> None:
+class _Rehearsal:
+    """A client with a few events and nobody behind it."""
+
+    def __init__(self, events: int) -> None:
+        self._left = events
+
+    def next(self) -> Event:
+        if not self._left:
+            raise Closed("the rehearsal is over")
+        self._left -= 1
+        return Event("rehearsal", 0, "arn:aws:lambda:us-east-1:000000000000:function:rehearsal", b"{}")
+
+    def respond(self, request_id: str, body: bytes, content_type: str) -> None:
+        return
+
+
+def rehearse(events: int = 20) -> None:
+    """Run the loop over nothing: what Python prepares at the first runs of a function is then prepared before the fork,
+    and shared."""
+    runtime = Runtime(lambda event, context: event, logs.RequestFilter(), Marshaller("python3.12"))
+    serve(_Rehearsal(events), runtime)
+
+
+def _serve(client: Client, handler: Callable[[Any, Any], Any], event: Event, marshaller: Marshaller) -> None:
     try:
         body, content_type = b"", ""
         result = handler(*_arguments(event))
@@ -86,7 +165,7 @@ def _serve(client: RuntimeClient, handler: Callable[[Any, Any], Any], event: Eve
         _fail(client, event.request_id, error)
         return
     finally:
-        _flush()
+        flush()
     if items is None:
         client.respond(event.request_id, body, content_type)
     else:
@@ -94,10 +173,8 @@ def _serve(client: RuntimeClient, handler: Callable[[Any, Any], Any], event: Eve
 
 
 def _arguments(event: Event) -> tuple[Any, LambdaContext]:
-    headers = event.headers
-    trace = headers.get("lambda-runtime-trace-id")
-    if trace:
-        os.environ["_X_AMZN_TRACE_ID"] = trace
+    if event.trace_id:
+        os.environ["_X_AMZN_TRACE_ID"] = event.trace_id
     else:
         os.environ.pop("_X_AMZN_TRACE_ID", None)
     try:
@@ -106,17 +183,16 @@ def _arguments(event: Event) -> tuple[Any, LambdaContext]:
         raise Fault("Runtime.UnmarshalError", f"Unable to unmarshal input: {error}") from error
     context = LambdaContext(
         event.request_id,
-        int(headers["lambda-runtime-deadline-ms"]),
-        headers.get("lambda-runtime-invoked-function-arn", ""),
-        _header_json(headers, "lambda-runtime-client-context", "Client Context"),
-        _header_json(headers, "lambda-runtime-cognito-identity", "Cognito Identity"),
-        headers.get("lambda-runtime-aws-tenant-id"),
+        event.deadline_ms,
+        event.invoked_arn,
+        _parsed(event.client_context, "Client Context"),
+        _parsed(event.cognito_identity, "Cognito Identity"),
+        event.tenant_id or None,
     )
     return value, context
 
 
-def _header_json(headers: dict[str, str], name: str, label: str) -> Any:
-    text = headers.get(name)
+def _parsed(text: str, label: str) -> Any:
     if not text:
         return None
     try:
@@ -137,19 +213,40 @@ def _items(result: Any) -> Iterator[Any] | None:
 def _drive(generator: Any) -> Iterator[Any]:
     import asyncio
 
-    with asyncio.Runner() as runner:
+    loop = asyncio.new_event_loop()
+    try:
+        asyncio.set_event_loop(loop)
         while True:
             try:
-                yield runner.run(_advance(generator))
+                yield loop.run_until_complete(_advance(generator))
             except StopAsyncIteration:
                 return
+    finally:
+        _end_loop(loop)
+
+
+def _end_loop(loop: Any) -> None:
+    """What the generator left running is cancelled, as `asyncio.run` does."""
+    import asyncio
+
+    try:
+        left = asyncio.all_tasks(loop)
+        for task in left:
+            task.cancel()
+        if left:
+            loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.run_until_complete(loop.shutdown_default_executor())
+    finally:
+        asyncio.set_event_loop(None)
+        loop.close()
 
 
 async def _advance(generator: Any) -> Any:
     return await generator.__anext__()
 
 
-def _stream(client: RuntimeClient, request_id: str, items: Iterator[Any]) -> None:
+def _stream(client: Client, request_id: str, items: Iterator[Any]) -> None:
     content_type = "application/octet-stream"
     try:
         first = next(items, b"")
@@ -163,7 +260,7 @@ def _stream(client: RuntimeClient, request_id: str, items: Iterator[Any]) -> Non
         _fail(client, request_id, error)
         return
     finally:
-        _flush()
+        flush()
     client.begin_stream(request_id, content_type, data)
     try:
         for item in items:
@@ -172,10 +269,10 @@ def _stream(client: RuntimeClient, request_id: str, items: Iterator[Any]) -> Non
         raise
     except Exception as error:
         error_type, document = describe(error, request_id)
-        _log_error(document)
+        log_error(document)
         client.end_stream(error_type, document)
     else:
-        _flush()
+        flush()
         client.end_stream()
 
 
@@ -187,18 +284,18 @@ def _bytes(item: Any) -> bytes:
     raise Fault("Runtime.MarshalError", f"Unable to marshal response: a stream yields bytes or str, not {type(item)}")
 
 
-def _fail(client: RuntimeClient, request_id: str, error: Exception) -> None:
+def _fail(client: Client, request_id: str, error: Exception) -> None:
     error_type, document = describe(error, request_id)
-    _log_error(document)
+    log_error(document)
     client.fail(request_id, error_type, document)
 
 
-def _log_error(document: dict[str, Any]) -> None:
+def log_error(document: dict[str, Any]) -> None:
     sys.stdout.write(log_text(document))
-    _flush()
+    flush()
 
 
-def _flush() -> None:
+def flush() -> None:
     try:
         sys.stdout.flush()
         sys.stderr.flush()

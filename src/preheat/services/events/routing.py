@@ -1,0 +1,200 @@
+"""From an event on a bus to the deliveries of the rules that match it, and to the archives that keep it.
+
+What is compiled from the rules of a bus is kept in memory until they change; the rows are the truth.
+"""
+
+import json
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+from preheat.services.contract import Context
+from preheat.services.deliveries import Counts, Delivery, emit
+from preheat.services.events import repository, transform
+from preheat.services.events.domain import (
+    NAMESPACE,
+    SERVICE,
+    BusName,
+    Rule,
+    compact,
+    new_event,
+)
+from preheat.services.patterns import Pattern, RuleIndex, compile_pattern, flatten
+from preheat.services.schedules.retries import ladder
+from preheat.store.database import Database
+
+Target = dict[str, Any]
+Event = dict[str, Any]
+MAX_COMPILED = 50_000
+
+
+@dataclass(slots=True)
+class Plan:
+    """A bus, compiled: its enabled pattern rules with their targets, and its archives."""
+
+    index: RuleIndex[int] = field(default_factory=RuleIndex)
+    rules: dict[int, tuple[Rule, list[Target]]] = field(default_factory=dict)
+    archives: list[tuple[int, Pattern | None]] = field(default_factory=list)
+
+
+class Router:
+    """`changed(ctx, bus)` after every write about a bus, `route(ctx, bus, event)` for every event on it."""
+
+    def __init__(self, db: Database) -> None:
+        self._plans: dict[BusName, Plan] = {}
+        self._compiled: dict[str, Pattern] = {}
+        self._unsure = False
+        db.on_undo.append(self._undone)
+
+    def changed(self, ctx: Context, bus: BusName) -> None:
+        """Forget what was compiled; until the commit even the new reading may be taken back."""
+        self._plans.pop(bus, None)
+        self._unsure = True
+        ctx.db.after_commit(self._sure)
+
+    def _sure(self) -> None:
+        self._unsure = False
+
+    def _undone(self) -> None:
+        if self._unsure:
+            self._plans.clear()
+
+    def pattern(self, text: str) -> Pattern:
+        """Compiled once per text. Raises PatternError."""
+        found = self._compiled.get(text)
+        if found is None:
+            if len(self._compiled) >= MAX_COMPILED:
+                self._compiled.clear()
+            found = self._compiled[text] = compile_pattern(text)
+        return found
+
+    def _plan(self, ctx: Context, bus: BusName) -> Plan:
+        plan = self._plans.get(bus)
+        if plan is None:
+            plan = self._plans[bus] = Plan()
+            for rule in repository.rules(ctx.db, *bus):
+                if rule.enabled and rule.pattern is not None:
+                    plan.rules[rule.row] = (rule, repository.targets(ctx.db, rule.row))
+                    plan.index.add(rule.row, self.pattern(rule.pattern))
+            rows = ctx.db.all(
+                "SELECT row, pattern FROM events_archives WHERE account = ? AND region = ? AND bus = ?",
+                *bus.scope, bus.name,
+            )  # fmt: skip
+            plan.archives = [(row[0], None if row[1] is None else self.pattern(row[1])) for row in rows]
+        return plan
+
+    def route(
+        self, ctx: Context, bus: BusName, event: Event, *, only: list[str] | None = None, trace: str | None = None,
+        forwarded: bool = False,
+    ) -> None:  # fmt: skip
+        """Send the event where the bus's rules say. `only`: the ARNs of the rules that may have it (a replay);
+        `forwarded`: it came from another bus, so no rule sends it to a third."""
+        plan = self._plan(ctx, bus)
+        fields = flatten(event)
+        for row in plan.index.matching_fields(fields):
+            rule, targets = plan.rules[row]
+            if only and rule.arn not in only:
+                continue
+            count(ctx, rule, "MatchedEvents")
+            self.invoke(ctx, rule, targets, event, trace=trace, forwarded=forwarded)
+        if "replay-name" in event:
+            return
+        for archive, pattern in plan.archives:
+            if pattern is None or pattern.matches_fields(fields):
+                values = (archive, ctx.now, compact(event))
+                ctx.db.run("INSERT INTO events_archived (archive, at, event) VALUES (?, ?, ?)", *values)
+
+    def invoke(
+        self, ctx: Context, rule: Rule, targets: list[Target], event: Event, *, trace: str | None = None,
+        forwarded: bool = False,
+    ) -> None:  # fmt: skip
+        """Send an event to all targets of a rule."""
+        count(ctx, rule, "TriggeredRules")
+        whole = compact(event)
+        for target in targets:
+            to_bus = target["Arn"].split(":", 3)[2] == "events" and ":event-bus/" in target["Arn"]
+            if forwarded and to_bus:
+                continue
+            count(ctx, rule, "Invocations")
+            emit(ctx, _delivery(ctx, rule, target, event, whole, trace))
+
+    def scheduled(self, ctx: Context, rule: Rule, at: float) -> None:
+        """A schedule was due at `at`."""
+        event = new_event(rule.scope, ctx.entropy.uuid(), "aws.events", "Scheduled Event", {}, [rule.arn], at)
+        self.invoke(ctx, rule, repository.targets(ctx.db, rule.row), event)
+
+
+def count(ctx: Context, rule: Rule, name: str) -> None:
+    record = ctx.machine.meter.record
+    ctx.db.after_commit(partial(record, rule.scope, NAMESPACE, name, **rule.dimensions))
+
+
+def _delivery(ctx: Context, rule: Rule, target: Target, event: Event, whole: str, trace: str | None) -> Delivery:
+    ingested = datetime.fromtimestamp(ctx.now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    body = transform.body(target, event, whole, rule.arn, rule.name, ingested)
+    options, body = _options(target, event, body)
+    return Delivery(
+        target["Arn"],
+        body,
+        source_arn=rule.arn,
+        source_service=SERVICE,
+        role=target.get("RoleArn") or rule.role or "",
+        message_group_id=target.get("SqsParameters", {}).get("MessageGroupId"),
+        options=options,
+        ladder=ladder(target.get("RetryPolicy", {})),
+        dead_letter=target.get("DeadLetterConfig", {}).get("Arn"),
+        dead_letter_attributes={"RULE_ARN": ("String", rule.arn), "TARGET_ARN": ("String", target["Arn"])},
+        dead_letter_style="events",
+        counts=Counts(
+            NAMESPACE,
+            rule.dimensions,
+            delivered="SuccessfulInvocationAttempts",
+            failed="FailedInvocations",
+            retried="RetryInvocationAttempts",
+            dead_lettered="InvocationsSentToDlq",
+            dead_letter_failed="InvocationsFailedToBeSentToDlq",
+        ),
+        trace=trace,
+    )
+
+
+def _options(target: Target, event: Event, body: str) -> tuple[dict[str, Any], str]:
+    """(what this kind of target needs besides, the body it gets)."""
+    kind = target["Arn"].split(":", 3)[2]
+    if kind == "kinesis":
+        path = target.get("KinesisParameters", {}).get("PartitionKeyPath")
+        return {"partition_key": (transform.text_at(path, event) if path else None) or event["id"]}, body
+    if kind == "logs":
+        return _log_options(body)
+    if kind == "events" and ":api-destination/" in target["Arn"]:
+        return {"http": _http(target.get("HttpParameters", {}), event)}, body
+    if kind == "events":
+        return {"event": event}, body
+    return {}, body
+
+
+def _log_options(body: str) -> tuple[dict[str, Any], str]:
+    """A template may give a log event's own timestamp (epoch milliseconds) and message."""
+    try:
+        given = json.loads(body)
+    except ValueError:
+        return {}, body
+    if not isinstance(given, dict) or set(given) != {"timestamp", "message"}:
+        return {}, body
+    message = given["message"] if isinstance(given["message"], str) else compact(given["message"])
+    stamp = given["timestamp"]
+    return ({"timestamp": stamp} if isinstance(stamp, int) and not isinstance(stamp, bool) else {}), message
+
+
+def _http(parameters: dict[str, Any], event: Event) -> dict[str, Any]:
+    """HttpParameters with what a JSON path in them stands for."""
+
+    def value(text: str) -> str:
+        return (transform.text_at(text, event) or "") if text.startswith("$") else text
+
+    return {
+        "path": [value(text) for text in parameters.get("PathParameterValues", ())],
+        "headers": {name: value(text) for name, text in parameters.get("HeaderParameters", {}).items()},
+        "query": {name: value(text) for name, text in parameters.get("QueryStringParameters", {}).items()},
+    }

@@ -1,0 +1,206 @@
+"""Scheduler's rules: what a schedule may be, when it is due, what it sends."""
+
+import json
+import re
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from preheat.kernel.errors import AwsError, ValidationError
+from preheat.kernel.scope import Arn, Scope
+from preheat.services.schedules import At, Rate, ScheduleError, next_time, parse, zone
+from preheat.services.schedules.retries import DEFAULT_AGE_S, DEFAULT_RETRIES
+
+DEFAULT_GROUP = "default"
+NAME = r"[0-9a-zA-Z-_.]+"
+UNIVERSAL = re.compile(r"arn:aws:scheduler:::aws-sdk:([\w-]+):(\w+)")
+TARGET_KINDS = ("lambda", "sqs", "sns", "events", "states", "kinesis", "firehose")
+READING = (
+    "get", "describe", "list", "poll", "receive", "search", "scan", "query", "select", "read", "lookup", "discover",
+    "validate", "batchGet", "batchDescribe", "batchRead", "transactGet", "retrieve", "invokeModel",
+)  # fmt: skip
+NOT_HERE = (
+    "EcsParameters", "SageMakerPipelineParameters", "EventBridgePutEventsV2Parameters",
+    "EventBridgePutRawEventsParameters",
+)  # fmt: skip
+ROLE = r"arn:aws[a-z-]*:iam::\d{12}:role\/[\w+=,.@\/-]+"
+QUEUE = r"arn:aws[a-z-]*:sqs:[a-z0-9\-]+:\d{12}:[a-zA-Z0-9\-_]+"
+ATTRIBUTE = re.compile(r"<aws\.scheduler\.(schedule-arn|scheduled-time|execution-id|attempt-number)>")
+
+
+class Schedule(NamedTuple):
+    row: int
+    account: str
+    region: str
+    group: str
+    name: str
+    given: dict[str, Any]
+    token: str | None
+    created: float
+    modified: float
+    due_at: float | None
+    fire_at: float | None
+
+    @property
+    def scope(self) -> Scope:
+        return Scope(self.account, self.region)
+
+    @property
+    def arn(self) -> str:
+        return self.scope.arn("scheduler", f"schedule/{self.group}/{self.name}")
+
+
+def moment(epoch: float) -> datetime:
+    return datetime.fromtimestamp(epoch, UTC)
+
+
+def invalid(message: str) -> AwsError:
+    return AwsError("ValidationException", message)
+
+
+def not_found(kind: str, name: str) -> AwsError:
+    return AwsError("ResourceNotFoundException", f"{kind} {name} does not exist.", 404)
+
+
+def conflict(kind: str, name: str) -> AwsError:
+    return AwsError("ConflictException", f"{kind} {name} already exists.", 409)
+
+
+def _constraint(member: str, value: Any, constraint: str) -> ValidationError:
+    start = f"1 validation error detected: Value '{value}' at '{member}' failed to satisfy constraint: "
+    return ValidationError(f"{start}Member must {constraint}")
+
+
+def check_text(given: dict[str, Any], member: str, most: int, pattern: str = "", least: int = 1) -> None:
+    value, shown = given.get(member), member[0].lower() + member[1:]
+    if value is None:
+        return
+    if len(value) > most:
+        raise _constraint(shown, value, f"have length less than or equal to {most}")
+    if len(value) < least:
+        raise _constraint(shown, value, f"have length greater than or equal to {least}")
+    if pattern and re.fullmatch(pattern, value) is None:
+        raise _constraint(shown, value, f"satisfy regular expression pattern: ^{pattern}$")
+
+
+def check_choice(given: dict[str, Any], member: str, choices: tuple[str, ...]) -> None:
+    if given.get(member) is not None and given[member] not in choices:
+        shown = member[0].lower() + member[1:]
+        raise _constraint(shown, given[member], f"satisfy enum value set: [{', '.join(choices)}]")
+
+
+def check_number(given: dict[str, Any], member: str, least: int, most: int) -> None:
+    value, shown = given.get(member), member[0].lower() + member[1:]
+    if value is not None and value < least:
+        raise _constraint(shown, value, f"have value greater than or equal to {least}")
+    if value is not None and value > most:
+        raise _constraint(shown, value, f"have value less than or equal to {most}")
+
+
+def check_schedule(given: dict[str, Any]) -> None:
+    """Raises ValidationException. Moments are epoch seconds."""
+    check_text(given, "Name", 64, NAME)
+    check_text(given, "GroupName", 64, NAME)
+    check_text(given, "ScheduleExpression", 256)
+    check_text(given, "Description", 512, least=0)
+    check_text(given, "ScheduleExpressionTimezone", 50)
+    check_choice(given, "State", ("ENABLED", "DISABLED"))
+    check_choice(given, "ActionAfterCompletion", ("NONE", "DELETE"))
+    if given.get("KmsKeyArn"):
+        raise invalid("Preheat does not implement KmsKeyArn: there is no KMS.")
+    try:
+        parse(given["ScheduleExpression"], one_time=True)
+    except ScheduleError:
+        raise invalid(f"Invalid Schedule Expression {given['ScheduleExpression']}.") from None
+    try:
+        zone(given.get("ScheduleExpressionTimezone", "UTC"))
+    except ScheduleError:
+        raise invalid("The ScheduleExpressionTimezone you provided is invalid.") from None
+    if given.get("EndDate") is not None and given["EndDate"] <= given.get("StartDate", 0.0):
+        raise invalid("The EndDate you specify must come after the StartDate.")
+    _check_window(given["FlexibleTimeWindow"])
+    _check_target(given["Target"])
+
+
+def _check_window(window: dict[str, Any]) -> None:
+    check_choice(window, "Mode", ("OFF", "FLEXIBLE"))
+    minutes = window.get("MaximumWindowInMinutes")
+    if window["Mode"] == "FLEXIBLE":
+        if minutes is None:
+            raise invalid("The MaximumWindowInMinutes is required for the mode FLEXIBLE.")
+        check_number(window, "MaximumWindowInMinutes", 1, 1_440)
+    elif minutes is not None:
+        raise invalid("The MaximumWindowInMinutes is only supported for the mode FLEXIBLE.")
+
+
+def _check_target(target: dict[str, Any]) -> None:
+    check_text(target, "Arn", 1_600)
+    check_text(target, "RoleArn", 1_600, ROLE)
+    check_text(target.get("DeadLetterConfig", {}), "Arn", 1_600, QUEUE)
+    check_number(target.get("RetryPolicy", {}), "MaximumRetryAttempts", 0, DEFAULT_RETRIES)
+    check_number(target.get("RetryPolicy", {}), "MaximumEventAgeInSeconds", 60, DEFAULT_AGE_S)
+    for member in NOT_HERE:
+        if target.get(member):
+            raise invalid(f"Preheat does not implement {member}.")
+    universal = UNIVERSAL.fullmatch(target["Arn"])
+    if universal is not None:
+        if universal[2].startswith(READING):
+            raise invalid(f"Invalid RequestJson provided. Reason The api {universal[2]} is not supported.")
+        try:
+            given = json.loads(target.get("Input", "{}"))
+        except ValueError:
+            given = None
+        if not isinstance(given, dict):
+            raise invalid("Invalid RequestJson provided. Reason The input is not a JSON object.")
+        return
+    try:
+        kind = Arn.parse(target["Arn"]).service
+    except ValueError:
+        raise invalid(f"Provided Arn is not in correct format: {target['Arn']}") from None
+    if kind not in TARGET_KINDS:
+        raise invalid(f"Preheat does not deliver to {kind} targets; a universal target may do it.")
+    for member, owner in (("KinesisParameters", "kinesis"), ("EventBridgeParameters", "events")):
+        if kind == owner and not target.get(member):
+            raise invalid(f"{member} must be given for a target of {kind}.")
+    owners = {"SqsParameters": "sqs", "KinesisParameters": "kinesis", "EventBridgeParameters": "events"}
+    for member, owner in owners.items():
+        if kind != owner and target.get(member):
+            raise invalid(f"{member} cannot be given for a target of {kind}.")
+    if kind == "sqs" and target["Arn"].endswith(".fifo") and not target.get("SqsParameters", {}).get("MessageGroupId"):
+        raise invalid("SqsParameters.MessageGroupId must be given for a FIFO queue.")
+
+
+def due_after(given: dict[str, Any], modified: float, after: float) -> float | None:
+    """The scheduled time after `after`, None when there is none any more. A rate counts from its StartDate, which is
+    due itself, or from when the schedule was made or changed."""
+    if given.get("State", "ENABLED") != "ENABLED":
+        return None
+    expression = parse(given["ScheduleExpression"], one_time=True)
+    timezone = zone(given.get("ScheduleExpressionTimezone", "UTC"))
+    if isinstance(expression, At):
+        return next_time(expression, after, timezone)
+    start = given.get("StartDate")
+    if start is None and isinstance(expression, Rate):
+        start = modified
+        after = max(after, modified)
+    found = next_time(expression, after, timezone, start)
+    return None if found is None or found > given.get("EndDate", float("inf")) else found
+
+
+def body_of(schedule: Schedule, due_at: float, execution: str) -> str:
+    """What the target is sent."""
+    at = moment(due_at).strftime("%Y-%m-%dT%H:%M:%SZ")
+    text = schedule.given["Target"].get("Input")
+    if text is None:
+        if UNIVERSAL.fullmatch(schedule.given["Target"]["Arn"]):
+            return "{}"
+        return json.dumps(
+            {
+                "version": "0", "id": execution, "detail-type": "Scheduled Event", "source": "aws.scheduler",
+                "account": schedule.account, "time": at, "region": schedule.region, "resources": [schedule.arn],
+                "detail": "{}",
+            }
+        )  # fmt: skip
+    values = {
+        "schedule-arn": schedule.arn, "scheduled-time": at, "execution-id": execution, "attempt-number": "1"
+    }  # fmt: skip
+    return ATTRIBUTE.sub(lambda found: values[found[1]], text)

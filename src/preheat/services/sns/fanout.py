@@ -1,0 +1,267 @@
+"""From one message to the subscriptions of its topic, in the transaction that publishes it.
+
+A queue of this server gets the message there and then; what it refuses, and every other endpoint, is a `Delivery` with
+the retries of its kind. Mails and text messages go into the outbox.
+"""
+
+import base64
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+import msgspec
+
+from preheat.identity import grants
+from preheat.kernel.errors import AwsError
+from preheat.kernel.scope import Arn, Scope
+from preheat.services.contract import Context, Params, Principal
+from preheat.services.deliveries import Counts, Delivery, emit, trace_header
+from preheat.services.sns import policies
+from preheat.services.sns.domain import SERVICE, Subscription, Topic
+from preheat.services.sns.envelopes import Envelopes, web_headers
+from preheat.services.sns.filters import ATTRIBUTES, Filter, Subject, compile_filter
+from preheat.services.sns.messages import Message, carried_attributes
+from preheat.services.sns.repository import SnsRepository
+
+NAMESPACE = "AWS/SNS"
+MAX_QUEUE_ATTRIBUTES = 10
+MAIL_SUBJECT = "AWS Notification Message"
+MAILER = "AWS Notifications"
+SMS_PREFIX = 10
+PRINCIPAL = Principal(SERVICE, "", "service", SERVICE)
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A confirmed subscription with everything of it that is the same for every message. `place` is the queue's account
+    and region; `policy` the effective delivery policy of an http(s) endpoint."""
+
+    subscription: Subscription
+    filter: Filter | None
+    dead_letter: str | None
+    counts: Counts
+    place: Scope | None = None
+    queue_url: str = ""
+    fifo: bool = False
+    policy: dict[str, Any] | None = None
+    interval_ms: float = 0.0
+
+
+class Tally:
+    """What one message became, for its topic's metrics."""
+
+    def __init__(self) -> None:
+        self.delivered = 0
+        self.filtered: dict[str, int] = {}
+
+
+class FanOut:
+    def __init__(self, rows: SnsRepository, envelopes: Envelopes) -> None:
+        self._rows = rows
+        self._envelopes = envelopes
+        self._routes: dict[int, tuple[Topic, tuple[Subscription, ...], list[Route]]] = {}
+        self._senders: dict[str, Callable[[Context, Route, Message], bool]] = {
+            "sqs": self._to_queue,
+            "lambda": self._to_function,
+            "http": self._to_web,
+            "https": self._to_web,
+            "email": self._to_mail,
+            "email-json": self._to_mail,
+            "sms": self._to_phone,
+        }
+
+    def __call__(self, ctx: Context, message: Message) -> None:
+        """Deliver, and count."""
+        topic, tally = message.topic, Tally()
+        subject = Subject(message.attributes, message.texts["default"])
+        for route in self._routes_of(topic):
+            if route.filter is not None and (why := subject.refuses(route.filter)) is not None:
+                tally.filtered[why] = tally.filtered.get(why, 0) + 1
+            elif self._senders[route.subscription.protocol](ctx, route, message):
+                tally.delivered += 1
+        record = partial(ctx.machine.meter.record, topic.scope, NAMESPACE, TopicName=topic.name)
+        ctx.db.after_commit(partial(_count, record, message.size, tally))
+
+    def _routes_of(self, topic: Topic) -> list[Route]:
+        subscriptions = self._rows.confirmed(topic)
+        known = self._routes.get(topic.id)
+        if known is not None and known[0] is topic and known[1] is subscriptions:
+            return known[2]
+        routes = [_route(topic, subscription) for subscription in subscriptions]
+        self._routes[topic.id] = (topic, subscriptions, routes)
+        return routes
+
+    def forget(self, topic: Topic) -> None:
+        self._routes.pop(topic.id, None)
+
+    # -- queues ---------------------------------------------------------------------------------------------------
+
+    def _to_queue(self, ctx: Context, route: Route, message: Message) -> bool:
+        subscription = route.subscription
+        if subscription.raw:
+            body = message.text("sqs")
+            attributes = message.attributes
+        else:
+            body, attributes = self._envelopes.notification(ctx, message, subscription), {}
+        params: Params = {"QueueUrl": route.queue_url, "MessageBody": body}
+        if attributes:
+            params["MessageAttributes"] = attributes
+        if message.group is not None and (message.topic.fifo or not route.fifo):
+            params["MessageGroupId"] = message.group
+        if message.dedup is not None and route.fifo:
+            params["MessageDeduplicationId"] = message.dedup
+        if self._put(ctx, route, message, params):
+            return True
+        many = len(attributes) > MAX_QUEUE_ATTRIBUTES
+        delivery = self._delivery(
+            route, message, subscription.endpoint, body,
+            attributes=carried_attributes(attributes) if attributes else None,
+            message_group_id=params.get("MessageGroupId"),
+            message_deduplication_id=params.get("MessageDeduplicationId"),
+            dead_letter_attributes={} if many else None,
+            ladder=policies.MANAGED,
+        )  # fmt: skip
+        emit(ctx, delivery)
+        return False
+
+    def _put(self, ctx: Context, route: Route, message: Message, params: Params) -> bool:
+        """Send to a queue of this server at once. False leaves it to a delivery: its retries, its dead letter queue."""
+        place = route.place
+        queues: Any = ctx.machine.services.get("sqs")
+        if place is None or queues is None:
+            return False
+        if ctx.machine.authorizer is not None and not _lets_in(queues, route, message.topic):
+            return False
+        trace = trace_header(ctx)
+        if trace is not None:
+            params["MessageSystemAttributes"] = {"AWSTraceHeader": {"DataType": "String", "StringValue": trace}}
+        there = message.memory.get(place)
+        if there is None:
+            there = message.memory[place] = replace(ctx, scope=place, principal=PRINCIPAL, request=None)
+        try:
+            queues.operations["SendMessage"](there, params)
+        except AwsError:
+            return False
+        return True
+
+    # -- functions and web endpoints ------------------------------------------------------------------------------
+
+    def _to_function(self, ctx: Context, route: Route, message: Message) -> bool:
+        subscription = route.subscription
+        event = self._envelopes.lambda_event(ctx, message, subscription)
+        letter = self._envelopes.notification(ctx, message, subscription) if route.dead_letter else None
+        emit(ctx, self._delivery(
+            route, message, subscription.endpoint, event, dead_letter_body=letter, ladder=policies.MANAGED
+        ))  # fmt: skip
+        return False
+
+    def _to_web(self, ctx: Context, route: Route, message: Message) -> bool:
+        subscription, policy = route.subscription, route.policy or {}
+        content_type = policy["requestPolicy"].get("headerContentType", policies.CONTENT_TYPE)
+        headers = web_headers("Notification", message.id, message.topic, subscription, content_type)
+        if subscription.raw:
+            headers["x-amz-sns-rawdelivery"] = "true"
+            body = message.text(subscription.protocol)
+        else:
+            body = self._envelopes.notification(ctx, message, subscription)
+        url, login = web_address(subscription.endpoint)
+        delivery = self._delivery(
+            route, message, url, body, options={"headers": headers | login}, ladder=policies.http_ladder(policy)
+        )
+        due_at = None
+        if route.interval_ms:
+            due_at = self._rows.slot(subscription, ctx.now_ms, route.interval_ms) / 1_000
+        emit(ctx, delivery, due_at)
+        return False
+
+    def _delivery(self, route: Route, message: Message, target: str, body: str, **more: Any) -> Delivery:
+        return Delivery(
+            target, body, message.topic.arn, SERVICE, dead_letter=route.dead_letter, counts=route.counts, **more
+        )
+
+    # -- people ---------------------------------------------------------------------------------------------------
+
+    def _to_mail(self, ctx: Context, route: Route, message: Message) -> bool:
+        subscription, topic = route.subscription, message.topic
+        if subscription.protocol == "email":
+            body = self._envelopes.mail(message, subscription)
+        else:
+            body = self._envelopes.notification(ctx, message, subscription)
+        sender = topic.attributes.get("DisplayName") or MAILER
+        subject = message.subject or MAIL_SUBJECT
+        self._rows.send(ctx.now_ms, subscription.protocol, sender, subscription.endpoint, subject, body, topic.arn)
+        return True
+
+    def _to_phone(self, ctx: Context, route: Route, message: Message) -> bool:
+        topic = message.topic
+        name = topic.attributes.get("DisplayName")
+        text = f"{name[:SMS_PREFIX]}> {message.text('sms')}" if name else message.text("sms")
+        sender = sms_sender(message.attributes, self._rows.sms_settings(topic.scope))
+        self._rows.send(ctx.now_ms, "sms", sender, route.subscription.endpoint, "", text, topic.arn)
+        return True
+
+
+def sms_sender(attributes: dict[str, Any], settings: dict[str, str]) -> str:
+    """Who a text message comes from: the message's own sender id, else the account's."""
+    own = attributes.get("AWS.SNS.SMS.SenderID") or {}
+    return own.get("StringValue") or settings.get("DefaultSenderID") or "NOTICE"
+
+
+def web_address(endpoint: str) -> tuple[str, dict[str, str]]:
+    """An endpoint's URL without the name and password in it, and the header that carries them."""
+    parts = urlsplit(endpoint)
+    login, at, host = parts.netloc.rpartition("@")
+    if not at:
+        return endpoint, {}
+    token = base64.b64encode(unquote(login).encode()).decode()
+    return urlunsplit(parts._replace(netloc=host)), {"Authorization": f"Basic {token}"}
+
+
+def _route(topic: Topic, subscription: Subscription) -> Route:
+    attributes = subscription.attributes
+    redrive = attributes.get("RedrivePolicy")
+    route = Route(
+        subscription,
+        compile_filter(attributes.get("FilterPolicy"), attributes.get("FilterPolicyScope", ATTRIBUTES)),
+        msgspec.json.decode(redrive).get("deadLetterTargetArn") if redrive else None,
+        Counts(
+            NAMESPACE,
+            {"TopicName": topic.name},
+            delivered="NumberOfNotificationsDelivered",
+            failed="NumberOfNotificationsFailed",
+            dead_lettered="NumberOfNotificationsRedrivenToDlq",
+            dead_letter_failed="NumberOfNotificationsFailedToRedriveToDlq",
+        ),
+    )
+    if subscription.protocol == "sqs":
+        arn = Arn.parse(subscription.endpoint)
+        return replace(
+            route, place=arn.scope, queue_url=f"/{arn.account}/{arn.resource}", fifo=arn.resource.endswith(".fifo")
+        )
+    if subscription.protocol in ("http", "https"):
+        policy = policies.effective_policy(topic.attributes.get("DeliveryPolicy"), attributes.get("DeliveryPolicy"))
+        rate = (policy["throttlePolicy"] or {}).get("maxReceivesPerSecond")
+        return replace(route, policy=policy, interval_ms=1_000 / rate if rate else 0.0)
+    return route
+
+
+def _lets_in(queues: Any, route: Route, topic: Topic) -> bool:
+    """Whether the queue's policy lets SNS in for this topic."""
+    target = route.subscription.endpoint
+    queue = queues.queue_by_arn(target)
+    document = None if queue is None else queue.attributes.get("Policy")
+    documents = [document] if document else []
+    return grants.service_may(documents, SERVICE, "sqs:SendMessage", target, topic.arn, topic.scope.account)
+
+
+def _count(record: Callable[..., None], size: int, tally: Tally) -> None:
+    record("NumberOfMessagesPublished")
+    record("PublishSize", size, "Bytes")
+    for _ in range(tally.delivered):
+        record("NumberOfNotificationsDelivered")
+    for suffix, times in tally.filtered.items():
+        for _ in range(times):
+            record("NumberOfNotificationsFilteredOut")
+            record(f"NumberOfNotificationsFilteredOut{suffix}")
