@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import threading
@@ -16,13 +17,15 @@ from servers import Server
 
 HERE = Path(__file__).parent
 WRK = shutil.which("wrk")
-CONNECTIONS = (1, 16, 64)
+CONNECTIONS = (1, 16, 64, 256)
 BATCH = 10
 DRAIN = {"ministack": 4_000, "localstack": 4_000, "moto": 100}
 """Messages in an almost empty queue before it is drained: few for servers that slow down with the depth."""
 DRAIN_OTHERS = 40_000
 SHALLOW_AT_ONE = 5_000
 FILL_LIMIT_S = 10
+FILL_LARGE_S = 240
+SYNCS = 100
 
 
 def load(server: Server, kind: str, connections: int, seconds: float, queue: str = "", **more: str) -> dict:
@@ -56,30 +59,49 @@ def rate(result: dict) -> float:
     return (result["requests"] - result["bad"]) / result["seconds"]
 
 
-def drain(server: Server, connections: int, seconds: float, queue: str) -> dict:
+def drain(server: Server, connections: int, seconds: float, queue: str, **more: str) -> dict:
     """Receive and delete until the queue is empty or the time is over; `rate` in messages a second."""
-    result = load(server, "drain", connections, seconds, queue)
+    result = load(server, "drain", connections, seconds, queue, **more)
     if result["bad"] * 100 > result["requests"]:
         raise RuntimeError(f"drain: {result['bad']} of {result['requests']} requests failed")
     return result | {"rate": result["messages"] / result["busy_seconds"] if result["busy_seconds"] else 0.0}
 
 
-def fill(server: Server, queue: str, count: int) -> None:
-    """`count` messages more in the queue, some more than that when they are many."""
+def fill(server: Server, queue: str, count: int) -> float:
+    """`count` messages more in the queue, some more than that when they are many; messages a second. Raises
+    RuntimeError when a large fill takes too long."""
     if count <= SHALLOW_AT_ONE or not WRK:
         variables = variables_of(server, "batch", queue)
-        generator.load(server.endpoint, 1, FILL_LIMIT_S, variables, count // BATCH)
-        return
-    left, pace = count, 60_000.0
+        result = generator.load(server.endpoint, 1, FILL_LIMIT_S, variables, count // BATCH)
+        return BATCH * (result["requests"] - result["bad"]) / result["seconds"]
+    left, pace, spent = count, 60_000.0, 0.0
     while left > 0:
         result = load(server, "batch", 16, min(10, max(1, int(left / pace))), queue)
         stored = BATCH * (result["requests"] - result["bad"])
         pace = max(1_000.0, stored / result["seconds"])
+        spent += result["seconds"]
         left -= stored
+        if left > 0 and spent > FILL_LARGE_S:
+            raise RuntimeError(f"{count - left:,} of {count:,} messages after {spent:.0f} s")
+    return (count - left) / spent
+
+
+def sync_ms(directory: Path) -> float:
+    """What the disk takes to make an append of two pages last, median."""
+    times = []
+    with (directory / "sync").open("wb", buffering=0) as out:
+        for _ in range(SYNCS):
+            out.write(bytes(8_192))
+            began = time.perf_counter()
+            os.fdatasync(out.fileno())
+            times.append(time.perf_counter() - began)
+    return 1_000 * statistics.median(times)
 
 
 def sqs(server: Server, seconds: float, tag: str) -> dict[str, float]:
     out: dict[str, float] = {}
+    if server.name == "preheat-power":
+        out["fdatasync ms"] = sync_ms(server.work)
     for connections in CONNECTIONS[:2] if server.name == "moto" else CONNECTIONS:
         result = load(server, "send", connections, seconds, server.create_queue(f"send-{tag}-{connections}"))
         out[f"sqs send c={connections} /s"] = rate(result)
@@ -90,33 +112,6 @@ def sqs(server: Server, seconds: float, tag: str) -> dict[str, float]:
         amount = DRAIN.get(server.name, DRAIN_OTHERS)
         fill(server, queue, min(amount, SHALLOW_AT_ONE) if connections == 1 else amount)
         out[f"sqs receive+delete c={connections} msg/s"] = drain(server, connections, seconds, queue)["rate"]
-    return out
-
-
-def depth(server: Server, seconds: float, tag: str, depths: tuple[int, ...], repeats: int) -> dict[str, list[float]]:
-    """Sending and draining one queue that holds `depths` messages, in turn with another that is almost empty."""
-    out: dict[str, list[float]] = {}
-    deep = server.create_queue(f"deep-{tag}")
-    held = 0
-    bounded = server.name in DRAIN
-    for wanted in depths:
-        fill(server, deep, wanted - held)
-        held = wanted
-        name = f"at {wanted:,}"
-        for number in range(1 if bounded else repeats):
-            shallow = server.create_queue(f"shallow-{tag}-{wanted}-{number}")
-            fill(server, shallow, DRAIN.get(server.name, DRAIN_OTHERS))
-            near = drain(server, 16, seconds, shallow)
-            far = drain(server, 16, 4 * seconds if bounded else seconds, deep)
-            figures = {
-                f"sqs receive+delete c=16 {name} msg/s": far["rate"],
-                f"sqs receive+delete c=16 {name}, share of almost empty": far["rate"] / near["rate"],
-                f"sqs receive+delete c=16 {name} p99 ms": far["p99_ms"],
-                f"sqs send c=16 {name} /s": rate(load(server, "send", 16, seconds, deep)),
-                f"memory {name} MB": server.memory_mb(),
-            }
-            for figure, value in figures.items():
-                out.setdefault(figure, []).append(value)
     return out
 
 

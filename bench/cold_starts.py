@@ -146,10 +146,15 @@ def memory(pids: list[int]) -> dict[str, list[float]]:
     return {"private": private, "proportional": proportional}
 
 
-def cases(server: Server, tag: str) -> dict[str, float]:
+def cases(server: Server, seconds: float, tag: str) -> dict[str, float]:
     """The medians, for a round of run.py."""
-    figures = one_by_one(server, tag, 4) | burst(server, tag)
-    return {f"lambda {name}": statistics.median(values) for name, values in figures.items() if "pids" not in name}
+    figures = one_by_one(server, tag, 4)
+    for kind in ("light", "boto3 client restored"):
+        figures |= burst(server, tag, kind)
+        pids = figures.pop(f"burst of {BURST} {kind}, pids")
+        figures[f"private memory of {BURST} live {kind}, MB"] = memory(pids)["private"]
+    named = {f"lambda {name}".replace(" cold ", " new environment, "): values for name, values in figures.items()}
+    return {name: statistics.median(values) for name, values in named.items()}
 
 
 def show(name: str, values: list[float]) -> None:

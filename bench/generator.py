@@ -33,22 +33,42 @@ class Requests:
         self.queue = variables.get("LOAD_QUEUE", "")
         self.kind = variables["LOAD_KIND"]
         self.waiting: list[list[str]] = []
-        body = "x" * int(variables.get("LOAD_SIZE", "100"))
+        self.patience = int(variables.get("LOAD_EMPTY", EMPTY_TO_STOP))
+        self._body = "x" * int(variables.get("LOAD_SIZE", "100"))
+        self._groups = int(variables.get("LOAD_GROUPS", "1"))
+        self._number = 0
+        self._run = f"{time.monotonic_ns()}-"
+        receive: dict = {"MaxNumberOfMessages": 10}
+        if "LOAD_WAIT" in variables:
+            receive["WaitTimeSeconds"] = int(variables["LOAD_WAIT"])
+        plain = [{"Id": str(number), "MessageBody": self._body} for number in range(1, 11)]
         self._fixed = {
-            "send": lambda: self._sqs("SendMessage", {"MessageBody": body}),
-            "batch": lambda: self._entries(
-                "SendMessageBatch", [{"Id": str(number), "MessageBody": body} for number in range(1, 11)]
-            ),
-            "drain": lambda: self._sqs("ReceiveMessage", {"MaxNumberOfMessages": 10}),
+            "send": lambda: self._sqs("SendMessage", {"MessageBody": self._body}),
+            "batch": lambda: self._entries("SendMessageBatch", plain),
+            "drain": lambda: self._sqs("ReceiveMessage", receive),
+            "fifo": lambda: b"",
+            "fifobatch": lambda: b"",
             "raw": self._raw,
         }[self.kind]()
 
     def next(self) -> bytes:
+        if self.kind == "fifo":
+            return self._sqs("SendMessage", self._ordered())
+        if self.kind == "fifobatch":
+            return self._entries("SendMessageBatch", [{"Id": str(row), **self._ordered()} for row in range(1, 11)])
         if not self.waiting:
             return self._fixed
         handles = self.waiting.pop()
         rows = [{"Id": str(number), "ReceiptHandle": handle} for number, handle in enumerate(handles, 1)]
         return self._entries("DeleteMessageBatch", rows)
+
+    def _ordered(self) -> dict[str, str]:
+        """A message of a FIFO queue: in the next group, with a deduplication id of its own."""
+        self._number += 1
+        return {
+            "MessageBody": self._body, "MessageGroupId": f"g{self._number % self._groups}",
+            "MessageDeduplicationId": f"{self._run}{self._number}",
+        }  # fmt: skip
 
     def _message(self, method: str, path: str, headers: dict[str, str], body: bytes) -> bytes:
         headers = {
@@ -154,7 +174,7 @@ def load(
         for key in selector.get_map().values():
             key.data.send()
         errors = 0
-        while time.perf_counter() - started < seconds and tally.empty <= EMPTY_TO_STOP and len(tally.times) < count:
+        while time.perf_counter() - started < seconds and tally.empty <= requests.patience and len(tally.times) < count:
             for key, _ in selector.select(0.1):
                 if len(tally.times) >= count:
                     break

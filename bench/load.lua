@@ -1,7 +1,9 @@
 -- wrk script: one request kind over many connections. What to do comes in the environment:
---   LOAD_KIND      send, batch, drain (receive 10, then delete them), raw
---   LOAD_PROTOCOL  json (default) or query, for the three SQS kinds
+--   LOAD_KIND      send, batch, drain (receive 10, then delete them), fifo, fifobatch (sends to a FIFO queue), raw
+--   LOAD_PROTOCOL  json (default) or query, for send, batch and drain
 --   LOAD_QUEUE     the queue's URL;  LOAD_SIZE  bytes of a message body (100)
+--   LOAD_GROUPS    message groups that FIFO sends take in turn (1)
+--   LOAD_WAIT      seconds that a receive of a drain waits (0);  LOAD_EMPTY  empty receives that end a drain (64)
 --   LOAD_SERVICE   the signing name;  LOAD_METHOD, LOAD_PATH, LOAD_TYPE, LOAD_TARGET, LOAD_BODY  the raw request
 -- The last line it prints is RESULT and a JSON object. `busy_seconds` is from the first answer to the last one that
 -- brought messages: a drain ends when its queue is empty, and wrk itself sleeps on to the end of its time.
@@ -21,6 +23,8 @@ local query = os.getenv("LOAD_PROTOCOL") == "query"
 local queue = os.getenv("LOAD_QUEUE") or ""
 local size = tonumber(os.getenv("LOAD_SIZE") or "100")
 local body = string.rep("x", size)
+local groups = tonumber(os.getenv("LOAD_GROUPS") or "1")
+local patience = tonumber(os.getenv("LOAD_EMPTY") or "64")
 local auth = "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/" .. (os.getenv("LOAD_SERVICE") or "sqs")
   .. "/aws4_request, SignedHeaders=host;x-amz-date, Signature=" .. string.rep("0", 64)
 
@@ -72,8 +76,24 @@ local function prepare()
   else
     requests.send = sqs("SendMessage", ',"MessageBody":"' .. body .. '"')
     requests.batch = sqs("SendMessageBatch", ',"Entries":[' .. table.concat(rows, ",") .. "]")
-    requests.receive = sqs("ReceiveMessage", ',"MaxNumberOfMessages":10')
+    local wait = os.getenv("LOAD_WAIT")
+    requests.receive = sqs("ReceiveMessage", ',"MaxNumberOfMessages":10' .. (wait and ',"WaitTimeSeconds":' .. wait or ""))
   end
+end
+
+-- Messages of FIFO queues: each in the next group, with a deduplication id of its own.
+local number = 0
+local run = ""
+local function ordered()
+  number = number + 1
+  return '"MessageBody":"' .. body .. '","MessageGroupId":"g' .. (number % groups) .. '","MessageDeduplicationId":"'
+    .. run .. number .. '"'
+end
+
+local function ordered_batch()
+  local rows = {}
+  for i = 1, 10 do rows[i] = '{"Id":"' .. i .. '",' .. ordered() .. "}" end
+  return sqs("SendMessageBatch", ',"Entries":[' .. table.concat(rows, ",") .. "]")
 end
 
 -- Handles that were received and are to be deleted. Requests and responses interleave over the connections; what is
@@ -95,7 +115,7 @@ local function drained(status, headers, content)
     waiting[#waiting + 1] = handles
   elseif not string.find(content, "Successful") and not string.find(content, "DeleteMessageBatchR") then
     empty = empty + 1
-    if empty > 64 then wrk.thread:stop() end
+    if empty > patience then wrk.thread:stop() end
   else
     last_at = now()
   end
@@ -111,6 +131,7 @@ function init(args)
     requests.raw = wrk.format(os.getenv("LOAD_METHOD"), os.getenv("LOAD_PATH"), headers, os.getenv("LOAD_BODY"))
   else
     prepare()
+    run = string.format("%.6f-", now())
   end
   if kind == "drain" then
     response = drained
@@ -119,6 +140,10 @@ function init(args)
       if handles == nil then return requests.receive end
       return delete(handles)
     end
+  elseif kind == "fifo" then
+    request = function() return sqs("SendMessage", "," .. ordered()) end
+  elseif kind == "fifobatch" then
+    request = ordered_batch
   else
     local one = requests[kind]
     request = function() return one end

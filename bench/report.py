@@ -45,13 +45,60 @@ def _against(figure: str, peer: str) -> Callable[[Figures], float | None]:
     return lambda figures: ratio(figures, figure, peer)
 
 
+def _least(*figures: str) -> Callable[[Figures], float | None]:
+    """The smallest of Preheat's medians; None when one of them was not measured."""
+
+    def value(measured: Figures) -> float | None:
+        values = [median(measured, "preheat", figure) for figure in figures]
+        return None if None in values else min(value for value in values if value is not None)
+
+    return value
+
+
+def _power_share(figures: Figures) -> float | None:
+    """Sends of "power" durability over what the disk's sync allows: 16 connections take the time of 16 sends without a
+    sync, and one sync."""
+    plain, synced = median(figures, "preheat", SEND), median(figures, "preheat-power", SEND)
+    sync_ms = median(figures, "preheat-power", "fdatasync ms")
+    if plain is None or synced is None or sync_ms is None:
+        return None
+    return synced * (16 / plain + sync_ms / 1_000) / 16
+
+
+def _curve(figures: Figures) -> float | None:
+    """What an entry costs with 1,000 rules over what it costs with none."""
+    few, many = (median(figures, "preheat", f"events put, {count} rules, entries /s") for count in ("0", "1,000"))
+    return few / many if few and many else None
+
+
 SEND = "sqs send c=16 /s"
 DEEP = "sqs receive+delete c=16 at 1,000,000, share of almost empty"
+DEEP_SEND = "sqs send c=16 at 1,000,000, share of almost empty"
+DEEP_BATCH = "sqs batch c=16 at 1,000,000, share of almost empty"
 EXPECTED = (
     Expectation("SQS sends at 16 connections over MiniStack's, at least", _against(SEND, "ministack"), 5, True),
     Expectation("SQS sends at 16 connections over ElasticMQ's, at least", _against(SEND, "elasticmq"), 1, True),
+    Expectation("SQS sends a second at 16 connections, at least", _own(SEND), 25_000, True),
+    Expectation("SQS messages a second in batches at 16, at least", _own("sqs batch c=16 msg/s"), 60_000, True),
+    Expectation("SQS messages received and deleted a second at 16, at least", _own("sqs receive+delete c=16 msg/s"),
+                25_000, True),
+    Expectation("sends in power durability over what the disk's sync allows, at least", _power_share, 0.85, True),
+    Expectation("sends, batches and receives at 1,000,000 messages over an almost empty queue, the least, at least",
+                _least(DEEP, DEEP_SEND, DEEP_BATCH), 0.8, True),
+    Expectation("p99 of sends at 1,000,000, ms, at most", _own("sqs send c=16 at 1,000,000 p99 ms"), 10, False),
+    Expectation("p99 of receives and deletes at 1,000,000, ms, at most",
+                _own("sqs receive+delete c=16 at 1,000,000 p99 ms"), 10, False),
+    Expectation("memory at 5,000,000 messages, MB, at most", _own("memory at 5,000,000 MB"), 200, False),
+    Expectation("SNS deliveries to 100 queues over MiniStack's, at least",
+                _against("sns fan-out to 100, envelope, deliveries /s", "ministack"), 10, True),
+    Expectation("events put against 1,000 rules over MiniStack's, at least",
+                _against("events put, 1,000 rules, entries /s", "ministack"), 10, True),
+    Expectation("an event's cost at 1,000 rules over that at none, at most", _curve, 2, False),
+    Expectation("processor share of 10,000 parked receives, %, at most", _own("10,000 parked receives, processor %"),
+                1, False),
+    Expectation("send to answer of one of 10,000 parked receives p50, ms, at most",
+                _own("10,000 parked receives, send to answer p50 ms"), 10, False),
     Expectation("acknowledged messages lost by SIGKILL, at most", _own("sqs acknowledged and lost"), 0, False),
-    Expectation("drain at 1,000,000 messages over an almost empty queue, at least", _own(DEEP), 0.8, True),
     Expectation("warm invocation p50, ms, at most", _own("lambda warm c=1 p50 ms"), 0.5, False),
     Expectation("warm invocations a second at 16 connections, at least", _own("lambda warm c=16 /s"), 8_000, True),
     Expectation("the same over serverless-offline's, at least", _against("lambda warm c=16 /s", "serverless-offline"),
@@ -87,7 +134,8 @@ def markdown(figures: Figures, notes: list[str], about: dict) -> str:
         "",
         f"{about['repeats']} rounds, {about['seconds']:g} s a load, servers interleaved, generator "
         f"{about['generator']}, Python {platform.python_version()}, {about['cores']} cores shared by server "
-        f"and generator, {about['took_s']} s in all. What is measured and how: [README.md](README.md).",
+        f"and generator, {about['took_s']} s in all, load average {about['load_average']:g} before it. "
+        "What is measured and how: [README.md](README.md).",
         "",
         "## Expected",
         "",

@@ -17,19 +17,26 @@ from collections.abc import Callable
 from pathlib import Path
 
 import cases
+import cold_starts
+import depth
 import functions
+import queues
 import report
+import topics
 from servers import FEATURES, PeerHome, Server
 
 HERE = Path(__file__).parent
-CASES = ("start", "sqs", "storage", "lambda", "trigger", "depth", "sleepers", "killed")
-DEPTHS = {"preheat": (100_000, 1_000_000), "ministack": (100_000,), "elasticmq": (100_000,)}
+CASES = (
+    "start", "sqs", "storage", "lambda", "trigger", "fifo", "fanout", "events", "polls", "cold", "depth", "sleepers",
+    "killed",
+)  # fmt: skip
 ROUND_S = {
     "preheat": 28, "preheat-power": 24, "ministack": 40, "moto": 34, "localstack": 23, "elasticmq": 17,
     "serverless-offline": 9,
 }  # fmt: skip
 """Seconds that one round of a server takes at --seconds 1; for the estimate alone."""
-DEPTH_S = {"preheat": 65, "ministack": 25, "elasticmq": 30}
+SECOND_S = {"preheat": 45, "preheat-power": 14, "ministack": 50, "moto": 35, "elasticmq": 8}
+DEPTH_S = {"preheat": 170, "ministack": 30, "elasticmq": 40}
 SLEEPERS_S = {"preheat": 16, "ministack": 16}
 INSTALL_S = 90
 ROUND: dict[str, Callable[[Server, float, str], dict[str, float]]] = {
@@ -38,6 +45,14 @@ ROUND: dict[str, Callable[[Server, float, str], dict[str, float]]] = {
     "lambda": functions.invoke,
     "trigger": functions.queue_to_handler,
 }
+SECOND: dict[str, Callable[[Server, float, str], dict[str, float]]] = {
+    "fifo": queues.fifo,
+    "fanout": topics.fan_out,
+    "events": topics.put_events,
+    "polls": queues.parked,
+    "cold": cold_starts.cases,
+}
+"""On a server of their own, new in each round."""
 Figures = dict[str, dict[str, list[float]]]
 
 
@@ -68,8 +83,7 @@ class Bench:
             self.note(f"{name}, {step}: {type(error).__name__}: {' '.join(str(error).split())[:250]}")
 
     def round(self, name: str, repeat: int) -> None:
-        """Everything but the depths, on a fresh server."""
-        seconds, tag = self.arguments.seconds, f"r{repeat}"
+        """Start and the first steps on a fresh server, then the second ones on another."""
         server = Server(name, self.home)
         try:
             answered, first = server.start()
@@ -79,11 +93,27 @@ class Bench:
                     {"start to first answer s": answered, "start to first CreateQueue s": first,
                      "idle memory MB": server.memory_mb()},
                 )  # fmt: skip
-            for step, measure in ROUND.items():
-                if step in self.wanted & FEATURES[name]:
-                    self.attempt(name, step, lambda measure=measure: self.add(name, measure(server, seconds, tag)))
+            self.steps(server, ROUND, repeat)
             if "sqs" in self.wanted & FEATURES[name]:
                 self.add(name, {"memory after the load MB": server.memory_mb()})
+        finally:
+            server.stop()
+
+    def steps(
+        self, server: Server, steps: dict[str, Callable[[Server, float, str], dict[str, float]]], repeat: int
+    ) -> None:
+        name = server.name
+        for step, measure in steps.items():
+            if step in self.wanted & FEATURES[name]:
+                values = (server, self.arguments.seconds, f"r{repeat}")
+                self.attempt(name, step, server.settle)
+                self.attempt(name, step, lambda measure=measure, values=values: self.add(name, measure(*values)))
+
+    def second(self, name: str, repeat: int) -> None:
+        server = Server(name, self.home)
+        try:
+            server.start()
+            self.steps(server, SECOND, repeat)
         finally:
             server.stop()
 
@@ -91,7 +121,7 @@ class Bench:
         server = Server(name, self.home)
         try:
             server.start()
-            found = cases.depth(server, self.arguments.seconds, "d", DEPTHS[name], self.arguments.repeats)
+            found = depth.depth(server, self.arguments.seconds, "d", self.arguments.repeats)
             self.figures[name].update(found)
         finally:
             server.stop()
@@ -116,7 +146,10 @@ class Bench:
         for repeat in range(self.arguments.repeats):
             for name in self.names:
                 print(f"round {repeat + 1} of {self.arguments.repeats}: {name}", file=sys.stderr, flush=True)
-                self.attempt(name, "round", lambda name=name, repeat=repeat: self.round(name, repeat))
+                if self.wanted & FEATURES[name] & {"start", *ROUND}:
+                    self.attempt(name, "round", lambda name=name, repeat=repeat: self.round(name, repeat))
+                if self.wanted & FEATURES[name] & set(SECOND):
+                    self.attempt(name, "second round", lambda name=name, repeat=repeat: self.second(name, repeat))
         for step, measure in (("depth", self.depths), ("sleepers", self.sleepers)):
             for name in self.names:
                 if step in self.wanted & FEATURES[name]:
@@ -130,6 +163,8 @@ def estimate(names: list[str], wanted: set[str], repeats: int, seconds: float) -
     """Minutes."""
     share = len(wanted & set(ROUND)) / len(ROUND)
     total = repeats * sum(ROUND_S[name] for name in names) * share * (0.3 + 0.7 * seconds)
+    share = len(wanted & set(SECOND)) / len(SECOND)
+    total += repeats * sum(SECOND_S.get(name, 0) for name in names) * share
     total += sum(DEPTH_S.get(name, 0) for name in names) if "depth" in wanted else 0
     total += sum(SLEEPERS_S.get(name, 0) for name in names) if "sleepers" in wanted else 0
     return (total + INSTALL_S * any(not name.startswith("preheat") for name in names)) / 60
@@ -163,7 +198,7 @@ def main() -> int:
     print(f"about {minutes:.0f} minutes, a few more where packages come slowly", file=sys.stderr, flush=True)
     if cases.WRK is None:
         print("wrk is not installed: the generator is Python and is itself the limit of fast servers", file=sys.stderr)
-    started = time.perf_counter()
+    started, before = time.perf_counter(), round(os.getloadavg()[1], 1)
     compileall.compile_dir(HERE.parent / "src" / "preheat", quiet=2)
     peers = [name for name in names if not name.startswith("preheat")]
     home = PeerHome(peers, arguments.peers) if peers else None
@@ -180,7 +215,7 @@ def main() -> int:
         if home is not None:
             home.close()
     about = {
-        "repeats": arguments.repeats, "seconds": arguments.seconds, "cores": os.cpu_count(),
+        "repeats": arguments.repeats, "seconds": arguments.seconds, "cores": os.cpu_count(), "load_average": before,
         "generator": "wrk" if cases.WRK else "Python", "took_s": round(time.perf_counter() - started),
     }  # fmt: skip
     text = report.markdown(bench.figures, bench.notes, about)

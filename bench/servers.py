@@ -18,9 +18,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 START_S = 60
+PREHEAT = ("--event-rules", "1000")
 INSTALL_S = 300
 MINISTACK = ["ministack==1.5.33", "boto3", "numpy"]
-MOTO = ["moto[server,sqs,s3,dynamodb]==5.2.5"]
+MOTO = ["moto[server,sqs,s3,dynamodb,sns,events]==5.2.5"]
 LOCALSTACK = [
     "localstack-core[base-runtime,runtime]==4.14.0", "localstack-ext==4.14.0", "cbor2<5.8", "pyopenssl==25.3.0",
     "service_identity",
@@ -42,14 +43,19 @@ functions:
 OFFLINE_CODE = "exports.handler = async (event) => event;\n"
 """JavaScript, which it runs in threads of its own process: its fastest way."""
 FEATURES = {
-    "preheat": {"start", "sqs", "depth", "storage", "lambda", "trigger", "sleepers"},
-    "preheat-power": {"start", "sqs", "storage"},
-    "ministack": {"start", "sqs", "depth", "storage", "lambda", "trigger", "sleepers"},
-    "moto": {"start", "sqs", "storage"},
+    "preheat": {
+        "start", "sqs", "depth", "storage", "lambda", "trigger", "sleepers", "fifo", "fanout", "events", "polls",
+        "cold",
+    },
+    "preheat-power": {"start", "sqs", "storage", "fifo", "fanout", "events"},
+    "ministack": {
+        "start", "sqs", "depth", "storage", "lambda", "trigger", "sleepers", "fifo", "fanout", "events", "polls",
+    },
+    "moto": {"start", "sqs", "storage", "fifo", "fanout", "events", "polls"},
     "localstack": {"start", "sqs", "storage"},
-    "elasticmq": {"start", "sqs", "depth"},
+    "elasticmq": {"start", "sqs", "depth", "polls"},
     "serverless-offline": {"lambda"},
-}
+}  # fmt: skip
 """What each can do without Docker and without downloads at run time."""
 SCOPE = "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/%s/aws4_request, SignedHeaders=host;x-amz-date, Signature="
 
@@ -60,17 +66,22 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def memory_mb(pid: int) -> float:
-    """Memory of a process and everything below it, MB; a page that several of them share is counted once."""
+def family(pid: int) -> set[int]:
+    """A process and everything below it."""
     parents: dict[int, int] = {}
     for path in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError, ValueError, IndexError):
             parents[int(path.name)] = int((path / "stat").read_text().rpartition(")")[2].split()[1])
-    family, grown = {pid}, True
+    found, grown = {pid}, True
     while grown:
-        more = {child for child, parent in parents.items() if parent in family} - family
-        family, grown = family | more, bool(more)
-    return round(sum(_share_kb(member) for member in family) / 1_000, 1)
+        more = {child for child, parent in parents.items() if parent in found} - found
+        found, grown = found | more, bool(more)
+    return found
+
+
+def memory_mb(pid: int) -> float:
+    """Memory of a process and everything below it, MB; a page that several of them share is counted once."""
+    return round(sum(_share_kb(member) for member in family(pid)) / 1_000, 1)
 
 
 def _share_kb(pid: int) -> float:
@@ -79,6 +90,10 @@ def _share_kb(pid: int) -> float:
             if line.startswith("Pss:"):
                 return int(line.split()[1]) * 1.024
     return 0.0
+
+
+def path_of(url: str) -> str:
+    return urllib.parse.urlsplit(url).path
 
 
 def python313() -> str | None:
@@ -168,7 +183,7 @@ class Server:
         if self.name.startswith("preheat"):
             mode = "power" if self.name == "preheat-power" else "process"
             command = [str(Path(sys.executable).parent / "preheat"), "serve", "--port", str(self.port)]
-            return [*command, "--state", str(self.work / "state"), "--durability", mode], {}
+            return [*command, *PREHEAT, "--state", str(self.work / "state"), "--durability", mode], {}
         assert self.home is not None
         bin_ = self.home.path / self.name / "bin"
         if self.name == "moto":
@@ -242,6 +257,18 @@ class Server:
             raise RuntimeError(f"{target}: {status} {body[:200]!r}")
         return json.loads(body) if body else {}
 
+    def form(self, service: str, action: str, version: str, members: dict[str, str], path: str = "/") -> str:
+        """One call in the Query protocol: the answer's XML. Raises RuntimeError for an error answer."""
+        headers = {
+            "Content-Type": "application/x-www-form-urlencoded", "X-Amz-Date": "20260101T000000Z",
+            "Authorization": SCOPE % service + "0" * 64,
+        }  # fmt: skip
+        body = urllib.parse.urlencode({"Action": action, "Version": version, **members}).encode()
+        status, answer = self.request("POST", path, body, headers)
+        if status >= 300:
+            raise RuntimeError(f"{action}: {status} {answer[:200]!r}")
+        return answer.decode()
+
     def rest(self, service: str, method: str, path: str, body: bytes = b"", **headers: str) -> tuple[int, bytes]:
         """One signed REST request. Raises RuntimeError for an error answer."""
         signed = {"Authorization": SCOPE % service + "0" * 64, "X-Amz-Date": "20260101T000000Z"}
@@ -252,19 +279,25 @@ class Server:
         return status, answer
 
     def create_queue(self, name: str) -> str:
-        """A queue with a visibility timeout of ten minutes; its URL."""
+        """A queue with a visibility timeout of ten minutes, a FIFO queue if the name says so; its URL."""
         if self.protocol == "json":
             attributes = {"VisibilityTimeout": "600"}
+            if name.endswith(".fifo"):
+                attributes["FifoQueue"] = "true"
             return self.api("sqs", "AmazonSQS.CreateQueue", QueueName=name, Attributes=attributes)["QueueUrl"]
-        form = {
-            "Action": "CreateQueue", "Version": "2012-11-05", "QueueName": name,
-            "Attribute.1.Name": "VisibilityTimeout", "Attribute.1.Value": "600",
-        }  # fmt: skip
-        headers = {"Content-Type": "application/x-www-form-urlencoded"}
-        status, body = self.request("POST", "/", urllib.parse.urlencode(form).encode(), headers)
-        if status >= 300:
-            raise RuntimeError(f"CreateQueue: {status} {body[:200]!r}")
-        return body.decode().partition("<QueueUrl>")[2].partition("</QueueUrl>")[0]
+        form = {"QueueName": name, "Attribute.1.Name": "VisibilityTimeout", "Attribute.1.Value": "600"}
+        body = self.form("sqs", "CreateQueue", "2012-11-05", form)
+        return body.partition("<QueueUrl>")[2].partition("</QueueUrl>")[0]
+
+    def send(self, queue: str, body: str) -> None:
+        if self.protocol == "json":
+            self.api("sqs", "AmazonSQS.SendMessage", QueueUrl=queue, MessageBody=body)
+        else:
+            self.form("sqs", "SendMessage", "2012-11-05", {"MessageBody": body}, path_of(queue))
+
+    def settle(self) -> None:
+        """Wait until it answers again: what a load left behind is still being worked on."""
+        self.request("GET", "/", timeout=START_S)
 
     def memory_mb(self) -> float:
         assert self.process is not None

@@ -56,6 +56,9 @@ from preheat.wire import Wire
 WARM_UP_AFTER_S = 0.2
 LOG_DELAY_S = 0.02
 LOG_SLICE = 128
+LOG_BACKLOG_BYTES = 8 * 1024 * 1024
+LOG_LINE_BYTES = 256
+"""What a line costs in memory besides its text, about."""
 GC_THRESHOLDS = (50_000, 50, 50)
 """Rare collections: a large live heap made a full one cost 500 ms (perf facts, B1)."""
 
@@ -86,7 +89,8 @@ def build_machine(
 
 class LogSink:
     """Takes the lines of functions as they come. LOG_DELAY_S after the first of them they are written, stream by stream
-    and LOG_SLICE to a transaction: no answer waits for a line, nor long for the writing of many."""
+    and LOG_SLICE to a transaction: no answer waits for a line, nor long for the writing of many. `crowded` when more
+    than LOG_BACKLOG_BYTES wait: functions then wait in their writing."""
 
     def __init__(self, later: Callable[[float, Callable[[], None]], Any]) -> None:
         self.machine: Machine | None = None
@@ -94,9 +98,14 @@ class LogSink:
         self._lines: list[LogLine] = []
         self._turn: list[LogLine] = []
         self._waiting = False
+        self._backlog = 0
+
+    def crowded(self) -> bool:
+        return self._backlog > LOG_BACKLOG_BYTES
 
     def __call__(self, lines: list[LogLine]) -> None:
         self._lines.extend(lines)
+        self._backlog += _weight(lines)
         self._wait()
 
     def _wait(self) -> None:
@@ -107,6 +116,7 @@ class LogSink:
     def _begin(self) -> None:
         lines, self._lines = self._lines, []
         lines.sort(key=_stream_of)
+        lines.reverse()
         self._turn = lines
         self._go_on()
 
@@ -119,13 +129,15 @@ class LogSink:
             self._wait()
 
     def _write(self, ctx: Context) -> dict[str, Any]:
-        lines, self._turn = self._turn[:LOG_SLICE], self._turn[LOG_SLICE:]
+        lines = self._turn[: -LOG_SLICE - 1 : -1]
+        del self._turn[-LOG_SLICE:]
+        self._backlog -= _weight(lines)
         ctx.machine.services["logs"].append(ctx, lines)
         return {}
 
     def close(self, db: Database, now: float) -> None:
         """Write what is left; the machine runs no more."""
-        left, self._turn, self._lines = [*self._turn, *self._lines], [], []
+        left, self._turn, self._lines = [*reversed(self._turn), *self._lines], [], []
         if left and self.machine is not None:
             db.begin()
             self.machine.services["logs"].append(Context(HOME, now, db, ROOT, "", self.machine), left)
@@ -200,7 +212,7 @@ class Server:
         return build_pool(
             loop, clock, entropy, scratch=self.scratch, endpoint=settings.endpoint, on_log=on_log, on_notice=self._say,
             credentials=self._credentials, limits=limits, tools=settings.tools,
-            choices=Choices(settings.sandbox, settings.interpreters, settings.cpu_share),
+            choices=Choices(settings.sandbox, settings.interpreters, settings.cpu_share), crowded=self.sink.crowded,
         )  # fmt: skip
 
     def _credentials(self, spec: FunctionSpec) -> dict[str, str]:
@@ -283,6 +295,10 @@ class Server:
             self.sink.close(self.db, self.clock.now())
         self.db.close()
         shutil.rmtree(self.scratch, ignore_errors=True)
+
+
+def _weight(lines: list[LogLine]) -> int:
+    return sum(len(line.message) for line in lines) + LOG_LINE_BYTES * len(lines)
 
 
 def _stream_of(line: LogLine) -> tuple[str, str]:

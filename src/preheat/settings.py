@@ -31,6 +31,8 @@ class Settings:
     """Whether a function's processor time follows its memory size; "auto": where control groups of version 2 allow."""
     streaming_bandwidth: Literal["off", "aws"] = "off"
     """"aws": 2 MB a second after the first 6 MB of a streamed answer."""
+    event_rules: int = 300
+    """EventBridge's quota of rules on one bus; AWS raises it on request."""
     models: dict[str, Any] = field(default_factory=dict)
 
     @property

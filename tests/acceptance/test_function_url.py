@@ -3,6 +3,7 @@
 import base64
 import http.client
 import json
+import time
 
 import pytest
 from botocore.auth import SigV4Auth
@@ -34,14 +35,15 @@ def handler(event, context):
 """
 
 STREAM = """
-import os, select
+import boto3, select
 
-def wait_for(path):
-    for _ in range(3000):
-        if os.path.exists(path):
+def wait_for(key):
+    objects = boto3.client("s3")
+    for _ in range(1000):
+        if objects.list_objects_v2(Bucket="url-signals", Prefix=key)["KeyCount"]:
             return
-        select.select([], [], [], 0.01)
-    raise TimeoutError(path)
+        select.select([], [], [], 0.02)
+    raise TimeoutError(key)
 
 def handler(event, context):
     query = event.get("queryStringParameters") or {}
@@ -178,12 +180,20 @@ def begin(aws, url, path):
     return connection, connection.getresponse()
 
 
-def test_the_first_chunk_is_here_before_the_second_is_made(aws, function, tmp_path):
+@pytest.fixture
+def signal(aws):
+    """Lets a handler go on that waits for this object. A function sees no file of the test's."""
+    objects = aws.client("s3")
+    objects.create_bucket(Bucket="url-signals")
+    return lambda key: objects.put_object(Bucket="url-signals", Key=key, Body=b"go")
+
+
+def test_the_first_chunk_is_here_before_the_second_is_made(aws, function, signal):
     url = function("url-stream", STREAM, InvokeMode="RESPONSE_STREAM")
-    connection, answer = begin(aws, url, f"/?wait={tmp_path}/go")
+    connection, answer = begin(aws, url, "/?wait=second")
     assert answer.status == 200 and answer.getheader("content-type") == "application/octet-stream"
     assert answer.read1() == b"first "
-    (tmp_path / "go").touch()
+    signal("second")
     assert answer.read() == b"second"
     connection.close()
 
@@ -217,14 +227,14 @@ def test_a_url_that_streams_takes_a_handler_that_does_not(aws, function):
     assert ask(aws, url, "/raise")[0] == 502
 
 
-def test_a_reader_that_leaves_does_not_hold_the_function(aws, function, tmp_path):
+def test_a_reader_that_leaves_does_not_hold_the_function(aws, function, signal):
     url = function("url-left", STREAM, InvokeMode="RESPONSE_STREAM")
     aws.client("lambda").put_function_concurrency(FunctionName="url-left", ReservedConcurrentExecutions=1)
-    connection, answer = begin(aws, url, f"/?wait={tmp_path}/go")
+    connection, answer = begin(aws, url, "/?wait=left")
     assert answer.read1() == b"first "
     connection.close()
     answer.close()
-    (tmp_path / "go").touch()
+    signal("left")
     wait_for(lambda: ask(aws, url)[2] == b"first second", what="the function's being free again")
 
 
@@ -266,3 +276,59 @@ def test_aws_iam_takes_a_known_callers_signature_and_nothing_else(fresh_server):
         status, answered, body = ask(server, url, "/x", headers=headers)
         assert status == 403 and json.loads(body)["Message"].startswith("Forbidden. For troubleshooting"), headers
         assert answered["x-amzn-errortype"] == "AccessDeniedException"
+
+
+# -- aliases, traces, metrics -----------------------------------------------------------------------------------------
+
+
+def test_the_clients_trace_goes_on(aws, function):
+    source = "import os\ndef handler(event, context):\n    return os.environ['_X_AMZN_TRACE_ID']\n"
+    url = function("url-trace", source)
+    root = "1-5759e988-bd862e3fe1be46a994272793"
+    header = f"Root={root};Parent=53995c3f42cd8ad8;Sampled=1;Lineage=aaaaaaaa:15"
+    text = ask(aws, url, headers={"X-Amzn-Trace-Id": header})[2].decode()
+    assert f"Root={root}" in text and "Sampled=1" in text and "aaaaaaaa" not in text
+    assert root not in ask(aws, url)[2].decode()
+
+
+def test_preflights_without_rules_go_to_the_function_and_wide_rules_answer_anybody(aws, function):
+    preflight = {"Origin": "https://x.test", "Access-Control-Request-Method": "PUT"}
+    status, headers, body = ask(aws, function("url-nocors"), "/", "OPTIONS", None, preflight)
+    assert (status, json.loads(body)["requestContext"]["http"]["method"]) == (200, "OPTIONS")
+    assert "access-control-allow-origin" not in headers
+    wide = function("url-wide", Cors={"AllowOrigins": ["*"], "AllowMethods": ["*"], "AllowHeaders": ["*"]})
+    status, headers, body = ask(aws, wide, "/", "OPTIONS", None, preflight)
+    assert (status, body, headers["access-control-allow-origin"]) == (200, b"", "*")
+    assert headers["access-control-allow-methods"] == "*" and headers["access-control-allow-headers"] == "*"
+
+
+def counts(server, name, **dimensions):
+    """Sums of the URL metrics of a function in the last hour."""
+    now = time.time()
+    watch = server.client("cloudwatch")
+    given = [{"Name": key, "Value": value} for key, value in {"FunctionName": name, **dimensions}.items()]
+    found = {}
+    for metric in ("UrlRequestCount", "Url4xxCount", "Url5xxCount", "UrlRequestLatency"):
+        points = watch.get_metric_statistics(
+            Namespace="AWS/Lambda", MetricName=metric, Dimensions=given, StartTime=now - 3_600,
+            EndTime=now + 3_600, Period=3_600, Statistics=["Sum", "SampleCount"],
+        )["Datapoints"]  # fmt: skip
+        statistic = "SampleCount" if metric == "UrlRequestLatency" else "Sum"
+        found[metric] = sum(point[statistic] for point in points)
+    return found
+
+
+def test_what_a_url_serves_is_counted(aws, function):
+    url = function("url-counted")
+    client = aws.client("lambda")
+    client.publish_version(FunctionName="url-counted")
+    client.create_alias(FunctionName="url-counted", Name="live", FunctionVersion="1")
+    of_alias = client.create_function_url_config(FunctionName="url-counted", Qualifier="live", AuthType="AWS_IAM")
+    listed = client.list_function_url_configs(FunctionName="url-counted")["FunctionUrlConfigs"]
+    assert [one["FunctionArn"].rpartition(":")[2] for one in listed] == ["url-counted", "live"]
+    assert [ask(aws, url, path)[0] for path in ("/", "/text", "/raise")] == [200, 200, 502]
+    assert ask(aws, of_alias["FunctionUrl"])[0] == 403
+    expected = {"UrlRequestCount": 4, "Url4xxCount": 1, "Url5xxCount": 1, "UrlRequestLatency": 4}
+    wait_for(lambda: counts(aws, "url-counted") == expected, what="the metrics of the function")
+    of_name = {"UrlRequestCount": 1, "Url4xxCount": 1, "Url5xxCount": 0, "UrlRequestLatency": 1}
+    assert counts(aws, "url-counted", Resource="url-counted:live") == of_name

@@ -6,7 +6,7 @@ import json
 import zipfile
 
 import pytest
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, WaiterError
 
 from tests.support.functions import ROLE, make_zip
 from tests.support.server import wait_for
@@ -188,7 +188,7 @@ def test_errors_have_the_shapes_of_botocore(functions, aws):
         functions("throttled")
     assert duplicate.value.response["Error"]["Code"] == "ResourceConflictException"
     with pytest.raises(ClientError) as unsupported:
-        client.get_provisioned_concurrency_config(FunctionName="throttled", Qualifier="1")
+        client.list_capacity_providers()
     assert unsupported.value.response["ResponseMetadata"]["HTTPStatusCode"] == 501
 
 
@@ -290,3 +290,224 @@ def test_an_object_in_a_bucket_starts_a_function(functions, aws):
     s3.put_object(Bucket="bucket-that-tells", Key="a/document.txt", Body=b"x")
     (message,) = sqs.receive_message(QueueUrl=url, WaitTimeSeconds=15)["Messages"]
     assert message["Body"] == "a/document.txt"
+
+
+def test_code_that_fails_half_way_through_a_stream(functions):
+    source = "def handler(event, context):\n    yield b'first'\n    raise ValueError('half-way')\n"
+    client = functions("broken-stream", source)
+    events = list(client.invoke_with_response_stream(FunctionName="broken-stream", LogType="Tail")["EventStream"])
+    assert events[0]["PayloadChunk"]["Payload"] == b"first"
+    complete = events[-1]["InvokeComplete"]
+    assert complete["ErrorCode"] == "ValueError" and "half-way" in complete["ErrorDetails"]
+    assert "REPORT RequestId: " in base64.b64decode(complete["LogResult"]).decode()
+    dry = client.invoke_with_response_stream(FunctionName="broken-stream", InvocationType="DryRun")
+    assert (dry["StatusCode"], list(dry["EventStream"])) == (204, [])
+
+
+# -- what is refused --------------------------------------------------------------------------------------------------
+
+
+def refusal(client, **params):
+    """(status, code, message) of a CreateFunction that must fail, and leave nothing."""
+    settings = {"Runtime": "python3.11", "Handler": "app.handler", "Role": ROLE, **params}
+    settings.setdefault("Code", {"ZipFile": make_zip()})
+    with pytest.raises(ClientError) as caught:
+        client.create_function(FunctionName="refused", **settings)
+    with pytest.raises(client.exceptions.ResourceNotFoundException):
+        client.get_function(FunctionName="refused")
+    response = caught.value.response
+    return response["ResponseMetadata"]["HTTPStatusCode"], response["Error"]["Code"], response["Error"]["Message"]
+
+
+def test_archives_that_are_refused(aws):
+    client = aws.client("lambda")
+    bomb = io.BytesIO()
+    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("big", "w") as file:
+        for _ in range(251):
+            file.write(bytes(1 << 20))
+    liar = bytearray(make_zip({"app.py": "x" * 5_000}))
+    for signature, offset in ((b"PK\x01\x02", 24), (b"PK\x03\x04", 22)):
+        at = liar.index(signature) + offset
+        liar[at : at + 4] = (10).to_bytes(4, "little")
+    link = io.BytesIO()
+    with zipfile.ZipFile(link, "w") as archive:
+        out = zipfile.ZipInfo("out")
+        out.create_system, out.external_attr = 3, 0o120777 << 16
+        archive.writestr(out, "../../..")
+    empty = io.BytesIO()
+    zipfile.ZipFile(empty, "w").close()
+    unreadable = "Could not unzip uploaded file. Please check your file, then try to upload again."
+    for data, message in (
+        (b"not a zip", unreadable),
+        (make_zip({"../evil.py": "x"}), unreadable),
+        (make_zip({"/etc/evil.py": "x"}), unreadable),
+        (link.getvalue(), unreadable),
+        (bytes(liar), unreadable),
+        (make_zip()[:-30], unreadable),
+        (b"", "Uploaded file must be a non-empty zip"),
+        (empty.getvalue(), "Uploaded file must be a non-empty zip"),
+        (bomb.getvalue(), "Unzipped size must be smaller than 262144000 bytes"),
+        (bytes(52_428_801), "Zipped size must be smaller than 52428800 bytes"),
+    ):
+        found = refusal(client, Code={"ZipFile": data})
+        assert found == (400, "InvalidParameterValueException", message), data[:20]
+    assert refusal(client, Code={"ZipFile": bytes(53_000_000)}) == (
+        413, "RequestEntityTooLargeException", "Request must be smaller than 70167211 bytes for the CreateFunction "
+        "operation",
+    )  # fmt: skip
+
+
+def test_code_from_buckets_that_is_refused(aws):
+    client, s3 = aws.client("lambda"), aws.client("s3")
+    s3.create_bucket(Bucket="code-refused")
+    s3.put_object(Bucket="code-refused", Key="text", Body=b"no zip")
+    start = "Error occurred while GetObject. S3 Error Code: "
+    for code, message in (
+        ({"S3Bucket": "code-refused", "S3Key": "none"}, f"{start}NoSuchKey. S3 Error Message: The specified key does "
+         "not exist."),
+        ({"S3Bucket": "no-such-bucket-here", "S3Key": "k"}, f"{start}NoSuchBucket. S3 Error Message: The specified "
+         "bucket does not exist"),
+        ({"S3Bucket": "code-refused", "S3Key": "text"}, "Could not unzip uploaded file. Please check your file, then "
+         "try to upload again."),
+        ({"S3Bucket": "code-refused"}, "Please provide a source for function code."),
+        ({"S3Bucket": "code-refused", "S3Key": "k", "ZipFile": b"x"}, "Please do not provide other FunctionCode "
+         "parameters when providing a ZipFile."),
+    ):  # fmt: skip
+        assert refusal(client, Code=code) == (400, "InvalidParameterValueException", message), code
+
+
+def test_settings_that_are_refused(aws):
+    client = aws.client("lambda", parameter_validation=False)
+    one = "1 validation error detected: Value"
+    pattern = r"arn:(aws[a-zA-Z-]*)?:iam::\d{12}:role/?[a-zA-Z_0-9+=,.@\-_/]+"
+    role = f"'role' failed to satisfy constraint: Member must satisfy regular expression pattern: {pattern}"
+    for params, code, message in (
+        ({"Handler": "a" * 129}, "ValidationException",
+         f"{one} '{'a' * 129}' at 'handler' failed to satisfy constraint: Member must have length less than or equal "
+         "to 128"),
+        ({"MemorySize": 127}, "ValidationException",
+         f"{one} '127' at 'memorySize' failed to satisfy constraint: Member must have value greater than or equal to "
+         "128"),
+        ({"MemorySize": 10_241}, "ValidationException",
+         f"{one} '10241' at 'memorySize' failed to satisfy constraint: Member must have value less than or equal to "
+         "10240"),
+        ({"Timeout": 901}, "ValidationException",
+         f"{one} '901' at 'timeout' failed to satisfy constraint: Member must have value less than or equal to 900"),
+        ({"Role": "arn:aws:iam::1:role/x"}, "ValidationException", f"{one} 'arn:aws:iam::1:role/x' at {role}"),
+        ({"Environment": {"Variables": {"_HANDLER": "x", "AWS_REGION": "y"}}}, "ValidationException",
+         "Map keys must satisfy constraint: [Member must satisfy regular expression pattern: "
+         "[a-zA-Z]([a-zA-Z0-9_])+]"),
+        ({"Environment": {"Variables": {"AWS_REGION": "x", "AWS_ACCESS_KEY_ID": "y"}}},
+         "InvalidParameterValueException",
+         "Lambda was unable to configure your environment variables because the environment variables you have "
+         "provided contains reserved keys that are currently not supported for modification. Reserved keys used in "
+         "this request: AWS_ACCESS_KEY_ID, AWS_REGION"),
+        ({"Environment": {"Variables": {"BIG": "x" * 4_090}}}, "InvalidParameterValueException",
+         "exceeded the 4KB limit. String measured: {\"BIG\":\"xxx"),
+        ({"Runtime": "python1.0"}, "InvalidParameterValueException",
+         "Value python1.0 at 'runtime' failed to satisfy constraint: Member must satisfy enum value set: ["),
+        ({"Layers": [f"arn:aws:lambda:us-east-1:000000000000:layer:l{number}:1" for number in range(6)]},
+         "InvalidParameterValueException", "Cannot reference more than 5 layers."),
+    ):  # fmt: skip
+        status, found, text = refusal(client, **params)
+        assert (status, found) == (400, code) and message in text, (params, found, text)
+    with pytest.raises(ClientError) as caught:
+        client.create_function(FunctionName="refused", Runtime="python3.11", Handler="a.b", Code={"ZipFile": b"x"})
+    assert "Value null at 'role' failed to satisfy constraint: Member must not be null" in str(caught.value)
+
+
+# -- Lambda's own lines -----------------------------------------------------------------------------------------------
+
+TALKING = "def handler(event, context):\n    print('hello')\n    return event['a']\n"
+
+
+def platform_lines(log):
+    """The records of Lambda's own lines, by type; everything else must be JSON too or be what the function said."""
+    found = {}
+    for line in filter(None, log.splitlines()):
+        if line.startswith("{"):
+            document = json.loads(line)
+            if "record" in document:
+                assert document["time"].endswith("Z")
+                found[document["type"]] = document["record"]
+        else:
+            assert line == "hello", line
+    return found
+
+
+@pytest.mark.parametrize(
+    ("level", "good", "bad"),
+    [
+        ("DEBUG", {"platform.start", "platform.runtimeDone", "platform.report"}, {"platform.start"}),
+        ("INFO", {"platform.start", "platform.report"}, {"platform.start"}),
+        ("WARN", set(), set()),
+    ],
+)
+def test_lambdas_own_lines_in_the_json_format(functions, level, good, bad):
+    name = f"json-{level.lower()}"
+    client = functions(name, TALKING, LoggingConfig={"LogFormat": "JSON", "SystemLogLevel": level})
+    result, answer = call(client, name, {"a": 1}, LogType="Tail")
+    log = base64.b64decode(answer["LogResult"]).decode()
+    found = platform_lines(log)
+    assert result == 1 and "hello" in log and set(found) == good
+    if "platform.report" in found:
+        report = found["platform.report"]
+        assert report["status"] == "success" and report["metrics"]["memorySizeMB"] == 128
+        assert report["requestId"] == found["platform.start"]["requestId"]
+    _, answer = call(client, name, {}, LogType="Tail")
+    failed = platform_lines(base64.b64decode(answer["LogResult"]).decode().replace("\r", "\n"))
+    assert set(failed) == {"platform.runtimeDone", "platform.report"} | bad
+    assert failed["platform.report"]["status"] == failed["platform.runtimeDone"]["status"] == "error"
+
+
+TEMPLATE = """
+Resources:
+  Signing:
+    Type: AWS::Lambda::CodeSigningConfig
+    Properties:
+      AllowedPublishers: {SigningProfileVersionArns: ["arn:aws:signer:us-east-1:000000000000:/signing-profiles/p/v"]}
+      CodeSigningPolicies: {UntrustedArtifactOnDeployment: POLICY}
+  Layer:
+    Type: AWS::Lambda::LayerVersion
+    Properties: {LayerName: from-template, Content: {S3Bucket: lambda-template, S3Key: layer.zip}}
+  Shared:
+    Type: AWS::Lambda::LayerVersionPermission
+    Properties: {LayerVersionArn: !Ref Layer, Action: "lambda:GetLayerVersion", Principal: "111111111111"}
+  Function:
+    Type: AWS::Lambda::Function
+    Properties:
+      FunctionName: from-template
+      Runtime: python3.11
+      Handler: index.handler
+      Role: arn:aws:iam::000000000000:role/r
+      Code: {ZipFile: "def handler(event, context): return 1"}
+      CodeSigningConfigArn: !GetAtt Signing.CodeSigningConfigArn
+      RuntimeManagementConfig: {UpdateRuntimeOn: FunctionUpdate}
+      Layers: [!Ref Layer]
+"""
+
+
+def test_templates_share_layers_and_sign_code(aws):
+    client, stacks, s3 = aws.client("lambda"), aws.client("cloudformation"), aws.client("s3")
+    s3.create_bucket(Bucket="lambda-template")
+    s3.put_object(Bucket="lambda-template", Key="layer.zip", Body=make_zip({"python/x.py": "1"}))
+    stacks.create_stack(StackName="signed", TemplateBody=TEMPLATE.replace("POLICY", "Warn"))
+    stacks.get_waiter("stack_create_complete").wait(StackName="signed", WaiterConfig={"Delay": 1})
+    mode = client.get_runtime_management_config(FunctionName="from-template")["UpdateRuntimeOn"]
+    signing = client.get_function_code_signing_config(FunctionName="from-template")["CodeSigningConfigArn"]
+    policy = json.loads(client.get_layer_version_policy(LayerName="from-template", VersionNumber=1)["Policy"])
+    assert mode == "FunctionUpdate" and signing.startswith("arn:aws:lambda:us-east-1:000000000000:code-signing-config:")
+    assert policy["Statement"][0]["Principal"] == {"AWS": "arn:aws:iam::111111111111:root"}
+    changed = TEMPLATE.replace("POLICY", "Enforce").replace("return 1", "return 2")
+    stacks.update_stack(StackName="signed", TemplateBody=changed)
+    with pytest.raises(WaiterError):
+        stacks.get_waiter("stack_update_complete").wait(StackName="signed", WaiterConfig={"Delay": 1})
+    reasons = [event.get("ResourceStatusReason", "") for event in
+               stacks.describe_stack_events(StackName="signed")["StackEvents"]]  # fmt: skip
+    assert any("code signing policy is set to ENFORCE" in reason for reason in reasons)
+    assert call(client, "from-template")[0] == 1
+    stacks.delete_stack(StackName="signed")
+    stacks.get_waiter("stack_delete_complete").wait(StackName="signed", WaiterConfig={"Delay": 1})
+    assert signing not in [
+        one["CodeSigningConfigArn"] for one in client.list_code_signing_configs()["CodeSigningConfigs"]
+    ]

@@ -12,6 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
 
+from tests.acceptance.test_iam_enforced import EnforcedServer
 from tests.support.functions import ROLE, make_zip
 from tests.support.server import wait_for
 
@@ -320,3 +321,24 @@ def test_a_serverless_template_with_a_topic(aws):
             return True
 
     wait_for(gone, 60, "the deletion")
+
+
+def test_links_need_no_credentials_when_policies_are_enforced(tmp_path, endpoint):
+    server = EnforcedServer(tmp_path / "state").start()
+    try:
+        sns = server.client("sns")
+        topic = sns.create_topic(Name="guarded")["TopicArn"]
+        arn = sns.subscribe(TopicArn=topic, Protocol="http", Endpoint=endpoint.url, ReturnSubscriptionArn=True)
+        wait_for(lambda: endpoint.posts, what="the confirmation")
+        assert arn["SubscriptionArn"] in get(json.loads(endpoint.posts.pop()[1])["SubscribeURL"])
+        sns.publish(TopicArn=topic, Message="posted")
+        wait_for(lambda: endpoint.posts, what="the notification")
+        document = json.loads(endpoint.posts.pop()[1])
+        check_signature(document)
+        get(document["UnsubscribeURL"])
+        assert sns.list_subscriptions()["Subscriptions"] == []
+        for path in ("/?Action=ListTopics&Version=2010-03-31", "/_preheat/outbox"):
+            assert server.get(path)[0] in (403, 404)
+    finally:
+        assert server.stop() == 0
+    assert "defect in" not in server.log.read_text()

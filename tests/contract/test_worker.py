@@ -101,6 +101,12 @@ class Recorder:
     def answered(self, worker, answer):
         self._add(worker, "answered", answer)
 
+    def runtime_done(self, worker):
+        self._add(worker, "runtime_done")
+
+    def crashed(self, worker, exit):
+        self._add(worker, "crashed", exit)
+
     def output(self, worker, data):
         self._add(worker, "output", data)
 

@@ -1,6 +1,7 @@
 """The benchmark's own parts: the Python generator and the report."""
 
 import json
+import socket
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,6 +12,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
 
 import generator
+import queues
 import report
 
 QUEUE = "http://127.0.0.1/000000000000/q"
@@ -22,9 +24,11 @@ class FakeQueue(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     depth = 0
     deleted = 0
+    sent: tuple[dict, ...] = ()
 
     def do_POST(self) -> None:
         given = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        type(self).sent += (given,)
         action = self.headers["X-Amz-Target"].partition(".")[2]
         answer: dict = {}
         if action == "ReceiveMessage" and type(self).depth > 0:
@@ -79,6 +83,57 @@ def test_generator_drains_and_deletes_everything_once(fake):
     assert result["seconds"] < 30
 
 
+def test_fifo_sends_take_the_groups_in_turn_and_never_repeat_a_deduplication_id(fake):
+    endpoint, handler = fake
+    variables = {"LOAD_QUEUE": QUEUE, "LOAD_GROUPS": "3"}
+    assert generator.load(endpoint, 1, 30, {**variables, "LOAD_KIND": "fifo"}, count=30)["requests"] == 30
+    singles = handler.sent[:30]
+    assert {message["MessageGroupId"] for message in singles} == {"g0", "g1", "g2"}
+    generator.load(endpoint, 1, 30, {**variables, "LOAD_KIND": "fifobatch"}, count=3)
+    rows = [row for request in handler.sent if "Entries" in request for row in request["Entries"]]
+    ids = [message["MessageDeduplicationId"] for message in (*singles, *rows)]
+    assert len(ids) >= 60
+    assert len(set(ids)) == len(ids)
+
+
+def test_a_drain_can_wait_for_messages_and_outlast_empty_answers(fake):
+    endpoint, handler = fake
+    variables = {"LOAD_KIND": "drain", "LOAD_QUEUE": QUEUE, "LOAD_WAIT": "1", "LOAD_EMPTY": "200"}
+    result = generator.load(endpoint, 2, 30, variables)
+    assert result["requests"] >= 200
+    assert {request["WaitTimeSeconds"] for request in handler.sent} == {1}
+
+
+class Parked:
+    """What `queues.Polls` wants of a server."""
+
+    protocol = "json"
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+
+
+def test_a_parked_receive_is_quiet_until_its_whole_answer_is_there():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        polls = queues.Polls(Parked(listener.getsockname()[1]), QUEUE)
+        try:
+            assert polls.park(2) == 2
+            first, second = listener.accept()[0], listener.accept()[0]
+            assert b'"WaitTimeSeconds": 20' in second.recv(65_536)
+            assert polls.quiet()
+            answer = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nwake"
+            first.sendall(answer[:20])
+            threading.Timer(0.05, first.sendall, [answer[20:]]).start()
+            assert polls.woken(10)[1] == b"wake"
+            assert polls.quiet()
+            with pytest.raises(RuntimeError, match="no parked receive answered"):
+                polls.woken(0.01)
+        finally:
+            polls.close()
+        first.close()
+        second.close()
+
+
 def test_generator_counts_refusals(fake):
     endpoint, handler = fake
     handler.depth = -1
@@ -110,12 +165,35 @@ def test_ratios_are_taken_round_by_round():
     assert report.ratio(figures, "a", "moto") is None
 
 
+def test_what_a_sync_allows_and_what_rules_cost():
+    figures = {
+        "preheat": {
+            report.SEND: [16_000.0], "events put, 0 rules, entries /s": [50_000.0],
+            "events put, 1,000 rules, entries /s": [40_000.0],
+        },
+        "preheat-power": {report.SEND: [8_000.0], "fdatasync ms": [1.0]},
+    }  # fmt: skip
+    measured = {each.text: each.value(figures) for each in report.EXPECTED}
+    assert measured["sends in power durability over what the disk's sync allows, at least"] == pytest.approx(1.0)
+    assert measured["an event's cost at 1,000 rules over that at none, at most"] == pytest.approx(1.25)
+    del figures["preheat-power"]["fdatasync ms"]
+    assert all(each.value(figures) is None for each in report.EXPECTED if "power durability" in each.text)
+
+
+def test_the_least_of_several_figures_is_unknown_when_one_is():
+    shares = {report.DEEP: [0.9], report.DEEP_SEND: [0.9]}
+    least = next(each for each in report.EXPECTED if "the least" in each.text)
+    assert least.met({"preheat": shares}) is None
+    assert least.met({"preheat": {**shares, report.DEEP_BATCH: [0.7]}}) is False
+    assert least.met({"preheat": {**shares, report.DEEP_BATCH: [0.85]}}) is True
+
+
 def test_report_says_what_was_met_missed_and_not_measured():
     figures = {
         "preheat": {report.SEND: [20_000.0], "idle memory MB": [95.0], "start to first answer s": [0.2]},
         "ministack": {report.SEND: [2_000.0]},
     }
-    about = {"repeats": 1, "seconds": 1, "cores": 2, "generator": "wrk", "took_s": 9}
+    about = {"repeats": 1, "seconds": 1, "cores": 2, "generator": "wrk", "took_s": 9, "load_average": 0.5}
     text = report.markdown(figures, ["moto: pip failed"], about)
     assert "| SQS sends at 16 connections over MiniStack's, at least | 5 | 10 | met |" in text
     assert "| idle memory, MB, at most | 90 | 95 | **not met** |" in text

@@ -184,7 +184,8 @@ Resources:
           Handler: app.h
           CodeUri: {Bucket: preheat-local, Key: /work}
           VpcConfig: {SubnetIds: [], SecurityGroupIds: []}
-          CodeSigningConfigArn: arn:aws:lambda:us-east-1:000000000000:code-signing-config:csc-1
+          FileSystemConfigs:
+            - {Arn: "arn:aws:elasticfilesystem:us-east-1:000000000000:access-point/a", LocalMountPath: /mnt/x}
           Role: arn:aws:iam::000000000000:role/r
 """
 

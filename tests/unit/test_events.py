@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 
@@ -332,6 +333,38 @@ def test_limits(world):
         world.events("PutRule", Name=f"n{number}", EventPattern='{"a":["b"]}')
     assert refused(world, "PutRule", Name="one-more", EventPattern='{"a":["b"]}') == too_many
     world.events("PutRule", Name="n7", EventPattern='{"a":["c"]}')
+
+
+def test_the_quota_of_rules_is_a_setting():
+    settings = SimpleNamespace(state=None, endpoint="http://127.0.0.1:4566", iam="off", event_rules=2)
+    world = World(settings=settings)
+    for name in ("a", "b", "a"):
+        world.events("PutRule", Name=name, EventPattern='{"a":["b"]}')
+    assert refused(world, "PutRule", Name="c", EventPattern='{"a":["b"]}')[0] == "LimitExceededException"
+
+
+def test_a_queue_has_the_event_once_put_events_has_answered(world):
+    url = world.queue()
+    world.rule({"source": ["shop"]}, {"Arn": QUEUE, "InputPath": "$.detail"})
+    entry = {"Source": "shop", "DetailType": "order", "Detail": '{"n":1}', "TraceHeader": "Root=1-5-a"}
+    world.events("PutEvents", Entries=[entry])
+    assert world.db.value("SELECT count(*) FROM due") == 0
+    (message,) = world.received()
+    assert (message["Body"], message["Attributes"]["AWSTraceHeader"]) == ('{"n":1}', "Root=1-5-a")
+    assert message["Attributes"]["SenderId"] == "events.amazonaws.com"
+    assert (world.counted("Invocations"), world.counted("SuccessfulInvocationAttempts")) == (1, 1)
+    assert url
+
+
+def test_what_a_queue_refuses_is_a_delivery_that_fails(world):
+    world.queue(MaximumMessageSize="1024")
+    world.queue("letters")
+    world.rule({"source": ["shop"]}, {"Arn": QUEUE, "DeadLetterConfig": {"Arn": QUEUE.replace(":q", ":letters")}})
+    world.put({"text": "x" * 2_000})
+    assert world.received() == []
+    (letter,) = world.received("letters")
+    assert letter["MessageAttributes"]["ERROR_CODE"]["StringValue"].startswith("InvalidParameterValue")
+    assert (world.counted("SuccessfulInvocationAttempts"), world.counted("FailedInvocations")) == (0, 1)
 
 
 def test_fifo_queues_get_the_group(world):

@@ -163,6 +163,35 @@ def test_a_thousand_environments_in_ten_seconds():
     assert [gate.admit_start("a", 1_000.0) for _ in range(1_001)].count(None) == 1_000
 
 
+def test_what_one_version_runs_counts_against_the_reservation_of_the_next():
+    """An alias has moved: the old version's invocations still run when the new one is ready."""
+    gate = Gate()
+    gate.set_reserved("a", 3, 0.0)
+    gate.set_provisioned("a", "1", 3, 0.0)
+    lanes = [gate.admit_provisioned("a", "1", 0.0) for _ in range(3)]
+    gate.set_provisioned("a", "2", 3, 0.0)
+    gate.set_provisioned("a", "1", 0, 0.0)
+    assert gate.admit_provisioned("a", "2", 0.0) is None and gate.admit("a", 0.0) == RESERVED
+    gate.release(lanes[0])
+    assert isinstance(gate.admit_provisioned("a", "2", 0.0), Lane)
+    assert gate.admit_provisioned("a", "2", 0.0) is None
+
+
+def test_a_hundred_stay_unreserved_while_an_alias_moves():
+    """Both of its versions are provisioned then, with more than could have been set."""
+    gate = Gate(account_limit=150)
+    gate.set_reserved("b", 20, 0.0)
+    for version in ("1", "2"):
+        gate.set_provisioned("a", version, 30, 0.0)
+    assert gate.unreserved_limit == 100
+    ahead = [gate.admit_provisioned("a", "1", 0.0) for _ in range(30)]
+    assert kinds(gate.admit("c", 0.0) for _ in range(101)) == ["ok"] * 100 + [ACCOUNT]
+    assert kinds(gate.admit("b", 0.0) for _ in range(20)) == ["ok"] * 20
+    assert gate.total == 150 and gate.admit_provisioned("a", "2", 0.0) is None
+    gate.release(ahead[0])
+    assert isinstance(gate.admit_provisioned("a", "2", 0.0), Lane)
+
+
 def test_peaks_are_the_most_since_the_last_look():
     gate = Gate()
     lanes = [gate.admit("a", 0.0) for _ in range(3)]
@@ -206,7 +235,7 @@ def test_limits_hold_after_any_sequence(steps):
                 lane = gate.admit_provisioned(name, "1", 0.0, synchronous=False)
             if isinstance(lane, Lane):
                 running.append(lane)
-                if kind == "admit" and name in gate.reserved:
+                if name in gate.reserved:
                     assert before < gate.reserved[name]
         assert gate.total == len(running) == sum(gate.in_flight.values()) <= 6
     for lane in running:

@@ -225,6 +225,29 @@ def test_a_link_in_an_archive_cannot_lead_out(world, target):
     assert "Could not unzip" in refused_create(world, Code={"ZipFile": linking_zip(target)})[1]
 
 
+def test_links_that_lead_out_by_way_of_later_links(world):
+    """`d` stays inside until `e` exists; a file over a link must not be written through it."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, target in (("d", "e/../evil.py"), ("e", ".")):
+            link = zipfile.ZipInfo(name)
+            link.create_system, link.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
+            archive.writestr(link, target)
+    assert "Could not unzip" in refused_create(world, Code={"ZipFile": buffer.getvalue()})[1]
+    with pytest.warns(UserWarning, match="Duplicate name"), zipfile.ZipFile(buffer, "a") as archive:
+        archive.writestr("d", "written through the link")
+    world.create(Code={"ZipFile": buffer.getvalue()})
+    assert not list(world.functions.core.code.directory.rglob("evil.py"))
+
+
+def test_a_symbolic_link_cannot_be_large(world):
+    assert "Could not unzip" in refused_create(world, Code={"ZipFile": linking_zip("a" * 5_000)})[1]
+
+
+def test_a_name_that_no_disk_takes_is_a_bad_archive(world):
+    assert "Could not unzip" in refused_create(world, Code={"ZipFile": make_zip({"a" * 300: "x"})})[1]
+
+
 def test_an_archive_that_grows_too_large_is_refused(world):
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("big", "w") as file:
@@ -335,7 +358,10 @@ def test_an_alias_sends_a_share_to_its_second_version(world):
     assert {call.invoked_arn for call in world.executor.started} == {f"{ARN}f:live"}
     world("lambda", "UpdateAlias", FunctionName="f", Name="live", FunctionVersion="2", RoutingConfig={})
     assert {invoke(world, "f:live")["ExecutedVersion"] for _ in range(20)} == {"2"}
-    assert "referenced by aliases: live" in refused(world, "DeleteFunction", FunctionName="f", Qualifier="2")[1]
+    assert refused(world, "DeleteFunction", FunctionName="f", Qualifier="2") == (
+        "ResourceConflictException",
+        "Unable to delete version because the following aliases reference it: [live]",
+    )
 
 
 def test_aliases_that_are_refused(world):

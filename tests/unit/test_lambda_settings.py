@@ -179,3 +179,24 @@ def test_tags_of_functions_and_mappings():
     assert refused(world, "ListTags", Resource=f"{ARN}g")[0] == "ResourceNotFoundException"
     assert refused(world, "TagResource", Resource=f"{ARN}f", Tags={"aws:a": "b"})[0] == "InvalidParameterValueException"
     assert refused(world, "TagResource", Resource=f"{ARN}f:1", Tags={"a": "b"})[0] == "InvalidParameterValueException"
+
+
+def test_with_policies_enforced_the_role_must_trust_lambda():
+    from preheat.services.iam.service import build as build_iam
+
+    world = LambdaWorld(build_iam)
+    statement = {"Effect": "Allow", "Principal": {"Service": "SERVICE.amazonaws.com"}, "Action": "sts:AssumeRole"}
+    trust = {"Version": "2012-10-17", "Statement": [statement]}
+    for service in ("lambda", "ec2"):
+        document = json.dumps(trust).replace("SERVICE", service)
+        world("iam", "CreateRole", RoleName=f"for-{service}", AssumeRolePolicyDocument=document)
+    role = "arn:aws:iam::000000000000:role/for-"
+    world.create("before", Role=f"{role}nobody")
+    world.machine.authorizer = lambda ctx, service, operation, params: None
+    world.create("good", Role=f"{role}lambda")
+    words = ("InvalidParameterValueException", "The role defined for the function cannot be assumed by Lambda.")
+    for name in ("ec2", "nobody"):
+        with pytest.raises(AwsError) as caught:
+            world.create("bad", Role=f"{role}{name}")
+        assert (caught.value.code, caught.value.message) == words
+        assert refused(world, "UpdateFunctionConfiguration", FunctionName="good", Role=f"{role}{name}") == words

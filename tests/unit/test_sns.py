@@ -11,6 +11,11 @@ from tests.support.inprocess import InProcess
 
 TOPIC = "arn:aws:sns:us-east-1:000000000000:"
 QUEUE = "arn:aws:sqs:us-east-1:000000000000:"
+NO_JSON = (
+    "failed to parse JSON. Unexpected character ('i' (code 105)): was expecting double-quote to start field name\n at "
+    "[Source: REDACTED (`StreamReadFeature.INCLUDE_SOURCE_IN_LOCATION` disabled); line: 1, column: 2]"
+)
+"""As recorded on AWS, October 2025."""
 
 
 class Sns(InProcess):
@@ -239,8 +244,9 @@ def test_what_an_endpoint_may_not_be(world, protocol, endpoint, message):
         ({"RawMessageDelivery": "x"}, "RawMessageDelivery: Invalid value [x]. Must be true or false."),
         ({"FilterPolicyScope": "x"},
          "FilterPolicyScope: Invalid value [x]. Please use either MessageBody or MessageAttributes"),
-        ({"FilterPolicy": "{"}, "FilterPolicy: failed to parse JSON."),
-        ({"RedrivePolicy": "{"}, "RedrivePolicy: failed to parse JSON."),
+        ({"FilterPolicy": "{invalidjson}"}, f"FilterPolicy: {NO_JSON}"),
+        ({"RedrivePolicy": "{invalidjson}"}, f"RedrivePolicy: {NO_JSON}"),
+        ({"RawMessageDelivery": ""}, "RawMessageDelivery: Invalid value []. Must be true or false."),
         ({"RedrivePolicy": '{"deadLetterTargetArn": "x"}'}, "RedrivePolicy: deadLetterTargetArn is an invalid arn"),
         ({"DeliveryPolicy": '{"healthyRetryPolicy": {"numRetries": 101}}'},
          "DeliveryPolicy: healthyRetryPolicy.numRetries must be less than or equal to 100"),
@@ -315,6 +321,7 @@ def test_a_queue_of_another_account_has_to_confirm(world):
     assert world.refused("ConfirmSubscription", TopicArn=topic, Token="0" * 288) == (
         "InvalidParameter", "Invalid parameter: Token",
     )  # fmt: skip
+    assert world.refused("ConfirmSubscription", TopicArn=topic, Token="random") == ("InvalidParameter", "Invalid token")
     arn = world.sns("ConfirmSubscription", TopicArn=topic, Token=asked["Token"])["SubscriptionArn"]
     assert arn == world.sns("ListSubscriptions")["Subscriptions"][0]["SubscriptionArn"]
 

@@ -47,7 +47,7 @@ def passes(policy, attributes, body="m", scope=ATTRIBUTES):
         ({"a": [{"anything-but": ["x", "y"]}]}, {"a": string("y")}, False),
         ({"a": [{"anything-but": ["x"]}]}, {}, False),
         ({"a": [{"anything-but": {"prefix": "no"}}]}, {"a": string("note")}, False),
-        ({"a": [{"anything-but": {"suffix": "no"}}]}, {"a": string("note")}, True),
+        ({"a": [{"anything-but": {"wildcard": "n*e"}}]}, {"a": string("note")}, False),
         ({"a": ["x"]}, {"a": array("w", "x")}, True),
         ({"a": [2]}, {"a": array(1, 2)}, True),
         ({"a": [True]}, {"a": array(True)}, True),
@@ -125,6 +125,22 @@ def test_errors_name_the_place(policy, reason):
     assert caught.value.message.startswith(
         f"Invalid parameter: Attributes Reason: FilterPolicy: {reason}\n at [Source: (String)"
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "reason", "column"),
+    [
+        ('{"key":[{"anything-but":{"wrong-operator":null}}]}', "Unsupported anything-but pattern: wrong-operator", 47),
+        ('{"key":[{"anything-but":{"suffix":"test"}}]}', "Unsupported anything-but pattern: suffix", 36),
+        ('{"key":[{"anything-but":{"exists":false}}]}', "Unsupported anything-but pattern: exists", 40),
+        ('{"key":[{"anything-but":{"prefix":false}}]}', "prefix match pattern must be a string", 40),
+    ],
+)
+def test_errors_that_were_recorded_on_aws(text, reason, column):
+    with pytest.raises(AwsError) as caught:
+        compile_filter(text, ATTRIBUTES, "Attributes Reason: ")
+    place = f'at [Source: (String)"{text}"; line: 1, column: {column}]'
+    assert caught.value.message == f"Invalid parameter: Attributes Reason: FilterPolicy: {reason}\n {place}"
 
 
 def counts(world):

@@ -59,6 +59,9 @@ def test_what_may_not_be_published(world, params, code, message):
 
 
 def test_a_message_needs_somewhere_to_go(world):
+    assert world.refused("Publish", TopicArn="", Message="m")[1] == (
+        "Invalid parameter: TopicArn Reason: An ARN must have at least 6 elements, not 1"
+    )
     assert world.refused("Publish", Message="m")[1] == (
         "Invalid parameter: TopicArn or TargetArn Reason: no value for required parameter"
     )
@@ -174,6 +177,7 @@ def test_a_batch_is_published_entry_by_entry(world):
         (entries("x" * 131_073, "x" * 131_073), "BatchRequestTooLong"),
         ([{"Id": "a", "Message": "m"}, {"Id": "a", "Message": "m"}], "BatchEntryIdsNotDistinct"),
         ([{"Id": "a b", "Message": "m"}], "InvalidBatchEntryId"),
+        (entries('{"sqs": "no default"}', MessageStructure="json"), "InvalidParameter"),
         (entries("m", MessageAttributes={"a": {"DataType": "Nope", "StringValue": "x"}}), "ParameterValueInvalid"),
     ],
 )

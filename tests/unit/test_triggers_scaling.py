@@ -249,6 +249,24 @@ def test_the_trap_valid_messages_reach_the_dead_letter_queue_and_it_is_said(worl
     assert measured["Preheat", "ThrottledMessagesDeadLettered", "f"] == lost
 
 
+def test_each_throttled_batch_keeps_its_own_pauses_also_when_another_gets_in(world):
+    url, arn = world.queue("q", VisibilityTimeout="60")
+    world("lambda", "PutFunctionConcurrency", FunctionName="f", ReservedConcurrentExecutions=1)
+    began, start = [], world.clock.now()
+
+    def script(event):
+        began.append((event["Records"][0]["body"], round(world.clock.now() - start, 1)))
+        return Script(seconds=2)
+
+    world.executor.scripts["f"] = script
+    world.map(arn, BatchSize=1)
+    for number in range(3):
+        world.send(url, str(number))
+        world.advance(0.1)
+    world.advance(20)
+    assert began == [("0", 0.0), ("1", 3.1), ("2", 7.2)] and world.executor.refused == 5
+
+
 def test_with_maximum_concurrency_the_trap_does_not_close(world):
     url, dead, _ = trap(world, ScalingConfig={"MaximumConcurrency": 2})
     world.advance(1_200)

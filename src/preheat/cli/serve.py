@@ -29,6 +29,7 @@ def serve(
     sandbox: Annotated[str, typer.Option(help="auto, bwrap (process ids apart too), or off.")] = "auto",
     cpu_share: Annotated[str, typer.Option(help="memory: processor time by memory size; whole: all of it.")] = "auto",
     streaming_bandwidth: Annotated[str, typer.Option(help="aws: 2 MB/s after 6 MB of a stream. off: none.")] = "off",
+    event_rules: Annotated[int, typer.Option(help="EventBridge's quota of rules on one bus.", min=1)] = 300,
 ) -> None:
     """Run the platform until SIGTERM or Ctrl-C."""
     if durability not in ("process", "power"):
@@ -57,6 +58,7 @@ def serve(
         sandbox=sandbox,
         cpu_share=cpu_share,
         streaming_bandwidth=streaming_bandwidth,
+        event_rules=event_rules,
     )
     run_server(settings)
 

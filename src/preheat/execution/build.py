@@ -35,15 +35,17 @@ def build_pool(
     limits: PoolLimits = DEFAULT_LIMITS,
     tools: Path | None = None,
     choices: Choices | None = None,
+    crowded: Callable[[], bool] = lambda: False,
 ) -> Pool:
     """`loop` is an asyncio (or uvloop) event loop; `scratch` a directory for the environments' private /tmp; `tools`
-    one whose node_modules may hold aws-lambda-ric; `choices` how functions are kept apart. Let the driver
-    call `pool.step` at `pool.next_deadline`, and again whenever `pool.on_wake` is called. Every environment needs up to
-    six descriptors: the process's soft limit is raised to its hard limit."""
+    one whose node_modules may hold aws-lambda-ric; `choices` how functions are kept apart; while `crowded()` what
+    functions write is not taken. Let the driver call `pool.step` at `pool.next_deadline`, and again whenever
+    `pool.on_wake` is called. Every environment needs up to six descriptors: the process's soft limit is raised to its
+    hard limit."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    factory = ProcessWorkerFactory(loop, on_notice, tools, Housing(choices))
+    factory = ProcessWorkerFactory(loop, on_notice, tools, Housing(choices), crowded)
     return Pool(
         clock,
         entropy,

@@ -38,6 +38,10 @@ class FunctionSpec:
     snap_start: bool = False
     watch: bool = False
     """`code` is the user's own directory: an edit takes effect on the next invocation."""
+    tracing: bool = False
+    """What continues no trace is sampled."""
+    system_log: str = ""
+    """The least level (DEBUG, INFO, WARN) of Lambda's own lines in the JSON log format; "" for the text format."""
 
     @property
     def key(self) -> str:

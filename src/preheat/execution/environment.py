@@ -1,19 +1,18 @@
 """One execution environment: its lifecycle, one invocation at a time.
 
-The lifecycle is the table `ALLOWED`; whatever is not in it is refused. A process that times out or crashes is killed
-and the environment is reset: the next invocation initialises a new process in it, with the same /tmp, inside its own
-timeout (AWS's "suppressed init").
+The lifecycle is the table `lifecycle.ALLOWED`; whatever is not in it is refused. A process that times out or crashes is
+killed and the environment is reset: the next invocation initialises a new process in it, with the same /tmp, inside its
+own timeout (AWS's "suppressed init").
 """
 
-from collections.abc import Callable
-from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
 from preheat.execution import reports
-from preheat.execution.contract import FunctionSpec, Invocation, Outcome, RestoreError, StreamFailed, StreamStart
+from preheat.execution.contract import FunctionSpec, Outcome, RestoreError, StreamFailed, StreamStart
+from preheat.execution.extensions.house import Extensions
 from preheat.execution.flow import Bandwidth, Flow
-from preheat.execution.gate import Lane
+from preheat.execution.lifecycle import ALLOWED, IllegalTransition, Job, State
 from preheat.execution.runtime_api import MAX_RESPONSE_BYTES
 from preheat.execution.workers.contract import Answer, Exit, Worker, WorkRequest
 from preheat.execution.workers.runtime.hooks import AFTER_RESTORE_ERROR, AFTER_RESTORE_STATUS
@@ -33,44 +32,6 @@ MEASURED_S = 0.05
 MIB = 1024 * 1024
 
 
-class State(StrEnum):
-    STARTING = "starting"
-    INITIALISING = "initialising"
-    IDLE = "idle"
-    BUSY = "busy"
-    RESETTING = "resetting"
-    STOPPING = "stopping"
-    DEAD = "dead"
-
-
-ALLOWED: dict[State, frozenset[State]] = {
-    State.STARTING: frozenset((State.INITIALISING, State.RESETTING, State.STOPPING, State.DEAD)),
-    State.INITIALISING: frozenset((State.IDLE, State.BUSY, State.RESETTING, State.STOPPING, State.DEAD)),
-    State.IDLE: frozenset((State.BUSY, State.STOPPING, State.DEAD)),
-    State.BUSY: frozenset((State.IDLE, State.RESETTING, State.STOPPING, State.DEAD)),
-    State.RESETTING: frozenset((State.STARTING, State.STOPPING, State.DEAD)),
-    State.STOPPING: frozenset((State.DEAD,)),
-    State.DEAD: frozenset(),
-}
-
-
-class IllegalTransition(RuntimeError):
-    """A step that the lifecycle does not know."""
-
-
-class Job:
-    """An admitted invocation on its way. `begun` is monotonic seconds at START; `lane` let it in."""
-
-    __slots__ = ("begun", "delivered", "done", "invocation", "lane")
-
-    def __init__(self, invocation: Invocation, done: Callable[[Outcome], None], lane: Lane) -> None:
-        self.invocation = invocation
-        self.done = done
-        self.lane = lane
-        self.begun: float | None = None
-        self.delivered = False
-
-
 class Host(Protocol):
     """What an environment needs of its pool."""
 
@@ -79,6 +40,9 @@ class Host(Protocol):
     """Of streamed answers."""
 
     def start_worker(self, environment: "Environment") -> Worker: ...
+    def extensions(self, environment: "Environment") -> Extensions:
+        """For its next process."""
+
     def restores(self, environment: "Environment") -> bool:
         """Whether its next process is made from a snapshot."""
 
@@ -136,6 +100,7 @@ class Environment:
         self._chunks: list[bytes] | None = None
         self._stream_type = ""
         self._streamed_bytes = 0
+        self._streamed_at = 0.0
         self._tail = bytearray()
         self._partial = b""
 
@@ -175,7 +140,7 @@ class Environment:
         if self.worker is None:
             self._bury()
         else:
-            self.worker.kill("stop")
+            self.worker.kill("spindown")
 
     def watch(self, now: float) -> None:
         """Enforce the deadline and the memory limit; deliver an answer whose runtime lingers. `now` is monotonic."""
@@ -188,10 +153,8 @@ class Environment:
                 return
         if self._flow is not None:
             self._flow.look(now)
-        job = self.job
-        if self._answer is not None and job is not None and not job.delivered and now - self._answered_at >= LINGER_S:
-            job.delivered = True
-            job.done(self._outcome(job, (now - (job.begun or now)) * 1000.0))
+        if self._answer is not None and now - self._answered_at >= LINGER_S:
+            self._hand_over(now)
         if self.deadline is not None and now >= self.deadline:
             self.deadline = None
             self._expire(now)
@@ -211,13 +174,15 @@ class Environment:
             return
         if self.state is not State.INITIALISING:
             return
+        worker.collect_output()
         if self._phase == "init":
             self._init_ms = (self.host.clock.monotonic() - self._init_at) * 1000.0
             if self.ahead:
-                self._initialised(worker, self._init_ms)
+                self._initialised(self._init_ms)
         elif self._phase == "restore":
             self._restored()
         self.deadline = None
+        self.extensions.initialised((self.host.clock.monotonic() - self._init_at) * 1000.0)
         if self.job is None:
             self.move(State.IDLE)
             self.host.available(self)
@@ -227,6 +192,24 @@ class Environment:
         else:
             self.deadline = (self.job.begun or 0.0) + self.spec.timeout_s
         self._deliver()
+
+    def runtime_done(self, worker: Worker) -> None:
+        """The answer leaves; the environment is busy until extensions are done too."""
+        if worker is self.worker and self.state is State.BUSY and self._answer is not None:
+            worker.collect_output()
+            self._runtime_ends(None, None)
+            self._hand_over(self.host.clock.monotonic())
+            self.host.flush()
+
+    def crashed(self, worker: Worker, exit: Exit) -> None:
+        if worker is not self.worker:
+            return
+        if self.state is State.BUSY:
+            self._broken(exit)
+        elif self.state is State.IDLE:
+            self.draining = True
+            self.move(State.STOPPING)
+        worker.kill("failure")
 
     def init_failed(self, worker: Worker, error_type: str, body: bytes) -> None:
         if worker is not self.worker or self.state is not State.INITIALISING:
@@ -238,7 +221,7 @@ class Environment:
         job = self.job
         if worker is not self.worker or job is None or self.state is not State.BUSY:
             return
-        self._stream_type = content_type
+        self._stream_type, self._streamed_at = content_type, self.host.clock.monotonic()
         if job.invocation.on_stream is None:
             self._chunks = []
             return
@@ -297,18 +280,27 @@ class Environment:
         if state in (State.STARTING, State.INITIALISING):
             self._init_died(exit)
         elif state is State.BUSY:
-            self.move(State.RESETTING)
-            if self._answer is None:
-                document = reports.exit_document(self.job.invocation.request_id, exit)
-                named = "Runtime.OutOfMemory" if exit.out_of_memory else "Runtime.ExitError"
-                self._fail("Runtime.ExitError", document, "error", named)
-            else:
-                self._finish(None, None)
+            self._broken(exit)
         elif state is State.RESETTING:
             if self.job is not None:
                 self._restart()
         else:
             self._bury()
+
+    def _broken(self, exit: Exit) -> None:
+        """The runtime has died in the middle of an invocation, or an extension is to blame."""
+        assert self.job is not None
+        self.move(State.RESETTING)
+        named = "Runtime.OutOfMemory" if exit.out_of_memory else "Runtime.ExitError"
+        kind = "Runtime.ExitError" if self.extensions.fault is None else self.extensions.fault[0]
+        if self._answer is None:
+            request_id = self.job.invocation.request_id
+            document = self.extensions.fault_document(request_id) or reports.exit_document(request_id, exit)
+            self._fail(kind, document, "error", named if self.extensions.fault is None else kind)
+        elif self.extensions.fault is not None:
+            self._finish("error", kind)
+        else:
+            self._finish(None, None)
 
     # -- steps of the life ----------------------------------------------------------------------------------------
 
@@ -317,17 +309,19 @@ class Environment:
         if self.host.restores(self):
             phase = "restore"
         self._phase, self._init_at, self._init_ms, self._restore, self._failure = phase, now, None, None, None
+        self.extensions = self.host.extensions(self)
         self.used_mb, self._measured_at = 0, -MEASURED_S
         if phase == "restore":
-            self.host.log(self, reports.restore_start(self.spec))
+            self._system(reports.restore_start(self.spec))
             self.deadline = now + RESTORE_LIMIT_S
             self.host.due(self.deadline)
         elif phase == "init":
-            self.host.log(self, reports.init_start(self.spec))
+            self._system(reports.init_start(self.spec))
             self.deadline = now + self.init_limit_s
             self.host.due(self.deadline)
         elif self.job is not None and self.job.begun is None:
             self._announce()
+        self.extensions.begin(phase)
         self.worker = self.host.start_worker(self)
 
     def _restart(self) -> None:
@@ -339,7 +333,7 @@ class Environment:
         now = self.host.clock.monotonic()
         whole_ms = (now - self._init_at) * 1000.0
         self._restore = whole_ms, reports.billed((now - self._started_at) * 1000.0, None)
-        self.host.log(self, reports.restore_report(whole_ms))
+        self._system(reports.restore_report(whole_ms))
 
     def _not_restored(self, error: RestoreError, status: str, error_type: str | None) -> None:
         """The invocation ends before its START."""
@@ -347,7 +341,8 @@ class Environment:
         if self._partial:
             self._line(self._partial)
             self._partial = b""
-        self.host.log(self, reports.restore_report(elapsed_ms, status, error_type))
+        self._system(reports.restore_report(elapsed_ms, status, error_type))
+        self.extensions.not_initialised(status, elapsed_ms, error_type)
         self.draining = True
         job, self.job = self.job, None
         if job is not None:
@@ -356,9 +351,8 @@ class Environment:
             job.done(Outcome(reports.restore_document(error), error, restore_error=error, restore_ms=elapsed_ms))
         self.host.flush()
 
-    def _initialised(self, worker: Worker, init_ms: float) -> None:
+    def _initialised(self, init_ms: float) -> None:
         """What it wrote belongs to its initialisation, which is reported for itself."""
-        worker.collect_output()
         if self._partial:
             self._line(self._partial)
             self._partial = b""
@@ -375,6 +369,7 @@ class Environment:
             self._line(self._partial)
             self._partial = b""
         self._system(reports.start(job.invocation.request_id, self.spec.version))
+        self.extensions.started(job.invocation)
 
     def _deliver(self) -> None:
         job, worker = self.job, self.worker
@@ -382,17 +377,17 @@ class Environment:
         self.move(State.BUSY)
         invocation = job.invocation
         left = job.begun + self.spec.timeout_s - self.host.clock.monotonic()
-        worker.invoke(
-            WorkRequest(
-                invocation.request_id,
-                invocation.payload,
-                int((self.host.clock.peer_now() + left) * 1000.0),
-                invocation.invoked_arn or self.spec.arn,
-                invocation.trace_id,
-                invocation.client_context,
-                invocation.cognito_identity,
-            )
+        request = WorkRequest(
+            invocation.request_id,
+            invocation.payload,
+            int((self.host.clock.peer_now() + left) * 1000.0),
+            invocation.invoked_arn or self.spec.arn,
+            invocation.trace_id,
+            invocation.client_context,
+            invocation.cognito_identity,
         )
+        self.extensions.invoke(invocation, request)
+        worker.invoke(request)
 
     def _complete(self) -> None:
         assert self.worker is not None
@@ -421,11 +416,13 @@ class Environment:
                 self.host.flush()
                 return
             self.move(State.RESETTING)
-            worker.kill("initialisation took too long")
+            self.extensions.not_initialised("timeout", (now - self._init_at) * 1000.0, None)
+            worker.kill("timeout")
             return
         assert job is not None
         if self.state is not State.BUSY:
             self._system(reports.init_report((now - self._init_at) * 1000.0, "invoke", "timeout"))
+            self.extensions.not_initialised("timeout", (now - self._init_at) * 1000.0, None)
         self.move(State.RESETTING)
         worker.kill("timeout")
         if self._answer is None:
@@ -458,7 +455,7 @@ class Environment:
 
     def _init_died(self, exit: Exit) -> None:
         duration_ms = (self.host.clock.monotonic() - self._init_at) * 1000.0
-        error_type = "Runtime.ExitError" if self._failure is None else self._failure[0]
+        error_type = (self._failure or self.extensions.fault or ("Runtime.ExitError",))[0]
         if self._phase == "restore":
             error_type = AFTER_RESTORE_ERROR if exit.status == AFTER_RESTORE_STATUS else "Runtime.ExitError"
             self.move(State.STOPPING)
@@ -466,6 +463,7 @@ class Environment:
             self._bury()
             return
         self._system(reports.init_report(duration_ms, self._phase, "error", error_type))
+        self.extensions.not_initialised("error", duration_ms, error_type)
         self.move(State.RESETTING)
         job = self.job
         if job is None:
@@ -473,10 +471,10 @@ class Environment:
         elif self._phase == "init":
             self._restart()
         else:
-            if self._failure is None or not self._failure[1]:
-                document = reports.exit_document(job.invocation.request_id, exit)
-            else:
-                document = self._failure[1]
+            document = b"" if self._failure is None else self._failure[1]
+            if not document:
+                request_id = job.invocation.request_id
+                document = self.extensions.fault_document(request_id) or reports.exit_document(request_id, exit)
             self.draining = True
             self._fail(error_type, document, "error", error_type)
 
@@ -493,6 +491,23 @@ class Environment:
         self._answer = Answer(document, error_type, streamed=self._channel is not None)
         self._finish(status, reported)
 
+    def _hand_over(self, now: float) -> None:
+        """The answer leaves before everything is done. `now` is monotonic."""
+        job = self.job
+        if job is not None and not job.delivered:
+            job.delivered = True
+            job.done(self._outcome(job, (now - (job.begun or now)) * 1000.0))
+
+    def _runtime_ends(self, status: str | None, error_type: str | None) -> None:
+        job, answer = self.job, self._answer
+        if job is None or answer is None or not self.extensions.heard:
+            return
+        said = {"timeout": "timeout", "error": "failure"}.get(status or "", "success" if not answer.error else "error")
+        size, times = self._streamed_bytes or len(answer.payload), (self._answered_at, self._streamed_at)
+        self.extensions.runtime_done(
+            job.invocation, said, error_type or answer.error, job.begun or 0.0, *times, produced_bytes=size
+        )
+
     def _finish(self, status: str | None, error_type: str | None) -> None:
         job = self.job
         assert job is not None and self._answer is not None
@@ -506,6 +521,7 @@ class Environment:
         if self._answer.error == "Function.ResponseSizeTooLarge":
             status, error_type = "error", self._answer.error
         invocation = job.invocation
+        self._runtime_ends(status, error_type)
         outcome = self._outcome(job, duration_ms)
         self._system(reports.end(invocation.request_id))
         self._system(
@@ -522,7 +538,8 @@ class Environment:
                 self._restore,
             )
         )
-        outcome.log_tail = bytes(self._tail[-TAIL_BYTES:])
+        self.extensions.reported(invocation, outcome, status, error_type, self._restore)
+        outcome.log_tail = reports.last_bytes(self._tail, TAIL_BYTES)
         self.job = None
         self._init_ms = self._restore = None
         self._reset()
@@ -540,7 +557,7 @@ class Environment:
             payload=answer.payload,
             error=answer.error,
             content_type=self._stream_type if streamed else answer.content_type,
-            log_tail=bytes(self._tail[-TAIL_BYTES:]),
+            log_tail=reports.last_bytes(self._tail, TAIL_BYTES),
             duration_ms=duration_ms,
             billed_ms=reports.billed(duration_ms, self._init_ms if self._restore is None else self._restore[1]),
             init_ms=self._init_ms,
@@ -554,9 +571,16 @@ class Environment:
         self.used_mb = max(self.used_mb, -(-self.worker.memory_bytes() // MIB))
 
     def _line(self, line: bytes) -> None:
-        self._system(line.rstrip(b"\r").replace(b"\r", b"\n").decode("utf-8", "replace"))
+        text = line.rstrip(b"\r").replace(b"\r", b"\n").decode("utf-8", "replace")
+        self.say(text)
+        self.extensions.line(text)
 
     def _system(self, message: str) -> None:
+        """A line of Lambda's own. In the JSON format its record is written instead, by `extensions`."""
+        if not self.spec.system_log:
+            self.say(message)
+
+    def say(self, message: str) -> None:
         self.host.log(self, message)
         job = self.job
         if job is not None and job.invocation.tail and job.begun is not None:

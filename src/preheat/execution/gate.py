@@ -17,6 +17,7 @@ from preheat.execution.contract import Throttled, ThrottleReason
 REQUESTS_PER_UNIT = 10.0
 SCALING_BURST = 1_000.0
 SCALING_PER_SECOND = 100.0
+ALWAYS_UNRESERVED = 100
 
 
 @dataclass(slots=True)
@@ -115,8 +116,11 @@ class Gate:
 
     @property
     def unreserved_limit(self) -> int:
-        """What reservations and provisioned concurrency leave to the rest."""
-        return max(0, self.account_limit - self._claims)
+        """What reservations and provisioned concurrency leave to the rest. They claim more than AWS lets them be set to
+        while an alias moves (both its versions are provisioned) or what was taken away is still in use; a hundred stay
+        unreserved even then."""
+        least = ALWAYS_UNRESERVED if self.account_limit > ALWAYS_UNRESERVED else 0
+        return max(least, self.account_limit - self._claims)
 
     @property
     def claimed(self) -> int:
@@ -182,7 +186,7 @@ class Gate:
             bucket, reason = account.requests, "ReservedFunctionInvocationRateLimitExceeded"
         else:
             lane = account.unreserved_lane
-            if self.unreserved + self._claims >= self.account_limit:
+            if self.unreserved >= self.unreserved_limit or self.total >= self.account_limit:
                 return Throttled("ConcurrentInvocationLimitExceeded")
             bucket, reason = self._account_requests, "FunctionInvocationRateLimitExceeded"
         if synchronous and bucket is not None:
@@ -193,10 +197,14 @@ class Gate:
         return lane
 
     def admit_provisioned(self, function: str, version: str, now: float, synchronous: bool = True) -> Lane | None:
-        """Count one invocation in on a version's provisioned concurrency; None when all of it is in use or its ten
-        requests a second per unit are used up: it is to be tried on demand."""
-        lane = self.function(function).provisioned.get(version)
+        """Count one invocation in on a version's provisioned concurrency; None when all of it is in use, its ten
+        requests a second per unit are used up, or what still runs elsewhere fills the function's reservation: it is to
+        be tried on demand."""
+        account = self.function(function)
+        lane = account.provisioned.get(version)
         if lane is None or lane.in_flight >= lane.limit or self.total >= self.account_limit:
+            return None
+        if account.reserved is not None and account.in_flight >= account.reserved:
             return None
         if synchronous and lane.requests is not None and lane.requests.take(now) is not None:
             return None

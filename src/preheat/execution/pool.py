@@ -2,15 +2,16 @@
 
 Environments belong to one function version and revision (a `Fleet`), or to its provisioned concurrency (`provision`),
 which is used first. The most recently used idle one is taken first. At the machine's ceiling an idle environment of
-another function gives way; when none is idle invocations wait, first come first served. Every time the ceiling binds
-`on_notice` and a metric say so. Everything happens on one thread; nothing blocks.
+another function gives way; when none is idle invocations wait, those of the function with the fewest environments
+first (`waiting`). Every time the ceiling binds `on_notice` and a metric say so. Everything happens on one thread;
+nothing blocks.
 """
 
 import shutil
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
+from functools import partial
 from pathlib import Path
 
 from preheat.execution import watch
@@ -26,12 +27,15 @@ from preheat.execution.contract import (
     Usage,
 )
 from preheat.execution.environment import Environment, Job, State
+from preheat.execution.extensions.home import Home
+from preheat.execution.extensions.house import Extensions
 from preheat.execution.flow import Bandwidth
 from preheat.execution.gate import Gate
 from preheat.execution.measures import INTERVAL_S, Measures, Tally
 from preheat.execution.provision import Provision, Provisions
 from preheat.execution.snapshots import Snapshot, Snapshots
 from preheat.execution.variables import environment_variables, log_group
+from preheat.execution.waiting import Waiting
 from preheat.execution.workers.contract import Mould, Worker, WorkerFactory, WorkerPlan
 from preheat.kernel.clock import Clock
 from preheat.kernel.entropy import Entropy
@@ -94,6 +98,13 @@ def _scope_of(function_arn: str) -> Scope:
     return Scope(parts[4], parts[3]) if len(parts) > 4 else Scope()
 
 
+def _initialization(owner: Environment | Snapshot) -> str:
+    """AWS_LAMBDA_INITIALIZATION_TYPE."""
+    if isinstance(owner, Environment) and owner.ahead:
+        return "provisioned-concurrency"
+    return "snap-start" if owner.spec.snap_start else "on-demand"
+
+
 class Pool:
     """Implements `contract.Executor` (and `environment.Host`).
 
@@ -130,7 +141,7 @@ class Pool:
         self._scratch = scratch
         self._fleets: dict[str, Fleet] = {}
         self._environments: dict[Environment, Fleet | None] = {}
-        self._waiting: deque[tuple[Fleet, Job]] = deque()
+        self._waiting: Waiting[Fleet] = Waiting()
         self._lines: list[LogLine] = []
         self._due = NEVER
         self._free_mb = free_mb
@@ -306,6 +317,11 @@ class Pool:
 
     # -- environment.Host -----------------------------------------------------------------------------------------
 
+    def extensions(self, owner: Environment | Snapshot) -> Extensions:
+        log = owner.say if isinstance(owner, Environment) else partial(self.snapshot_log, owner)
+        home = Home(self, self._measures, self._entropy.uuid, log)
+        return Extensions(owner.spec, home, _initialization(owner), owner.log_stream.rpartition("]")[2])
+
     def start_worker(self, environment: Environment) -> Worker:
         self.due(self.clock.monotonic() + SAMPLE_S)
         mould = self._snapshots.mould(environment.spec) if environment.spec.snap_start else None
@@ -340,8 +356,9 @@ class Pool:
         assert fleet is not None
         environment.idle_since = self.clock.now()
         if self._waiting:
-            if self._waiting[0][0] is fleet:
-                environment.assign(self._waiting.popleft()[1])
+            job = self._waiting.take_for(fleet)
+            if job is not None:
+                environment.assign(job)
             else:
                 environment.stop()
             return
@@ -498,18 +515,13 @@ class Pool:
             environment.launch(environment.job)
 
     def _plan(self, owner: Environment | Snapshot) -> WorkerPlan:
-        """What a process of this environment or snapshot needs; its /tmp is made."""
+        """What a process of this environment or snapshot needs; the factory makes its /tmp."""
         spec, scratch = owner.spec, owner.scratch
-        if scratch is not None:
-            scratch.mkdir(parents=True, exist_ok=True)
         endpoint = self._endpoint if isinstance(self._endpoint, str) else self._endpoint()
-        kind = "snap-start" if spec.snap_start else "on-demand"
-        if isinstance(owner, Environment) and owner.ahead:
-            kind = "provisioned-concurrency"
         variables = environment_variables(
-            spec, self._credentials(spec), endpoint, owner.log_stream, str(scratch or ""), kind
+            spec, self._credentials(spec), endpoint, owner.log_stream, str(scratch or ""), _initialization(owner)
         )
-        return WorkerPlan(spec, variables, scratch)
+        return WorkerPlan(spec, variables, scratch, owner.extensions)
 
     def _log_stream(self, spec: FunctionSpec, name: str) -> str:
         day = date(1970, 1, 1) + timedelta(self.clock.now() // 86_400)
@@ -526,13 +538,13 @@ class Pool:
 
     def _wait(self, fleet: Fleet, job: Job, full: str) -> None:
         """The ceiling is reached: an environment idle elsewhere gives way, or the job waits for one."""
-        self._waiting.append((fleet, job))
+        self._waiting.add(fleet, job)
         self._stop_an_idle_one()
         self.machine_is_full(full)
 
     def _serve_waiting(self) -> None:
         while self._waiting and self._full() is None:
-            self._launch(*self._waiting.popleft())
+            self._launch(*self._waiting.take())
         if self._bound and not self._waiting:
             self._bound = self._full() is not None
 

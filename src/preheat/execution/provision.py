@@ -12,6 +12,7 @@ from typing import Protocol
 
 from preheat.execution.contract import FunctionSpec, Invocation, Provisioned, Provisioning
 from preheat.execution.environment import Environment, Job, State
+from preheat.execution.extensions.house import Extensions
 from preheat.execution.flow import Bandwidth
 from preheat.execution.gate import Gate, Lane
 from preheat.execution.measures import Use
@@ -38,6 +39,7 @@ class ProvisionHost(Protocol):
     def create(self, host: "Provision", spec: FunctionSpec) -> Environment:
         """A new environment that reports to `host`, not launched yet."""
 
+    def extensions(self, owner: Environment) -> Extensions: ...
     def start_worker(self, environment: Environment) -> Worker: ...
     def log(self, environment: Environment, message: str) -> None: ...
     def flush(self) -> None: ...
@@ -161,6 +163,9 @@ class Provision:
             self.fill()
 
     # -- environment.Host -----------------------------------------------------------------------------------------
+
+    def extensions(self, environment: Environment) -> Extensions:
+        return self.host.extensions(environment)
 
     def start_worker(self, environment: Environment) -> Worker:
         return self.host.start_worker(environment)

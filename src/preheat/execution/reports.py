@@ -25,13 +25,36 @@ RESTORE_MESSAGES = {
 }
 
 
-def init_start(spec: FunctionSpec) -> str:
-    runtime = spec.runtime
+def last_bytes(log: bytearray, size: int) -> bytes:
+    """The end of a log in UTF-8, at most `size` bytes and no half a character."""
+    end = bytes(log[-size:])
+    start = 0
+    while start < len(end) and end[start] & 0xC0 == 0x80:
+        start += 1
+    return end[start:]
+
+
+def runtime_version(spec: FunctionSpec) -> tuple[str, str]:
+    """The runtime's version and its ARN."""
+    runtime = _version_name(spec.runtime)
+    return runtime, runtime_arn(spec.runtime, spec.region)
+
+
+def runtime_arn(runtime: str, region: str) -> str:
+    """The ARN of the one version that a runtime has here."""
+    return f"arn:aws:lambda:{region}::runtime:{hashlib.sha256(_version_name(runtime).encode()).hexdigest()}"
+
+
+def _version_name(runtime: str) -> str:
     for language in ("python", "nodejs", "provided"):
         if runtime.startswith(language):
             runtime = f"{language}:{runtime.removeprefix(language).lstrip('.')}.preheat"
-    digest = hashlib.sha256(runtime.encode()).hexdigest()
-    return f"INIT_START Runtime Version: {runtime}\tRuntime Version ARN: arn:aws:lambda:{spec.region}::runtime:{digest}"
+    return runtime
+
+
+def init_start(spec: FunctionSpec) -> str:
+    version, arn = runtime_version(spec)
+    return f"INIT_START Runtime Version: {version}\tRuntime Version ARN: {arn}"
 
 
 def init_report(duration_ms: float, phase: str, status: str, error_type: str | None = None) -> str:
@@ -121,6 +144,20 @@ def restore_document(error: str) -> bytes:
 
 def exit_document(request_id: str, exit: Exit) -> bytes:
     return _document("Runtime.ExitError", f"RequestId: {request_id} Error: {exit_text(exit)}")
+
+
+def fault_document(request_id: str, error_type: str, text: str) -> bytes:
+    """Of an extension's fault."""
+    return _document(error_type, f"RequestId: {request_id} Error: {text}")
+
+
+def ended(exit: Exit) -> str:
+    """How an extension's process ended, in AWS's words."""
+    if exit.reason:
+        return exit.reason
+    if exit.signal is not None:
+        return f"signal: {SIGNAL_NAMES.get(exit.signal, f'signal {exit.signal}')}"
+    return f"exit status {exit.status}" if exit.status else "exit code 0"
 
 
 def exit_text(exit: Exit) -> str:

@@ -47,6 +47,13 @@ class SessionConnection(Protocol):
     def refuse_transition(self, old: str, new: str) -> None: ...
 
 
+class OtherApis(Protocol):
+    """What else is served on the same address."""
+
+    def take(self, reply: Any, method: bytes, target: str, headers: dict[str, str], body: bytes) -> bool:
+        """False when there is no such endpoint; else `reply` (a RuntimeConnection) is answered, now or later."""
+
+
 class RuntimeSession:
     """States: "Started" (initialising), "Ready" (parked in /next), "Running", "Streaming", "Responded", "InitError".
     `restorable`: a SnapStart function's, which may ask for /runtime/restore/next."""
@@ -56,6 +63,7 @@ class RuntimeSession:
         self.state = "Started"
         self.request_id = ""
         self.restorable = False
+        self.others: OtherApis | None = None
         self._parked: SessionConnection | None = None
 
     def offer(self, request: WorkRequest) -> None:
@@ -142,6 +150,7 @@ class RuntimeConnection:
         self._out: list[bytes] = []
         self._feeding = False
         self._parked = False
+        self._last = False
         self._parser: Any = httptools.HttpRequestParser(self)
         self._reset()
 
@@ -212,9 +221,9 @@ class RuntimeConnection:
             if not self._rejected:
                 self._handle()
         finally:
-            keep_alive = self._parser.should_keep_alive()
+            self._last = not self._parser.should_keep_alive()
             self._reset()
-            if not keep_alive and not self._parked:
+            if self._last and not self._parked:
                 self._flush()
                 self._close()
 
@@ -246,7 +255,9 @@ class RuntimeConnection:
                 session.fail(self, error_type, b"".join(self._body))
         elif method == b"POST" and (request_id := self._answered_id()) is not None:
             self._response(request_id)
-        else:
+        elif session.others is None or not session.others.take(
+            self, method, target, self._headers, b"".join(self._body)
+        ):
             self._send(404, b"404 page not found\n", b"text/plain; charset=utf-8")
 
     def _response(self, request_id: str) -> None:
@@ -279,6 +290,17 @@ class RuntimeConnection:
         if not self._feeding:
             self._flush()
 
+    def park(self) -> None:
+        self._parked = True
+
+    def answer(self, status: int, document: Any, headers: dict[str, str] | None = None) -> None:
+        """An answer of the other APIs, perhaps to a request that was parked."""
+        parked, self._parked = self._parked, False
+        extra = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
+        self._send(status, json.dumps(document, separators=(",", ":")).encode(), JSON, extra.encode())
+        if parked and self._last and not self._feeding:
+            self._close()
+
     def confirm_restore(self) -> None:
         self._send(200, b"{}", JSON)
 
@@ -297,10 +319,10 @@ class RuntimeConnection:
         message = f"State transition from {old} to {new} failed for runtime. Error: State transition is not allowed"
         self.refuse(403, "InvalidStateTransition", message)
 
-    def _send(self, status: int, body: bytes, content_type: bytes) -> None:
+    def _send(self, status: int, body: bytes, content_type: bytes, headers: bytes = b"") -> None:
         self._out.append(
-            b"HTTP/1.1 %d %b\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n%b"
-            % (status, REASONS[status], content_type, len(body), body)
+            b"HTTP/1.1 %d %b\r\nContent-Type: %b\r\nContent-Length: %d\r\n%b\r\n%b"
+            % (status, REASONS[status], content_type, len(body), headers, body)
         )
         if not self._feeding:
             self._flush()

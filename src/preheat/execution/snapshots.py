@@ -11,6 +11,7 @@ from typing import Protocol
 
 from preheat.execution import reports
 from preheat.execution.contract import FunctionSpec, Prepared
+from preheat.execution.extensions.house import Extensions
 from preheat.execution.workers.contract import Answer, Exit, Mould, Worker
 from preheat.kernel.clock import Clock
 
@@ -29,6 +30,7 @@ class SnapshotHost(Protocol):
     def place(self, spec: FunctionSpec) -> tuple[str, Path | None]:
         """A new log stream, and a directory for /tmp."""
 
+    def extensions(self, owner: "Snapshot") -> Extensions: ...
     def start_snapshot(self, snapshot: "Snapshot") -> Mould: ...
     def snapshot_log(self, snapshot: "Snapshot", message: str) -> None: ...
     def snapshot_in_use(self, spec: FunctionSpec) -> bool:
@@ -49,6 +51,7 @@ class Snapshot:
         self.log_stream = log_stream
         self.scratch = scratch
         self.state = "making"
+        self.extensions: Extensions = owner.host.extensions(self)
         self.worker: Mould | None = None
         self.mould: Mould | None = None
         self.waiting: list[Then] = []
@@ -81,7 +84,8 @@ class Snapshot:
         worker.collect_output()
         self._flush_partial()
         self.state, self.deadline = "standing", None
-        self._log(reports.init_report(self._elapsed_ms(), "init", "success"))
+        self._system(reports.init_report(self._elapsed_ms(), "init", "success"))
+        self.extensions.initialised(self._elapsed_ms())
         if self.worker.forkable:
             self.mould = self.worker
             if self.worker.threads:
@@ -102,6 +106,12 @@ class Snapshot:
         for line in lines:
             self._line(line)
         self.owner.host.flush()
+
+    def runtime_done(self, worker: Worker) -> None:
+        return
+
+    def crashed(self, worker: Worker, exit: Exit) -> None:
+        worker.kill("failure")
 
     def died(self, worker: Worker, exit: Exit) -> None:
         if worker is not self.worker:
@@ -134,11 +144,13 @@ class Snapshot:
     def _failed(self, exit: Exit) -> None:
         error_type, document = self._failure or ("Runtime.ExitError", b"")
         status = "timeout" if self._timed_out else "error"
-        self._log(reports.init_report(
+        self._system(reports.init_report(
             self._elapsed_ms(), "init", status, None if self._timed_out else error_type
         ))  # fmt: skip
+        self.extensions.not_initialised(status, self._elapsed_ms(), None if self._timed_out else error_type)
         self.state = "gone"
-        message = reports.message_of(document) or reports.exit_text(exit)
+        fault = self.extensions.fault
+        message = fault[1] if fault is not None else reports.message_of(document) or reports.exit_text(exit)
         self.owner.lost(self)
         self._finish(Prepared(error_type, message, self._timed_out))
 
@@ -150,6 +162,16 @@ class Snapshot:
 
     def _elapsed_ms(self) -> float:
         return (self.owner.host.clock.monotonic() - self.begun_at) * 1000.0
+
+    def begun(self) -> None:
+        """Its first process is about to start."""
+        self._system(reports.init_start(self.spec))
+        self.extensions.begin("init")
+
+    def _system(self, message: str) -> None:
+        """A line of Lambda's own. In the JSON format its record is written instead, by `extensions`."""
+        if not self.spec.system_log:
+            self._log(message)
 
     def _log(self, message: str) -> None:
         self.owner.host.snapshot_log(self, message)
@@ -224,7 +246,7 @@ class Snapshots:
             self._on_notice(f"{spec.name}: the snapshot of version {spec.version} had to be taken again")
         log_stream, scratch = self.host.place(spec)
         snapshot = self._known[spec.key] = Snapshot(self, spec, log_stream, scratch)
-        self.host.snapshot_log(snapshot, reports.init_start(spec))
+        snapshot.begun()
         snapshot.worker = self.host.start_snapshot(snapshot)
         self.host.due(snapshot.deadline or 0.0)
         return snapshot

@@ -48,15 +48,20 @@ class FunctionUrlDoor:
         request = exchange.request
         url_id, path = ADDRESS.split(request)
         cors: list[Cors] = []
+        served: list[Any] = []
+        begun = self._machine.clock.now()
 
         def decorate(response: HttpResponse) -> None:
             if cors:
                 cors[0].apply(response, request.headers.get("origin"))
+            if served:
+                self._measure(served[0], response.status, (self._machine.clock.now() - begun) * 1_000.0)
 
         def step(ctx: Context) -> Outcome:
             url = self._functions.find_url(ctx, url_id)
             if url is None:
                 return answer(plain(403, {"Message": None}, FORBIDDEN))
+            served.append(url)
             rules = Cors.of(url.cors)
             if rules is not None:
                 if is_preflight(request):
@@ -66,6 +71,18 @@ class FunctionUrlDoor:
             return self._invoke(ctx, exchange, url, path, decorate)
 
         run_step(self._machine, exchange, step, _failure, decorate)
+
+    def _measure(self, url: Any, status: int, latency_ms: float) -> None:
+        """The URL's metrics, when its response begins."""
+        values = [("UrlRequestCount", 1.0, "Count"), ("UrlRequestLatency", latency_ms, "Milliseconds")]
+        if status >= 400:
+            values.append((f"Url{status // 100}xxCount", 1.0, "Count"))
+        record, name = self._machine.meter.record, url.function_name
+        for metric, value, unit in values:
+            record(url.scope, "AWS/Lambda", metric, value, unit, FunctionName=name)
+            if url.qualifier:
+                resource = f"{name}:{url.qualifier}"
+                record(url.scope, "AWS/Lambda", metric, value, unit, FunctionName=name, Resource=resource)
 
     def _invoke(self, ctx: Context, exchange: Exchange, url: Any, path: str, decorate: Any) -> Outcome:
         request = exchange.request
@@ -80,9 +97,10 @@ class FunctionUrlDoor:
             "$default", path, request_id, ctx.now, authorizer=authorizer, for_url=True,
         )  # fmt: skip
         payload = msgspec.json.encode(event_v2(request, origin))
+        trace = self._functions.continue_trace(ctx, target.spec, (_trace(request),), request_id)
         if url.invoke_mode == "RESPONSE_STREAM":
-            return invoke_streamed(self._functions, target, payload, request_id, _settle, exchange, decorate)
-        return invoke_buffered(self._functions, target, payload, request_id, _settle)
+            return invoke_streamed(self._functions, target, payload, request_id, _settle, exchange, decorate, trace)
+        return invoke_buffered(self._functions, target, payload, request_id, _settle, trace)
 
     def _caller(self, ctx: Context, request: HttpRequest, url: Any) -> dict[str, Any] | None:
         """The event's authorizer member. An AWS_IAM URL is closed to unsigned requests and to callers without a name.
@@ -92,6 +110,12 @@ class FunctionUrlDoor:
         if authorizer is None and url.auth_type != "NONE":
             raise AwsError("AccessDeniedException", ACCESS_DENIED, 403)
         return authorizer
+
+
+def _trace(request: HttpRequest) -> str | None:
+    """The client's trace header. Loops through URLs are not counted, as on AWS."""
+    header = request.headers.get("x-amzn-trace-id", "")
+    return ";".join(part for part in header.split(";") if not part.strip().startswith("Lineage=")) or None
 
 
 def _settle(ended: Any) -> HttpResponse:

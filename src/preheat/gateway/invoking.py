@@ -83,13 +83,16 @@ def invoke_buffered(
     payload: bytes,
     request_id: str,
     settle: Callable[[Ending | Throttled], HttpResponse],
+    trace_id: str | None = None,
 ) -> Deferred:
-    """Invoke `target` (the Lambda service's) and make the response of how it ended."""
+    """Invoke `target` (the Lambda service's) and make the response of how it ended. `trace_id` is the trace header to
+    continue, if any."""
 
     def begin(resolve: Callable[[Any], None]) -> None:
         refused = functions.start_invocation(
-            target.spec, payload, done=resolve, request_id=request_id, invoked_arn=target.invoked_arn
-        )
+            target.spec, payload, done=resolve, request_id=request_id, invoked_arn=target.invoked_arn,
+            trace_id=trace_id,
+        )  # fmt: skip
         if refused is not None:
             resolve(refused)
 
@@ -126,6 +129,7 @@ def invoke_streamed(
     settle: Callable[[Ending | Throttled], HttpResponse],
     exchange: Exchange,
     decorate: Decorate,
+    trace_id: str | None = None,
 ) -> Deferred:
     """Invoke; a handler that streams reaches the client chunk by chunk, any other is answered by `settle`."""
 
@@ -135,7 +139,7 @@ def invoke_streamed(
 
         refused = functions.start_invocation(
             target.spec, payload, done=resolve, request_id=request_id, invoked_arn=target.invoked_arn,
-            on_stream=on_stream,
+            on_stream=on_stream, trace_id=trace_id,
         )  # fmt: skip
         if refused is not None:
             resolve(refused)

@@ -65,7 +65,10 @@ class ResourcePolicies:
         return Held((text,) if text else (), arn.account)
 
     def _function(self, ctx: Context, arn: Arn, action: str) -> Held:
-        """A function's, version's or alias's own policy; a layer's and an event source mapping's is empty."""
+        """A function's, version's, alias's or layer version's own policy; an event source mapping's is empty."""
+        if arn.resource.startswith("layer:"):
+            shared = self._services["lambda"].layer_policy(ctx, ":".join(("arn", *arn)))
+            return Held(() if shared is None else (json.dumps(shared),), arn.account)
         if not arn.resource.startswith("function:"):
             return Held((), arn.account)
         inner = replace(ctx, scope=arn.scope)

@@ -1,6 +1,6 @@
 """Seeded misfortune: the server dies in the middle of a transaction; functions fail, crash or take too long."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import log
 from typing import Any
@@ -28,6 +28,10 @@ class CrashingDatabase(Database):
 
     def disarm(self) -> None:
         self._left = None
+
+    def trace(self, watch: Callable[[str], None]) -> None:
+        """Have `watch` called with every statement that SQLite runs."""
+        self._connection.set_trace_callback(watch)
 
     def _write(self, sql: str, values: Sequence[Any]) -> Any:
         if self._left is not None:

@@ -8,11 +8,11 @@ from typing import Any
 
 from preheat.app import build_machine
 from preheat.execution.contract import LogLine
-from preheat.execution.pool import Pool, PoolLimits
+from preheat.execution.pool import PoolLimits
 from preheat.execution.workers.contract import WorkerPlan, WorkRequest
-from preheat.execution.workers.scripted import InitScript, Script, ScriptedWorkerFactory
+from preheat.execution.workers.scripted import InitScript, Script
 from preheat.kernel.clock import ManualClock
-from preheat.kernel.entropy import SeededEntropy
+from preheat.kernel.entropy import Entropy, SeededEntropy
 from preheat.kernel.errors import AwsError
 from preheat.kernel.scope import DEFAULT_ACCOUNT, Scope
 from preheat.kernel.stream import InlineBackground
@@ -20,15 +20,19 @@ from preheat.services.contract import Params
 from preheat.settings import Settings
 from preheat.simulate.faults import Behaviour, CrashingDatabase, SimulatedCrash
 from preheat.simulate.loop import Timeline
+from preheat.simulate.watched import WatchedFactory, WatchedPool, is_ahead
 from preheat.triggers.contract import Notice
 
 HOME = Scope(DEFAULT_ACCOUNT, "us-east-1")
 STEADY = Behaviour()
 Watcher = Callable[[str, float, dict[str, Any]], None]
+Initialise = Callable[[WorkerPlan, Entropy], InitScript]
 
 
 class World:
-    """`watch(kind, at, details)` is called for every event of the trace: "invoke", "answer", "notice", "crash"."""
+    """`watch(kind, at, details)` is called for every event of the trace: "invoke", "notice", "crash", those that
+    `watched` names, and what a workload records. `initialise(plan, chance)` is the course of initialisations, by
+    default success after `cold_start_s`."""
 
     def __init__(
         self,
@@ -37,6 +41,7 @@ class World:
         behaviour: Behaviour = STEADY,
         cold_start_s: float = 0.2,
         limits: PoolLimits | None = None,
+        initialise: Initialise | None = None,
     ) -> None:
         self.clock = ManualClock()
         self.timeline = Timeline(self.clock)
@@ -45,8 +50,9 @@ class World:
         self.db = CrashingDatabase()
         self.behaviour = behaviour
         self.cold_start_s = cold_start_s
-        self.settings = Settings(state=scratch)
         self.limits = limits or PoolLimits()
+        self.initialise = initialise
+        self.settings = Settings(state=scratch, account_concurrency=self.limits.account_concurrency)
         self.watchers: list[Watcher] = []
         self.notices: list[Notice] = []
         self.crashes = 0
@@ -54,10 +60,12 @@ class World:
         self._boot()
 
     def _boot(self) -> None:
-        self.factory = ScriptedWorkerFactory(self.clock, self.timeline.call_at, self._behave, self._initialise)
-        self.pool = Pool(
+        self.factory = WatchedFactory(
+            self.clock, self.timeline.call_at, self._behave, self._initialise, record=self.record
+        )
+        self.pool = WatchedPool(
             self.clock, self.entropy, self.factory, on_log=self._drop, on_notice=lambda text: None,
-            credentials=lambda spec: {}, limits=self.limits,
+            credentials=lambda spec: {}, limits=self.limits, record=self.record,
         )  # fmt: skip
         platform = build_machine(
             self.settings, self.db, self.clock, self.entropy, InlineBackground(), self.pool, self._notice
@@ -82,11 +90,12 @@ class World:
     def _behave(self, plan: WorkerPlan, request: WorkRequest) -> Script:
         script = self.behaviour.script(plan, request, self.chance)
         seconds = round(min(script.duration_s, plan.spec.timeout_s), 6)
+        self.pool.ahead = is_ahead(plan)
         self.record("invoke", request=request.request_id, payload=request.payload, seconds=seconds)
         return script
 
     def _initialise(self, plan: WorkerPlan) -> InitScript:
-        return InitScript(self.cold_start_s)
+        return InitScript(self.cold_start_s) if self.initialise is None else self.initialise(plan, self.chance)
 
     def _drop(self, lines: list[LogLine]) -> None:
         return None

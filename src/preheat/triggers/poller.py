@@ -100,8 +100,8 @@ class Poller:
         now = ctx.now
         stalled_at = reader.stalled[0][0] if reader.stalled else None
         if stalled_at is not None and stalled_at <= now:
-            ctx.db.after_commit(partial(self._relaunch, reader, now))
-            stalled_at = None
+            ctx.db.after_commit(partial(self._relaunch if self._aim(ctx, reader) else self._let_go, reader, now))
+            stalled_at = min((at for at, _, _ in reader.stalled if at > now), default=None)
         if not reader.mapping.enabled:
             for lane in reader.lanes.values():
                 lane.rest()
@@ -215,6 +215,8 @@ class Poller:
 
     def _carry_out(self, reader: Reader, drafts: list[Draft], saturated_at: float | None) -> None:
         reader.scaling.saturated_at = saturated_at
+        empty = all(draft.empty and not draft.buffer for draft in drafts)
+        reader.quiet = empty and saturated_at is None and not reader.source.ordered
         for draft in drafts:
             lane = reader.lanes.setdefault(draft.lane.name, draft.lane)
             lane.buffer, lane.opened_at, lane.cursor = draft.buffer, draft.opened_at, draft.cursor
@@ -269,9 +271,26 @@ class Poller:
         heapq.heappush(reader.stalled, (batch.retry_at, next(self._numbers), batch))
         self._machine.wake(self)
 
+    def _aim(self, ctx: Context, reader: Reader) -> bool:
+        """Give the throttled batches whose time has come what the function is now; False when it is gone."""
+        try:
+            for at, _, batch in reader.stalled:
+                if at <= ctx.now:
+                    target = self._functions.target(ctx, reader.mapping.function_arn)
+                    batch.spec, batch.invoked_arn = target.spec, target.invoked_arn
+        except AwsError:
+            return False
+        return True
+
     def _relaunch(self, reader: Reader, now: float) -> None:
         for batch in reader.due_again(now):
             self._launch(reader, batch)
+
+    def _let_go(self, reader: Reader, now: float) -> None:
+        """The function is gone: the messages come back after their visibility timeout."""
+        for batch in reader.due_again(now):
+            settled = Settled(0, len(batch.items), blocked=frozenset(batch.groups))
+            self._finished(reader, reader.lanes[batch.lane], batch, settled)
 
     def _warn(self, reader: Reader, batch: Batch, reason: str) -> None:
         """The trap, said once per mapping until it is changed: a notice and a finding."""
@@ -329,7 +348,8 @@ class Poller:
         elif reader.source.ordered and (settled.failed or settled.deleted):
             self._report_result(reader, "PROBLEM: Function call failed" if settled.failed else "OK")
         reader.scaling.active_at = now
-        self._machine.wake(self)
+        if batch.groups or not reader.quiet:
+            self._machine.wake(self)
 
     # -- telling --------------------------------------------------------------------------------------------------
 

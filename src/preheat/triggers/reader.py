@@ -30,7 +30,8 @@ class Lane:
 @dataclass(slots=True, eq=False)
 class Reader:
     """`groups` are those of the batches in flight; `stalled` are throttled batches by the time of the next attempt;
-    `told` are the kinds of notices that were given since the mapping was changed."""
+    `told` are the kinds of notices that were given since the mapping was changed; `quiet` says that all of a queue is
+    taken: it has nothing to read before it is woken or something in it becomes visible."""
 
     prepared: Prepared
     source: Source
@@ -41,6 +42,7 @@ class Reader:
     stalled: list[tuple[float, int, Batch]] = field(default_factory=list)
     told: set[str] = field(default_factory=set)
     advised_at: float = 0.0
+    quiet: bool = False
 
     @property
     def mapping(self) -> Mapping:
@@ -84,7 +86,7 @@ class Reader:
 @dataclass(slots=True, eq=False)
 class Draft:
     """What one step decided for one lane; carried out after the commit. `busy` are the groups that must wait;
-    `ripe_at` is when the window of what is buffered has passed."""
+    `ripe_at` is when the window of what is buffered has passed; `empty` what the source said last."""
 
     lane: Lane
     buffer: list[Item]
@@ -94,6 +96,7 @@ class Draft:
     batches: list[Batch] = field(default_factory=list)
     ripe_at: float | None = None
     drained: bool = False
+    empty: bool = False
     polls: int = 0
     received: int = 0
     filtered: int = 0
@@ -116,7 +119,7 @@ class Draft:
         self.filtered += claim.filtered
         self.size += claim.size
         self.cursor = claim.cursor
-        self.drained = claim.drained
+        self.drained = self.empty = claim.drained
         if claim.items and not self.buffer:
             self.opened_at = now
         self.buffer.extend(claim.items)

@@ -6,8 +6,8 @@ runtime and 2 s altogether with external extensions, 500 ms with internal ones a
 restored from a snapshot is there before them.
 """
 
-import contextlib
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Protocol
@@ -21,13 +21,13 @@ from preheat.execution.extensions.telemetry import Destination
 from preheat.execution.workers.bubblewrap import wrap
 from preheat.execution.workers.contract import Exit, WorkerPlan
 from preheat.execution.workers.housing import Stay
+from preheat.execution.workers.output import OutputPipe
 from preheat.execution.workers.runtimes import Launch
 from preheat.execution.workers.zygote import NurseryLink
 
 SHUTDOWN_S = 2.0
 RUNTIME_S = 0.3
 INTERNAL_S = 0.5
-READ_BYTES = 65_536
 NOT_STARTED = 126
 """Exit status of a process that could not become the program."""
 REASONS = ("spindown", "timeout", "failure")
@@ -43,6 +43,8 @@ class Hands(Protocol):
     """What a crew needs of the worker whose runtime it surrounds."""
 
     name: str
+    crowded: Callable[[], bool]
+    """Whether output is to wait in its pipes."""
 
     def begun(self) -> None:
         """The first process exists."""
@@ -73,7 +75,7 @@ class Program:
         self.pid = 0
         self.alive = False
         self.gate = -1
-        self.output = -1
+        self.output: OutputPipe | None = None
 
 
 class Crew:
@@ -131,7 +133,7 @@ class Crew:
 
     def _launch_first(self) -> None:
         """The others wait until the first is the program, for it brings the environment's view of the machine."""
-        if self._ending:
+        if self._ending or self._closed:
             return
         problem = self._problem()
         if problem is not None:
@@ -170,7 +172,7 @@ class Crew:
         plan = self._plan
         spec = plan.spec
         environment = {name: value for name, value in self._variables.items() if name not in HIDDEN}
-        environment["PATH"] = f"{_tools(self._launch)}:{environment['PATH']}"
+        environment["PATH"] = _with_tools(environment["PATH"], spec.runtime, self._launch)
         argv: tuple[str, ...] = (program.path,)
         if self._launch.enclosed:
             wrapped = wrap(replace(plan, variables=environment), Launch(argv, roots=self._launch.roots))
@@ -182,13 +184,19 @@ class Crew:
             "file_bytes": spec.ephemeral_mb * 1024 * 1024, "view": self._stay.view,
         }  # fmt: skip
         program.gate, gate = os.pipe()
-        program.output, output = os.pipe()
-        for descriptor, ready in ((program.gate, self._opened), (program.output, self._collect)):
-            os.set_blocking(descriptor, False)
-            self._loop.add_reader(descriptor, ready, program)
+        os.set_blocking(program.gate, False)
+        self._loop.add_reader(program.gate, self._opened, program)
+        name = program.name
+        program.output = OutputPipe(
+            self._loop,
+            lambda data: self.extensions.output(name, data),
+            lambda: self.extensions.silent(name),
+            self._hands.crowded,
+        )
         program.alive = True
         try:
-            self._link.fork(program.key, command, [gate, output], lambda message: self._reported(program, message))
+            descriptors = [gate, program.output.writing]
+            self._link.fork(program.key, command, descriptors, lambda message: self._reported(program, message))
         except OSError as error:
             self._reported(program, {"error": str(error)})
 
@@ -202,7 +210,7 @@ class Crew:
     def _reported(self, program: Program, message: dict[str, Any]) -> None:
         if "up" in message:
             program.pid = message["pid"]
-            self._stay.begin(program.pid)
+            self._stay.begin(program.pid, beside=True)
             self._hands.begun()
         elif program.alive:
             program.alive = False
@@ -218,10 +226,11 @@ class Crew:
             if not any(program.alive for program in self._programs):
                 self._programs_gone()
             return
-        exit = reports.exit_of(message)
+        exit = _exit_of(message)
         if exit.status == NOT_STARTED and member.state == "Started":
             member.state, member.error_type = "LaunchError", "UnknownError"
-            self.extensions.blame("Extension.LaunchError", f"fork/exec /opt/extensions/{program.name}: exec format error")
+            text = f"fork/exec /opt/extensions/{program.name}: exec format error"
+            self.extensions.blame("Extension.LaunchError", text)
         else:
             self.extensions.blame("Extension.Crash", reports.ended(exit))
             if member.state not in ("InitError", "ExitError"):
@@ -229,7 +238,7 @@ class Crew:
         self._accuse()
 
     def _accuse(self) -> None:
-        if not self._ending and self.extensions.fault is not None:
+        if not self._ending and not self._closed and self.extensions.fault is not None:
             self._hands.at_fault(self.extensions.fault[0])
 
     # -- registry.Watcher, telemetry.Rim --------------------------------------------------------------------------
@@ -238,12 +247,14 @@ class Crew:
         self._loop.call_soon(self._registered)
 
     def _registered(self) -> None:
-        if not self._ending and self._start_runtime is not None:
-            try:
-                self._begin_runtime()
-            except OSError as error:
-                self._runtime = False
-                self._hands.finished(Exit(reason=str(error)))
+        if self._ending or self._closed or self._start_runtime is None:
+            return
+        try:
+            self._begin_runtime()
+        except OSError as error:
+            self._runtime, self._ending = False, "failure"
+            self._ends_at = self._loop.time() + SHUTDOWN_S
+            self._runtime_gone(Exit(reason=str(error)))
 
     def settled(self) -> None:
         self.extensions.settled()
@@ -359,15 +370,8 @@ class Crew:
             self._shut(program)
 
     def _collect(self, program: Program) -> None:
-        while program.output >= 0:
-            try:
-                data = os.read(program.output, READ_BYTES)
-            except BlockingIOError:
-                return
-            if not data:
-                self._shut_output(program)
-                return
-            self.extensions.output(program.name, data)
+        if program.output is not None:
+            program.output.collect()
 
     def _shut(self, program: Program) -> None:
         self._shut_gate(program)
@@ -380,16 +384,22 @@ class Crew:
             program.gate = -1
 
     def _shut_output(self, program: Program) -> None:
-        if program.output >= 0:
-            self._loop.remove_reader(program.output)
-            with contextlib.suppress(OSError):
-                os.close(program.output)
-            program.output = -1
-            self.extensions.silent(program.name)
+        if program.output is not None:
+            program.output.close()
 
 
-def _tools(launch: Launch) -> str:
-    """Where the runtime's own interpreter lies, which AWS puts first in PATH."""
-    import sys
+def _exit_of(message: dict[str, Any]) -> Exit:
+    if "status" not in message:
+        return Exit(reason=message["error"])
+    code = os.waitstatus_to_exitcode(message["status"])
+    return Exit(signal=-code) if code < 0 else Exit(status=code)
 
-    return os.path.dirname(launch.interpreter or sys.executable)
+
+def _with_tools(path: str, runtime: str, launch: Launch) -> str:
+    """PATH with the runtime's own interpreter first, as AWS has it."""
+    tool = None
+    if runtime.startswith("python"):
+        tool = launch.interpreter or sys.executable
+    elif runtime.startswith("nodejs"):
+        tool = next((word for word in launch.argv or () if os.path.basename(word) == "node"), None)
+    return path if tool is None else f"{os.path.dirname(tool)}:{path}"

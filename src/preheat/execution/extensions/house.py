@@ -4,7 +4,6 @@ processes' side (`crew`, `workers.process`) asks and tells through the same obje
 Without extensions every call is a look at an empty list.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,7 +11,7 @@ from preheat.execution import reports
 from preheat.execution.contract import FunctionSpec, Invocation, Outcome
 from preheat.execution.extensions import records
 from preheat.execution.extensions.api import ExtensionApi
-from preheat.execution.extensions.registry import Extension, Registry, Watcher
+from preheat.execution.extensions.registry import Registry, Watcher
 from preheat.execution.extensions.telemetry import Rim, Telemetry
 from preheat.execution.workers.contract import WorkRequest
 
@@ -28,6 +27,9 @@ class Home(Protocol):
 
     def now(self) -> float:
         """Epoch seconds."""
+
+    def peer_now(self) -> float:
+        """The same, on the clock of the function's process."""
 
     def monotonic(self) -> float: ...
     def log(self, message: str) -> None:
@@ -56,6 +58,7 @@ class Extensions:
         self._invocation: Invocation | None = None
         self._done = False
         self._structured = dict(spec.environment).get("AWS_LAMBDA_LOG_FORMAT") == "JSON"
+        self._written = bool(spec.system_log)
         self._partial: dict[str, bytes] = {}
 
     # -- the course of the environment ----------------------------------------------------------------------------
@@ -89,7 +92,8 @@ class Extensions:
             record = records.init_report(self._kind, self._phase, status, duration_ms, error_type)
             self._tell("platform.initReport", record)
         for member in self.registry.members:
-            self._home.log(member.describe())
+            if not self._written:
+                self._home.log(member.describe())
             self._tell("platform.extension", member.record())
         self.telemetry.settle()
 
@@ -103,19 +107,19 @@ class Extensions:
                 self._tell("platform.initRuntimeDone", record)
 
     def started(self, invocation: Invocation) -> None:
-        if self.telemetry.wanted:
+        if self.heard:
             self._tell("platform.start", records.start(invocation))
 
     def runtime_done(
         self, invocation: Invocation, status: str, error_type: str | None, began_at: float, answered_at: float,
-        produced_bytes: int, streamed_at: float = 0.0,
+        streamed_at: float, produced_bytes: int,
     ) -> None:  # fmt: skip
         """The runtime's part of the invocation is over. Times are monotonic seconds; `answered_at` 0 for no answer,
-        `streamed_at` the first byte of a streamed one."""
+        `streamed_at` the first byte of a streamed one, 0 for none."""
         if self._done or self._invocation is not invocation:
             return
         self._done = True
-        if not self.telemetry.wanted:
+        if not self.heard:
             return
         now = self._home.monotonic()
         spans: list[records.Record] = []
@@ -134,7 +138,7 @@ class Extensions:
         restore: tuple[float, int] | None,
     ) -> None:  # fmt: skip
         """The invocation is over. `status` as in the REPORT line."""
-        if not self.telemetry.wanted:
+        if not self.heard:
             return
         said = "error" if outcome.error is not None and status is None else records.STATUS[status]
         record = records.report(
@@ -215,12 +219,23 @@ class Extensions:
         if self.telemetry.wanted:
             self.telemetry.emit("extension", text, "extension")
 
-    def blame(self, member: Extension | None, error_type: str, text: str) -> None:
+    def shut_down(self, reason: str, left_s: float) -> None:
+        """SHUTDOWN for everybody who wants it."""
+        self.registry.shut_down(reason, int((self._home.peer_now() + left_s) * 1000.0))
+
+    def blame(self, error_type: str, text: str) -> None:
         """The first that is said stays."""
         if self.fault is None:
             self.fault = (error_type, text)
 
+    @property
+    def heard(self) -> bool:
+        """Whether an event is of use to anybody: to a subscriber, or to the log in the JSON format."""
+        return self._written or self.telemetry.wanted
+
     def _tell(self, kind: str, record: records.Record) -> None:
+        if self._written and records.weight(records.level(kind, record)) >= records.weight(self.spec.system_log):
+            self._home.log(records.text(self._home.now(), kind, record))
         if self.telemetry.wanted:
             self.telemetry.emit(kind, record)
 

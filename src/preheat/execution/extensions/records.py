@@ -12,7 +12,32 @@ from preheat.execution.contract import FunctionSpec, Invocation
 Record = dict[str, Any]
 STATUS = {None: "success", "timeout": "timeout", "error": "failure"}
 LOGS_TYPES = ("platform.start", "platform.end", "platform.report", "platform.runtimeDone", "platform.extension",
-              "platform.logsSubscription", "platform.logsDropped", "platform.fault", "function", "extension")  # fmt: skip
+              "platform.logsDropped", "function", "extension")  # fmt: skip
+
+
+LEVELS = ("DEBUG", "INFO", "WARN")
+_DETAILS = ("platform.initRuntimeDone", "platform.restoreRuntimeDone", "platform.runtimeDone")
+
+
+def level(kind: str, record: Record) -> str:
+    """The level of an event in the JSON log format, "" for one that is not written there."""
+    if kind == "platform.end":
+        return ""
+    if record.get("status", "success") != "success" or kind == "platform.logsDropped" or record.get("errorType"):
+        return "WARN"
+    if kind in _DETAILS or (kind == "platform.initReport" and record["initializationType"] == "on-demand"):
+        return "DEBUG"
+    return "INFO"
+
+
+def weight(name: str) -> int:
+    """For comparing levels; -1 for none."""
+    return LEVELS.index(name) if name in LEVELS else -1
+
+
+def text(epoch_s: float, kind: str, record: Record) -> str:
+    """The event as a line of the JSON log format."""
+    return json.dumps({"time": moment(epoch_s), "type": kind, "record": record}, separators=(",", ":"))
 
 
 def moment(epoch_s: float) -> str:

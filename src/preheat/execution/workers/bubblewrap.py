@@ -34,6 +34,10 @@ def wrap(plan: WorkerPlan, launch: Launch) -> Launch:
             words += ["--symlink", os.readlink(directory), directory]
         elif os.path.isdir(directory):
             words += ["--ro-bind", directory, directory]
+    if scratch and os.path.isfile(sandbox.HOSTS):
+        with open(sandbox.HOSTS, "rb") as before, open(f"{scratch}.hosts", "wb") as file:
+            file.write(before.read().rstrip(b"\n") + sandbox.NAMES)
+        words += ["--ro-bind", f"{scratch}.hosts", sandbox.HOSTS]
     words += ["--proc", "/proc", "--dev", "/dev", *(("--bind", scratch, "/tmp") if scratch else ("--tmpfs", "/tmp"))]
     for root in (*roots, *sandbox.resolver()):
         words += ["--ro-bind", root, root]

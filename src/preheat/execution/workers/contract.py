@@ -7,18 +7,23 @@ delivered from inside `start`, `invoke` or `kill`; all come on the core's thread
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from preheat.execution.contract import FunctionSpec
+
+if TYPE_CHECKING:
+    from preheat.execution.extensions.house import Extensions
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerPlan:
-    """What to start: `variables` is the whole environment, `scratch` the environment's own /tmp (made already)."""
+    """What to start: `variables` is the whole environment, `scratch` its own /tmp (the factory makes it)."""
 
     spec: FunctionSpec
     variables: dict[str, str]
     scratch: Path | None = None
+    extensions: "Extensions | None" = None
+    """What the environment knows of its extensions; their processes start and end with the worker's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +70,10 @@ class Listener(Protocol):
         """The process exists; its initialisation begins."""
 
     def ready(self, worker: "Worker") -> None:
-        """The runtime asks for the next event: initialised, or done with the one before."""
+        """The runtime asks for the next event, and so do all extensions: initialised, or done with the one before."""
+
+    def runtime_done(self, worker: "Worker") -> None:
+        """The runtime asks for the next event, extensions do not yet; `ready` follows."""
 
     def init_failed(self, worker: "Worker", error_type: str, body: bytes) -> None:
         """The runtime reported that it cannot initialise (or there is no such runtime here)."""
@@ -79,6 +87,9 @@ class Listener(Protocol):
     def output(self, worker: "Worker", data: bytes) -> None:
         """Bytes of stdout and stderr, in the order they were written."""
 
+    def crashed(self, worker: "Worker", exit: Exit) -> None:
+        """The runtime has died, or an extension is at fault; `died` follows when all processes have ended."""
+
     def died(self, worker: "Worker", exit: Exit) -> None:
         """The last event of every worker."""
 
@@ -88,7 +99,8 @@ class Worker(Protocol):
         """Hand over one event. Only between `ready` and the `ready` after it."""
 
     def kill(self, reason: str) -> None:
-        """End it at once; `died` follows. Killing twice is harmless."""
+        """End it at once, with extensions after AWS's graces; `died` follows. Killing twice is harmless. `reason` is
+        what extensions are told: "spindown", "timeout", or anything else for "failure"."""
 
     def collect_output(self) -> None:
         """Deliver, before returning, what the process has written so far (the one event allowed inside a call)."""

@@ -78,6 +78,15 @@ class Group:
                 return [int(line) for line in (folder / "cgroup.procs").read_text().split()]
         return []
 
+    def take_in(self, pid: int) -> None:
+        """A further process of the same environment."""
+        self._owner.later(lambda: self._take_in(pid))
+
+    def _take_in(self, pid: int) -> None:
+        for folder in dict.fromkeys(self._folders.values()):
+            with contextlib.suppress(OSError):
+                (folder / "cgroup.procs").write_text(str(pid))
+
     def share_processor(self, memory_mb: int) -> None:
         """From now on, the processor time that goes with this memory size."""
         self._owner.later(lambda: self._share(memory_mb))
@@ -92,6 +101,21 @@ class Group:
                 (folder / "cpu.max").write_text(f"{quota} {PERIOD_US}")
             else:
                 (folder / "cpu.cfs_quota_us").write_text(str(quota))
+
+    def lift(self) -> None:
+        """From now on it limits nothing."""
+        self._owner.later(self._lift)
+
+    def _lift(self) -> None:
+        second = self._owner.version == 2
+        limits = {
+            "memory": ("memory.max", "max") if second else ("memory.limit_in_bytes", "-1"),
+            "pids": ("pids.max", "max"),
+        }
+        for controller, (name, value) in limits.items():
+            if controller in self._folders:
+                with contextlib.suppress(OSError):
+                    (self._folders[controller] / name).write_text(value)
 
     def remove(self) -> None:
         """When its processes have died."""

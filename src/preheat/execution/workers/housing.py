@@ -18,12 +18,16 @@ from preheat.execution.workers import groups
 from preheat.execution.workers.bubblewrap import wrap
 from preheat.execution.workers.contract import WorkerPlan
 from preheat.execution.workers.interpreters import Interpreters
+from preheat.execution.workers.runtime import sandbox
 from preheat.execution.workers.runtimes import Launch, plan_launch
 
 PAGE = os.sysconf("SC_PAGESIZE")
 MIB = 1024 * 1024
 COUNTING_S = 0.05
+COUNTING_LONGEST_S = 0.4
+STILL_BYTES = 256 * 1024
 LINK_DEPTH = 3
+PROC_BYTES = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +78,7 @@ class Housing:
         return {
             "code": str(spec.code),
             "layers": [str(layer) for layer in spec.layers],
-            "roots": [*launch.roots, *(_links(str(spec.code)) if spec.watch else ())],
+            "roots": sandbox.outermost([*launch.roots, *(_links(str(spec.code)) if spec.watch else ())]),
             "tmp_bytes": spec.ephemeral_mb * MIB,
             "pins": [os.getpid(), *pins] if pins else None,
         }
@@ -107,6 +111,7 @@ class Housing:
                 os.close(pin)
         if self.choices.sandbox == "bwrap":
             shutil.rmtree(f"{scratch}.opt", ignore_errors=True)
+            Path(f"{scratch}.hosts").unlink(missing_ok=True)
 
     def close(self) -> None:
         for scratch in list(self._pins):
@@ -121,27 +126,49 @@ class Stay:
     def __init__(self, housing: Housing, plan: WorkerPlan, launch: Launch, name: str) -> None:
         self._housing = housing
         self._plan = plan
+        self._launch = launch
         self._name = name
         self.view = housing.view(plan, launch)
         self._pid = 0
+        self._first = 0
+        self._beside: list[int] = []
         self._parent = 0
         self._group: groups.Group | None = None
-        self._counted_at = 0.0
+        self._count_at = 0.0
+        self._pause_s = COUNTING_S
+        self._held = 0
         self._others = 0
 
-    def begin(self, pid: int) -> None:
-        """The process exists."""
-        self._pid = pid
+    def begin(self, pid: int, beside: bool = False) -> None:
+        """The process exists, or one beside it (an extension's)."""
+        if beside:
+            self._beside.append(pid)
+        else:
+            self._pid = pid
+        self._first = self._first or pid
         self._parent = _parent(pid)
         made, spec = self._housing.groups, self._plan.spec
-        if made is not None:
+        if self._group is not None:
+            self._group.take_in(pid)
+        elif made is not None:
             tmp = spec.ephemeral_mb if self.view is not None else 0
             self._group = made.add(self._name, pid, groups.Limits((spec.memory_mb + tmp) * MIB))
 
+    def open(self) -> None:
+        """The namespaces of the first process are complete: further ones join them."""
+        self.initialised()
+        self.view = self._housing.view(self._plan, self._launch)
+
     def initialised(self) -> None:
         """It is ready for the first time, or about to be killed: its namespaces are complete."""
-        if self._pid and self.view is not None and self._plan.scratch is not None:
-            self._housing.pin(self._plan.scratch, self._pid)
+        if self._first and self.view is not None and self._plan.scratch is not None:
+            self._housing.pin(self._plan.scratch, self._first)
+
+    def stand(self) -> None:
+        """It is a snapshot that stands. What is forked from it begins in its group, and the first memory of each stays
+        charged to it, so its limits would be those of all copies together."""
+        if self._group is not None:
+            self._group.lift()
 
     def settle(self) -> None:
         """Initialisation, which has whole processors on AWS too, is over."""
@@ -149,14 +176,23 @@ class Stay:
             self._group.share_processor(self._plan.spec.memory_mb)
 
     def others_bytes(self, anonymous: int, now: float) -> int:
-        """Memory of what the process has started, counted at most 20 times a second. `anonymous`: its own since the
-        fork; `now` in seconds."""
-        if now - self._counted_at >= COUNTING_S and self._pid:
-            self._counted_at = now
+        """Memory of what the process has started, counted at most 20 times a second, and less and less often while
+        the group, which the kernel watches, stays as it is. `anonymous`: its own since the fork; `now` in seconds."""
+        if now >= self._count_at and self._pid:
             held = self._group.anonymous_bytes() if self._group is not None else 0
+            still = held > 0 and abs(held - self._held) < STILL_BYTES
+            self._pause_s = min(COUNTING_LONGEST_S, self._pause_s * 2.0) if still else COUNTING_S
+            self._count_at, self._held = now + self._pause_s, held
             below = sum(_anonymous(pid) for pid in descendants(self._pid))
+            for beside in self._beside:
+                below += _anonymous(beside) + sum(_anonymous(pid) for pid in descendants(beside))
             self._others = max(below, held - anonymous)
         return max(0, self._others)
+
+    @property
+    def starved(self) -> bool:
+        """Whether the kernel has killed in it for want of memory."""
+        return self._group is not None and self._group.out_of_memory()
 
     def end(self) -> bool:
         """It has died: what it had started goes too. True when it was killed for want of memory."""
@@ -195,28 +231,31 @@ def descendants(pid: int) -> list[int]:
 
 
 def _children(pid: int) -> list[int]:
-    try:
-        with open(f"/proc/{pid}/task/{pid}/children") as file:
-            return [int(child) for child in file.read().split()]
-    except OSError:
-        return []
+    return [int(child) for child in _read(f"/proc/{pid}/task/{pid}/children").split()]
 
 
 def _parent(pid: int) -> int:
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return int(file.read().rpartition(")")[2].split()[1])
-    except (OSError, ValueError, IndexError):
-        return 0
+    fields = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+    return int(fields[1]) if fields else 0
 
 
 def _anonymous(pid: int) -> int:
+    fields = _read(f"/proc/{pid}/statm").split()
+    return (int(fields[1]) - int(fields[2])) * PAGE if fields else 0
+
+
+def _read(path: str) -> bytes:
+    """A small file of /proc; nothing when it is gone."""
     try:
-        with open(f"/proc/{pid}/statm") as file:
-            fields = file.read().split()
-        return (int(fields[1]) - int(fields[2])) * PAGE
-    except (OSError, ValueError, IndexError):
-        return 0
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    try:
+        return os.read(descriptor, PROC_BYTES)
+    except OSError:
+        return b""
+    finally:
+        os.close(descriptor)
 
 
 def _namespace(pid: int, kind: str) -> int:

@@ -1,8 +1,8 @@
 """Workers that are real processes, forked by a zygote, on an event loop that offers add_reader and add_writer.
 
 Preheat's Python runtime talks over an inherited socket pair, in frames (`channel`): the connection is the identity.
-Other runtimes find a TCP listener of their own at AWS_LAMBDA_RUNTIME_API. Standard output and error share one pipe, so
-their order is kept.
+At AWS_LAMBDA_RUNTIME_API every environment has a TCP listener of its own, for other runtimes and for extensions (`crew`
+starts and ends those). Standard output and error share one pipe, so their order is kept.
 """
 
 import contextlib
@@ -10,120 +10,26 @@ import json
 import os
 import signal
 import socket
-from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from preheat.execution.extensions.crew import Crew
 from preheat.execution.runtime_api import RuntimeConnection, RuntimeSession
 from preheat.execution.workers.channel import ChannelConnection
 from preheat.execution.workers.contract import Answer, Exit, Listener, Mould, Worker, WorkerPlan, WorkRequest
 from preheat.execution.workers.housing import Housing, Stay
+from preheat.execution.workers.output import OutputPipe
 from preheat.execution.workers.runtimes import Launch, Unstartable, carries
+from preheat.execution.workers.sockets import SocketPipe, listen
 from preheat.execution.workers.zygote import NurseryLink, Zygote
 
 PRELOADED = ("boto3", "botocore", "s3transfer", "urllib3", "jmespath", "dateutil", "six", "numpy")
-READ_BYTES = 65_536
-OUTPUT_READS = 64
 EMPTY_RUNTIME_BYTES = 36 * 1024 * 1024
 PAGE = os.sysconf("SC_PAGESIZE")
 SIGNALLED = 128
 """Bubblewrap's exit status for a program that a signal ended is this plus the signal's number."""
-
-
-class SocketPipe:
-    """A stream socket on the loop: what arrives goes to `on_data`, what is written leaves at once if it can."""
-
-    def __init__(self, loop: Any, connection: socket.socket) -> None:
-        connection.setblocking(False)
-        self.on_data: Callable[[bytes], None] = lambda data: None
-        self._loop = loop
-        self._socket = connection
-        self._fd = connection.fileno()
-        self._unsent: deque[memoryview] = deque()
-        self._closing = False
-        self.closed = False
-        self._reading = False
-        self.resume()
-
-    def resume(self) -> None:
-        if not self._reading and not self.closed:
-            self._reading = True
-            self._loop.add_reader(self._fd, self._readable)
-
-    def pause(self) -> None:
-        if self._reading:
-            self._reading = False
-            self._loop.remove_reader(self._fd)
-
-    def write(self, data: bytes) -> None:
-        if self.closed:
-            return
-        if self._unsent:
-            self._unsent.append(memoryview(data))
-            return
-        try:
-            sent = self._socket.send(data)
-        except BlockingIOError:
-            sent = 0
-        except OSError:
-            return
-        if sent < len(data):
-            self._unsent.append(memoryview(data)[sent:])
-            self._loop.add_writer(self._fd, self._writable)
-
-    def close(self) -> None:
-        """Once everything written has left."""
-        self._closing = True
-        if not self._unsent:
-            self.abort()
-
-    def abort(self) -> None:
-        if self.closed:
-            return
-        self.pause()
-        if self._unsent:
-            self._unsent.clear()
-            self._loop.remove_writer(self._fd)
-        self.closed = True
-        self._socket.close()
-
-    def _writable(self) -> None:
-        unsent = self._unsent
-        try:
-            sent = self._socket.send(unsent[0])
-        except BlockingIOError:
-            return
-        except OSError:
-            sent = len(unsent[0])
-        if sent < len(unsent[0]):
-            unsent[0] = unsent[0][sent:]
-            return
-        unsent.popleft()
-        if not unsent:
-            self._loop.remove_writer(self._fd)
-            if self._closing:
-                self.abort()
-
-    def collect(self) -> None:
-        """Hand on what has arrived: the last words of a process that has died."""
-        while not self.closed and self._readable():
-            pass
-
-    def _readable(self) -> bool:
-        """False when there was nothing to read."""
-        try:
-            data = self._socket.recv(READ_BYTES)
-        except BlockingIOError:
-            return False
-        except OSError:
-            data = b""
-        if data:
-            self.on_data(data)
-        else:
-            self.abort()
-        return True
 
 
 class ProcessWorker:
@@ -139,7 +45,8 @@ class ProcessWorker:
         self._session = RuntimeSession(self)
         self._pipes: list[SocketPipe] = []
         self._server: socket.socket | None = None
-        self._output = -1
+        self.crowded: Callable[[], bool] = _never
+        self._output: OutputPipe | None = None
         self._statm = -1
         self._baseline: int | None = None
         self._started = False
@@ -147,7 +54,14 @@ class ProcessWorker:
         self._dead = False
         self._paused = False
         self._zygote: NurseryLink | None = None
+        self._held: list[int] = []
         self._stay: Stay | None = None
+        self._crew: Crew | None = None
+
+    def surround(self, crew: Crew) -> None:
+        """With extensions. Before `spawn`."""
+        self._crew = crew
+        self._session.others = crew.connect()
 
     def spawn(self, zygote: NurseryLink, plan: WorkerPlan, launch: Launch, stay: Stay) -> None:
         """Start the process `launch` describes. Raises OSError when descriptors run out."""
@@ -156,10 +70,8 @@ class ProcessWorker:
         self._session.restorable = spec.snap_start
         variables = {**plan.variables, **launch.variables}
         descriptors = self._open(launch, variables)
-        self._output, writing = os.pipe()
-        os.set_blocking(self._output, False)
-        descriptors.append(writing)
-        self._loop.add_reader(self._output, self._output_ready)
+        self._output = OutputPipe(self._loop, self._wrote, _nothing, self.crowded)
+        descriptors.append(self._output.writing)
         command = {
             "argv": launch.argv,
             "path": [*launch.path, *(str(layer) for layer in spec.layers)] if launch.argv else launch.path,
@@ -172,24 +84,35 @@ class ProcessWorker:
             "snapshot": self.stands and launch.argv is None,
             "memory_bytes": spec.memory_mb * 1024 * 1024,
             "file_bytes": spec.ephemeral_mb * 1024 * 1024,
-            "view": stay.view,
         }
         self._own = launch.argv is None
         self._enclosed = launch.enclosed
         self._zygote = zygote
-        zygote.fork(self.name, command, descriptors, self._reported)
+        if self._crew is None:
+            zygote.fork(self.name, {**command, "view": stay.view}, descriptors, self._reported)
+        else:
+            self._held = descriptors
+            self._crew.start(variables, lambda: self._fork({**command, "view": stay.view}))
+
+    def _fork(self, command: dict[str, Any]) -> None:
+        descriptors, self._held = self._held, []
+        self._zygote.fork(self.name, command, descriptors, self._reported)
 
     def _open(self, launch: Launch, variables: dict[str, str]) -> list[int]:
-        """The way to the runtime: the descriptors that the process inherits for it, or a listener that `variables`
-        names."""
-        if launch.argv is None:
-            ours, theirs = socket.socketpair()
-            self._connect(ours, ChannelConnection)
-            return [theirs.detach()]
-        self._server = _listen()
+        """The way to the runtime: the descriptors that the process inherits, besides the listener."""
+        self._serve(variables)
+        if launch.argv is not None:
+            return []
+        ours, theirs = socket.socketpair()
+        self._connect(ours, ChannelConnection)
+        return [theirs.detach()]
+
+    def _serve(self, variables: dict[str, str]) -> None:
+        """Listen at AWS_LAMBDA_RUNTIME_API: for runtimes that are no channel's, and for extensions, internal ones too,
+        of which nothing is known beforehand. It takes 19 us."""
+        self._server = listen()
         variables["AWS_LAMBDA_RUNTIME_API"] = f"127.0.0.1:{self._server.getsockname()[1]}"
         self._loop.add_reader(self._server.fileno(), self._accept)
-        return []
 
     # -- contract.Worker ------------------------------------------------------------------------------------------
 
@@ -200,20 +123,12 @@ class ProcessWorker:
         if not self._dead and self._zygote is not None:
             if self._stay is not None:
                 self._stay.initialised()
-            self._zygote.kill(self.name)
+            if self._crew is None or not self._crew.end(reason):
+                self._zygote.kill(self.name)
 
     def collect_output(self) -> None:
-        for _ in range(OUTPUT_READS):
-            if self._output < 0:
-                return
-            try:
-                data = os.read(self._output, READ_BYTES)
-            except BlockingIOError:
-                return
-            if not data:
-                self._close_output()
-                return
-            self._listener.output(self, data)
+        if self._output is not None:
+            self._output.collect()
 
     def memory_bytes(self) -> int:
         """Preheat's runtime: an empty runtime's memory plus the anonymous pages added since the fork, so that what the
@@ -248,8 +163,14 @@ class ProcessWorker:
         if not self._initialised and self._stay is not None:
             self._initialised = True
             self._stay.initialised()
-            self._stay.settle()
-        self._listener.ready(self)
+            if self.stands:
+                self._stay.stand()
+            else:
+                self._stay.settle()
+        if self._crew is None or self._crew.asks():
+            self._listener.ready(self)
+        else:
+            self._listener.runtime_done(self)
 
     def restore_asked(self) -> bool:
         self._begin()
@@ -267,6 +188,32 @@ class ProcessWorker:
 
     def answered(self, answer: Answer) -> None:
         self._listener.answered(self, answer)
+
+    # -- extensions.crew.Hands ------------------------------------------------------------------------------------
+
+    def begun(self) -> None:
+        self._begin()
+
+    def settled(self) -> None:
+        self._listener.ready(self)
+
+    def at_fault(self, error_type: str) -> None:
+        if self._initialised:
+            self.orphaned(Exit(status=1))
+        else:
+            self._listener.init_failed(self, error_type, b"")
+
+    def orphaned(self, exit: Exit) -> None:
+        self.collect_output()
+        starved = self._stay is not None and self._stay.starved
+        self._listener.crashed(self, replace(exit, out_of_memory=True) if starved else exit)
+
+    def stop_runtime(self, gently: bool) -> None:
+        if self._zygote is not None:
+            self._zygote.kill(self.name, gently)
+
+    def finished(self, exit: Exit) -> None:
+        self._end(exit)
 
     # -- the process ----------------------------------------------------------------------------------------------
 
@@ -301,6 +248,8 @@ class ProcessWorker:
             return
         for pipe in list(self._pipes):
             pipe.collect()
+        if self._crew is not None and self._crew.outlives(exit):
+            return
         self._dead = True
         if self._stay is not None and self._stay.end():
             exit = replace(exit, out_of_memory=True)
@@ -311,6 +260,11 @@ class ProcessWorker:
     def release(self) -> None:
         """Close every descriptor."""
         self._dead = True
+        if self._crew is not None:
+            self._crew.close()
+        for descriptor in self._held:
+            os.close(descriptor)
+        self._held = []
         for pipe in self._pipes:
             pipe.abort()
         self._pipes.clear()
@@ -318,19 +272,14 @@ class ProcessWorker:
             self._loop.remove_reader(self._server.fileno())
             self._server.close()
             self._server = None
-        self._close_output()
+        if self._output is not None:
+            self._output.close()
         if self._statm >= 0:
             os.close(self._statm)
             self._statm = -1
 
-    def _output_ready(self) -> None:
-        self.collect_output()
-
-    def _close_output(self) -> None:
-        if self._output >= 0:
-            self._loop.remove_reader(self._output)
-            os.close(self._output)
-            self._output = -1
+    def _wrote(self, data: bytes) -> None:
+        self._listener.output(self, data)
 
     def _accept(self) -> None:
         try:
@@ -363,6 +312,7 @@ class SnapshotWorker(ProcessWorker):
     def _open(self, launch: Launch, variables: dict[str, str]) -> list[int]:
         if launch.argv is not None:
             return super()._open(launch, variables)
+        self._serve(variables)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._link = NurseryLink(self._loop, ours)
         self._link.on_own = self._told
@@ -392,8 +342,10 @@ class SnapshotWorker(ProcessWorker):
             self._link.release()
 
     def _end(self, exit: Exit) -> None:
-        if self._link is not None:
-            self._link.collect()
+        link = self._link
+        if link is not None and not self._dead:
+            link.on_end = lambda: ProcessWorker._end(self, exit)
+            link.died()
         super()._end(exit)
 
     def _lost(self) -> None:
@@ -455,7 +407,7 @@ class FailedWorker:
 class ProcessWorkerFactory:
     """Starts processes through zygotes, for each Python interpreter a warm one (boto3 and numpy preloaded), and a plain
     one for functions that bring packages of those names and for programs. `tools`: a directory that may hold Node's
-    runtime client."""
+    runtime client; while `crowded()` no output of functions is read, and they wait in their writing."""
 
     def __init__(
         self,
@@ -463,12 +415,14 @@ class ProcessWorkerFactory:
         on_notice: Callable[[str], None],
         tools: Path | None = None,
         housing: Housing | None = None,
+        crowded: Callable[[], bool] = lambda: False,
     ) -> None:
         self.housing = housing or Housing()
         self._loop = loop
         self._tell = on_notice
         self._told: set[str] = set()
         self._tools = tools
+        self._crowded = crowded
         self._zygotes: dict[tuple[str | None, bool], Zygote] = {}
         self._workers: set[ProcessWorker] = set()
         self._count = 0
@@ -504,19 +458,26 @@ class ProcessWorkerFactory:
         self, plan: WorkerPlan, listener: Listener, kind: type[ProcessWorker], mould: Mould | None = None
     ) -> Any:
         try:
+            if plan.scratch is not None:
+                plan.scratch.mkdir(parents=True, exist_ok=True)
             launch = self.housing.launch(plan, self._tools)
-        except Unstartable as error:
+        except (Unstartable, OSError) as error:
             return FailedWorker(self._loop, listener, error)
         self._count += 1
         worker = kind(self._loop, str(self._count), _Forgetting(listener, self._workers))
+        worker.crowded = self._crowded
         self.remark(plan.spec.runtime)
-        stay = Stay(self.housing, plan, launch, worker.name)
         preload = launch.argv is None and not carries(plan.spec, PRELOADED)
+        restored = isinstance(mould, SnapshotWorker) and mould.forkable
         try:
-            if isinstance(mould, SnapshotWorker) and mould.forkable:
+            stay = Stay(self.housing, plan, launch, worker.name)
+            zygote = self._zygote(launch.interpreter, preload)
+            if plan.extensions is not None:
+                worker.surround(Crew(self._loop, worker, plan, launch, stay, zygote, restored, kind.stands))
+            if restored:
                 mould.fork(worker, plan, launch, stay)
             else:
-                worker.spawn(self._zygote(launch.interpreter, preload), plan, launch, stay)
+                worker.spawn(zygote, plan, launch, stay)
         except OSError as error:
             worker.release()
             return FailedWorker(self._loop, listener, error)
@@ -537,6 +498,14 @@ class ProcessWorkerFactory:
         return text
 
 
+def _never() -> bool:
+    return False
+
+
+def _nothing() -> None:
+    return
+
+
 class _Forgetting:
     """Passes every event on, and takes the dead worker out of the factory's books."""
 
@@ -547,6 +516,8 @@ class _Forgetting:
         self.stream_begun = listener.stream_begun
         self.chunk = listener.chunk
         self.answered = listener.answered
+        self.runtime_done = listener.runtime_done
+        self.crashed = listener.crashed
         self.output = listener.output
         self._died = listener.died
         self._workers = workers
@@ -554,11 +525,3 @@ class _Forgetting:
     def died(self, worker: Worker, exit: Exit) -> None:
         self._workers.discard(worker)
         self._died(worker, exit)
-
-
-def _listen() -> socket.socket:
-    server = socket.socket()
-    server.setblocking(False)
-    server.bind(("127.0.0.1", 0))
-    server.listen(16)
-    return server

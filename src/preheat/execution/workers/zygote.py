@@ -50,9 +50,10 @@ class NurseryLink:
         self._reports[name] = report
         self._send({"fork": name, **command}, descriptors)
 
-    def kill(self, name: str) -> None:
+    def kill(self, name: str, gently: bool = False) -> None:
+        """`gently`: ask the process to end (SIGTERM)."""
         if self.alive:
-            self._send({"kill": name}, [])
+            self._send({"kill": name, "gently": gently}, [])
 
     def leave(self) -> None:
         """Have the nursery end with the last of its children."""
@@ -73,9 +74,11 @@ class NurseryLink:
                     os.close(descriptor)
         self._queue.clear()
 
-    def collect(self) -> None:
-        """Deliver what it has reported so far."""
+    def died(self) -> None:
+        """It has ended, whether its socket says so or not: a child that has only begun may still hold the other end,
+        and libuv stops watching a socket whose peer has gone with something unread."""
         self._receive()
+        self._lost()
 
     def forget(self) -> None:
         """Report nothing any more."""
@@ -162,10 +165,20 @@ class Zygote(NurseryLink):
                 cwd="/",
             )
         super().__init__(loop, ours)
+        self._end = os.pidfd_open(self._process.pid) if hasattr(os, "pidfd_open") else -1
+        if self._end >= 0:
+            loop.add_reader(self._end, self.died)
 
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    def release(self) -> None:
+        super().release()
+        if self._end >= 0:
+            self._loop.remove_reader(self._end)
+            os.close(self._end)
+            self._end = -1
 
     def ended(self) -> None:
         self._process.kill()

@@ -59,7 +59,9 @@ def lambda_rules() -> dict[str, Rule]:
         "ListVersionsByFunction PublishVersion PutFunctionConcurrency PutFunctionEventInvokeConfig "
         "RemovePermission UpdateAlias UpdateFunctionCode UpdateFunctionEventInvokeConfig "
         "GetFunctionRecursionConfig PutFunctionRecursionConfig DeleteProvisionedConcurrencyConfig "
-        "GetProvisionedConcurrencyConfig ListProvisionedConcurrencyConfigs PutProvisionedConcurrencyConfig"
+        "GetProvisionedConcurrencyConfig ListProvisionedConcurrencyConfigs PutProvisionedConcurrencyConfig "
+        "GetRuntimeManagementConfig PutRuntimeManagementConfig GetFunctionCodeSigningConfig "
+        "PutFunctionCodeSigningConfig DeleteFunctionCodeSigningConfig"
     )
     mapping = arn_of("lambda", "event-source-mapping:{UUID}")
     layers = on("lambda:GetLayerVersion", lambda ctx, params: params.get("Layers") or ())
@@ -68,8 +70,13 @@ def lambda_rules() -> dict[str, Rule]:
     tags = when("Tags", on("lambda:TagResource", _function))
     return {
         **each("lambda", _function, functions),
-        **each("lambda", _layer, "DeleteLayerVersion GetLayerVersion PublishLayerVersion"),
-        **each("lambda", anything, "GetAccountSettings ListFunctions ListLayers ListLayerVersions"),
+        **each("lambda", _layer, "DeleteLayerVersion GetLayerVersion PublishLayerVersion "
+               "AddLayerVersionPermission GetLayerVersionPolicy RemoveLayerVersionPermission"),
+        **each("lambda", anything, "GetAccountSettings ListFunctions ListLayers ListLayerVersions "
+               "CreateCodeSigningConfig ListCodeSigningConfigs"),
+        **each("lambda", given("CodeSigningConfigArn"), "DeleteCodeSigningConfig GetCodeSigningConfig "
+               "ListFunctionsByCodeSigningConfig UpdateCodeSigningConfig"),
+        **each("lambda", given("ResourceArn"), "DeleteResourcePolicy GetResourcePolicy PutResourcePolicy"),
         **each("lambda", given("Resource"), "ListTags TagResource UntagResource"),
         **each("lambda", mapping, "DeleteEventSourceMapping GetEventSourceMapping"),
         **{
@@ -92,7 +99,8 @@ def lambda_rules() -> dict[str, Rule]:
         "GetLayerVersionByArn": on("lambda:GetLayerVersion", given("Arn")),
         "Invoke": invoke,
         "InvokeWithResponseStream": invoke,
-    }
+        "InvokeAsync": on("lambda:InvokeAsync", _invoked),
+    }  # fmt: skip
 
 
 # -- API Gateway -------------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from preheat.services.contract import Context, Params
 from preheat.services.dynamodb import repository as dynamodb
 from preheat.services.s3 import repository as s3
 from preheat.services.s3.domain import copy_source
+from preheat.services.sqs.moves import source_of
 
 # -- S3 ----------------------------------------------------------------------------------------------------------------
 
@@ -136,11 +137,17 @@ def _named_queue(ctx: Context, params: Params) -> list[str]:
     return [f"arn:aws:sqs:{ctx.scope.region}:{account}:{params['QueueName']}"]
 
 
+def _moved_queue(ctx: Context, params: Params) -> list[str]:
+    """The dead-letter queue of a move task's handle."""
+    return [source_of(params["TaskHandle"])]
+
+
 def sqs_rules() -> dict[str, Rule]:
     plain = (
-        "ChangeMessageVisibility DeleteMessage DeleteQueue GetQueueAttributes ListDeadLetterSourceQueues ListQueueTags "
-        "PurgeQueue ReceiveMessage SendMessage SetQueueAttributes TagQueue UntagQueue"
+        "AddPermission ChangeMessageVisibility DeleteMessage DeleteQueue GetQueueAttributes ListDeadLetterSourceQueues "
+        "ListQueueTags PurgeQueue ReceiveMessage RemovePermission SendMessage SetQueueAttributes TagQueue UntagQueue"
     )
+    moving = ("StartMessageMoveTask", "ReceiveMessage", "DeleteMessage", "GetQueueAttributes")
     batches = ("ChangeMessageVisibility", "DeleteMessage", "SendMessage")
     return {
         **each("sqs", _queue, plain),
@@ -148,6 +155,12 @@ def sqs_rules() -> dict[str, Rule]:
         "CreateQueue": both(
             on("sqs:CreateQueue", _named_queue), when("tags", on("sqs:TagQueue", _named_queue))
         ),
+        "StartMessageMoveTask": both(
+            *(on(f"sqs:{action}", given("SourceArn")) for action in moving),
+            when("DestinationArn", on("sqs:SendMessage", given("DestinationArn"))),
+        ),
+        "CancelMessageMoveTask": on("sqs:CancelMessageMoveTask", _moved_queue),
+        "ListMessageMoveTasks": on("sqs:ListMessageMoveTasks", given("SourceArn")),
         "GetQueueUrl": on("sqs:GetQueueUrl", _named_queue),
         "ListQueues": on("sqs:ListQueues", arn_of("sqs", "*")),
     }

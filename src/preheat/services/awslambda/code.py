@@ -1,5 +1,6 @@
 """Deployment packages on disk: one directory per archive, named by its sha256; unpacked away from the core's thread."""
 
+import errno
 import hashlib
 import io
 import os
@@ -9,6 +10,7 @@ import tempfile
 import weakref
 import zipfile
 import zlib
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from preheat.kernel.stream import FileSlice
@@ -17,6 +19,7 @@ from preheat.services.awslambda.domain import Package, invalid
 LOCAL_BUCKET = "preheat-local"
 MAX_ZIPPED = 52_428_800
 MAX_UNZIPPED = 262_144_000
+MAX_LINK = 4_096
 _CHUNK = 1 << 20
 _BAD_ZIP = "Could not unzip uploaded file. Please check your file, then try to upload again."
 
@@ -24,6 +27,7 @@ _UNREADABLE = (
     zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, ValueError,
     FileExistsError, NotADirectoryError, IsADirectoryError,
 )  # fmt: skip
+_BAD_NAMES = (errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL)
 
 
 class CodeStore:
@@ -46,17 +50,18 @@ class CodeStore:
         target, kept = self.directory / digest, self.directory / f"{digest}.zip"
         package = Package(digest, len(data), str(target), str(kept))
         if target.is_dir() and kept.is_file():
-            return package
+            with zipfile.ZipFile(io.BytesIO(data)) as archive:
+                return replace(package, unzipped=sum(member.file_size for member in archive.infolist()))
         work = Path(tempfile.mkdtemp(prefix=".unpack-", dir=self.directory))
         try:
-            _unpack(data, work / "code", limit)
+            unzipped = _unpack(data, work / "code", limit)
             (work / "zip").write_bytes(data)
             os.replace(work / "zip", kept)
             if not target.is_dir():
                 os.rename(work / "code", target)
         finally:
             shutil.rmtree(work, ignore_errors=True)
-        return package
+        return replace(package, unzipped=unzipped)
 
     def in_place(self, directory: str) -> Package:
         """The user's own directory, run where it lies and watched. Raises AwsError."""
@@ -96,8 +101,8 @@ def _read(piece: FileSlice) -> bytes:
         return file.read(piece.length)
 
 
-def _unpack(data: bytes, target: Path, limit: int) -> None:
-    """Every member stays below `target`; links may not leave it. `limit` in bytes, unpacked."""
+def _unpack(data: bytes, target: Path, limit: int) -> int:
+    """Every member stays below `target`; links may not leave it. `limit` and the result in bytes, unpacked."""
     target.mkdir()
     too_big = invalid(f"Unzipped size must be smaller than {limit} bytes")
     try:
@@ -112,8 +117,24 @@ def _unpack(data: bytes, target: Path, limit: int) -> None:
                 left -= _unpack_member(archive, member, target, left)
                 if left <= 0:
                     raise too_big
+            _check_links(target)
+            return limit - left
     except _UNREADABLE as error:
         raise invalid(_BAD_ZIP) from error
+    except OSError as error:
+        if error.errno in _BAD_NAMES:
+            raise invalid(_BAD_ZIP) from error
+        raise
+
+
+def _check_links(target: Path) -> None:
+    """A link may lead somewhere else once a later one stands in its way."""
+    home = target.resolve()
+    for folder, folders, files in os.walk(target):
+        for name in (*folders, *files):
+            path = Path(folder, name)
+            if path.is_symlink() and not path.resolve().is_relative_to(home):
+                raise invalid(_BAD_ZIP)
 
 
 def _unpack_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, left: int) -> int:
@@ -126,7 +147,11 @@ def _unpack_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Pa
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.parent.resolve().is_relative_to(target.resolve()):
         raise invalid(_BAD_ZIP)
+    if path.is_symlink():
+        path.unlink()
     if stat.S_ISLNK(mode):
+        if member.file_size > MAX_LINK:
+            raise invalid(_BAD_ZIP)
         link = archive.read(member).decode()
         if os.path.isabs(link) or not (path.parent / link).resolve().is_relative_to(target.resolve()):
             raise invalid(_BAD_ZIP)

@@ -1,6 +1,6 @@
 """Reserved concurrency, the account's limits, and tags."""
 
-from preheat.services.awslambda import repository
+from preheat.services.awslambda import repository, signing_repository
 from preheat.services.awslambda.advice import advise_function
 from preheat.services.awslambda.configuration import check_tags
 from preheat.services.awslambda.core import Core, Operation, existing, resource_missing
@@ -69,13 +69,18 @@ def get_account_settings(core: Core, ctx: Context, params: Params) -> Outcome:
 
 
 def _read_tags(ctx: Context, arn: str) -> tuple[FunctionName | str, dict[str, str]]:
-    """The tagged thing (a mapping by its id) and its tags."""
+    """The tagged thing (a mapping by its id, a code signing configuration by its ARN) and its tags."""
     prefix = ctx.scope.arn("lambda", "event-source-mapping:")
     if arn.startswith(prefix):
         mapping = repository.mapping_of(ctx.db, arn.removeprefix(prefix))
         if mapping is None:
             raise resource_missing()
         return mapping.uuid, mapping.tags
+    if arn.startswith(ctx.scope.arn("lambda", "code-signing-config:")):
+        row = signing_repository.config_of(ctx.db, arn)
+        if row is None:
+            raise resource_missing()
+        return arn, signing_repository.config_tags(row)
     function = parse_name(arn, ctx.scope)
     if function.qualifier:
         raise invalid("Tags on function aliases and versions are not supported. Please specify either a function ARN.")
@@ -87,6 +92,8 @@ def _read_tags(ctx: Context, arn: str) -> tuple[FunctionName | str, dict[str, st
 def _write_tags(ctx: Context, thing: FunctionName | str, tags: dict[str, str]) -> None:
     if isinstance(thing, FunctionName):
         repository.set_tags(ctx.db, thing, tags)
+    elif thing.startswith("arn:"):
+        signing_repository.set_config_tags(ctx.db, thing, tags)
     else:
         repository.set_mapping_tags(ctx.db, thing, tags)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from preheat.execution.reports import runtime_arn
 from preheat.services.awslambda.domain import (
     LATEST,
     MAX_ENVIRONMENT_BYTES,
@@ -40,7 +41,7 @@ _RESERVED_VARIABLES = (
     "LAMBDA_RUNTIME_DIR",
 )  # fmt: skip
 _REFUSED = (
-    "FileSystemConfigs", "CodeSigningConfigArn", "ImageConfig", "TenancyConfig", "CapacityProviderConfig",
+    "FileSystemConfigs", "ImageConfig", "TenancyConfig", "CapacityProviderConfig",
     "DurableConfig", "RuntimeConfig", "AcceleratorConfig", "PublishTo",
 )  # fmt: skip
 
@@ -98,6 +99,11 @@ def _runtime(value: str) -> dict[str, Any]:
     )
 
 
+def known_runtime(value: str) -> bool:
+    """Whether AWS has, or had, a runtime of this name."""
+    return value in RUNTIMES or any(names.fullmatch(value) for names in (_RETIRED, _FOREIGN))
+
+
 def _handler(value: str) -> dict[str, Any]:
     if not re.fullmatch(r"[^\s]+", value):
         raise violation(value, "handler", r"Member must satisfy regular expression pattern: [^\s]+")
@@ -117,7 +123,7 @@ def _environment(value: Params) -> dict[str, Any]:
     for key in variables:
         if not _VARIABLE.fullmatch(key):
             raise violation(
-                f"{key}=...", "environment.variables",
+                f"{{{key}={variables[key]}}}", "environment.variables",
                 "Map keys must satisfy constraint: [Member must satisfy regular expression pattern: "
                 "[a-zA-Z]([a-zA-Z0-9_])+]",
             )  # fmt: skip
@@ -210,7 +216,8 @@ def _vpc(value: Params) -> dict[str, Any]:
     subnets, groups = value.get("SubnetIds", []), value.get("SecurityGroupIds", [])
     if bool(subnets) != bool(groups):
         raise invalid("SubnetIds and SecurityGroupIds must coexist or be both empty list.")
-    return {"subnets": tuple(subnets), "security_groups": tuple(groups)}
+    dual_stack = bool(value.get("Ipv6AllowedForDualStack"))
+    return {"subnets": tuple(subnets), "security_groups": tuple(groups), "dual_stack": dual_stack}
 
 
 _CHECKS: dict[str, Callable[[Any], dict[str, Any]]] = {
@@ -269,7 +276,7 @@ def answer(version: Version, layer_sizes: dict[str, int], *, qualified: bool = F
         "CodeSha256": version.package.code_sha256,
         "Version": version.version,
         "TracingConfig": {"Mode": settings.tracing},
-        "RevisionId": version.revision,
+        "RevisionId": version.revision_id,
         "State": version.state,
         "LastUpdateStatus": "Failed" if version.state == "Failed" else "Successful",
         "PackageType": "Zip",
@@ -277,6 +284,7 @@ def answer(version: Version, layer_sizes: dict[str, int], *, qualified: bool = F
         "EphemeralStorage": {"Size": settings.ephemeral_mb},
         "SnapStart": {"ApplyOn": settings.snap_start, "OptimizationStatus": "On" if snapped else "Off"},
         "LoggingConfig": logging,
+        "RuntimeVersionConfig": {"RuntimeVersionArn": runtime_arn(settings.runtime, version.scope.region)},
     }
     if version.state != "Active":
         output |= {"StateReason": version.state_reason, "StateReasonCode": version.state_code}
@@ -297,6 +305,7 @@ def answer(version: Version, layer_sizes: dict[str, int], *, qualified: bool = F
             "SubnetIds": list(settings.subnets),
             "SecurityGroupIds": list(settings.security_groups),
             "VpcId": "vpc-local",
+            "Ipv6AllowedForDualStack": settings.dual_stack,
         }
     return output
 

@@ -109,6 +109,8 @@ class Core:
             log_group=settings.log_group or f"/aws/lambda/{version.name}",
             snap_start=settings.snap_start == "PublishedVersions" and version.version != LATEST,
             watch=version.package.in_place,
+            tracing=settings.tracing == "Active",
+            system_log=settings.system_log_level,
         )
 
 

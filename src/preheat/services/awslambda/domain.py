@@ -23,6 +23,7 @@ _NAME = (
     r"(?:function:)?(?P<name>[a-zA-Z0-9-_]+)(?::(?P<qualifier>\$LATEST|[a-zA-Z0-9-_]+))?"
 )
 _IDENTIFIER = re.compile(_NAME)
+_QUALIFIER = re.compile(r"[a-zA-Z0-9$_-]{1,128}")
 _AWS_NAME_PATTERN = (
     r"(arn:(aws[a-zA-Z-]*)?:lambda:)?((eusc-)?[a-z]{2}((-gov)|(-iso([a-z]?)))?-[a-z]+-\d{1}:)?(\d{12}:)?"
     r"(function:)?([a-zA-Z0-9-_\.]+)(:(\$LATEST(\.PUBLISHED)?|[a-zA-Z0-9-_]+))?"
@@ -100,6 +101,8 @@ def parse_name(text: str, scope: Scope, qualifier: str | None = None) -> Functio
         raise violation(name, "functionName", "Member must have length less than or equal to 64")
     if region and region != scope.region:
         raise not_found(f"Functions from '{region}' are not reachable in this region ('{scope.region}')")
+    if qualifier and _QUALIFIER.fullmatch(qualifier) is None:
+        raise violation(qualifier, "qualifier", "Member must satisfy regular expression pattern: (|[a-zA-Z0-9$_-]+)")
     if inner and qualifier and inner != qualifier:
         raise invalid("The derived qualifier from the function name does not match the specified qualifier.")
     return FunctionName(Scope(account or scope.account, scope.region), name, qualifier or inner)
@@ -108,13 +111,14 @@ def parse_name(text: str, scope: Scope, qualifier: str | None = None) -> Functio
 @dataclass(frozen=True, slots=True)
 class Package:
     """Code or a layer on disk. `sha256` is hex of the archive, `size` its bytes, `path` the unpacked directory,
-    `archive` the stored zip ("" for a directory used in place)."""
+    `archive` the stored zip ("" for a directory used in place), `unzipped` the bytes of its files (0 in place)."""
 
     sha256: str
     size: int
     path: str
     archive: str = ""
     in_place: bool = False
+    unzipped: int = 0
 
     @property
     def code_sha256(self) -> str:
@@ -145,11 +149,13 @@ class Settings:
     system_log_level: str = ""
     subnets: tuple[str, ...] = ()
     security_groups: tuple[str, ...] = ()
+    dual_stack: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """One row of lambda_versions. `version` is "$LATEST" or a number."""
+    """One row of lambda_versions. `version` is "$LATEST" or a number; `revision` changes with its code and settings,
+    `policy_revision` is that of the last change of its resource policy since, or ""."""
 
     scope: Scope
     name: str
@@ -161,6 +167,12 @@ class Version:
     state: str = "Active"
     state_reason: str = ""
     state_code: str = ""
+    policy_revision: str = ""
+
+    @property
+    def revision_id(self) -> str:
+        """What the API calls RevisionId."""
+        return self.policy_revision or self.revision
 
     @property
     def arn(self) -> str:

@@ -4,12 +4,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from preheat.kernel.errors import AwsError
 from preheat.kernel.stream import Channel, FileSlice
 from preheat.services import findings
-from preheat.services.awslambda import provisioned, repository
-from preheat.services.awslambda.code import LOCAL_BUCKET, MAX_ZIPPED
+from preheat.services.awslambda import code_signing, layer_policies, provisioned, repository, signing_repository
+from preheat.services.awslambda.advice import advise_function
+from preheat.services.awslambda.code import LOCAL_BUCKET, MAX_UNZIPPED, MAX_ZIPPED
 from preheat.services.awslambda.configuration import answer, check_tags, pending, settings_of, updating
 from preheat.services.awslambda.core import (
     Core,
@@ -37,6 +39,7 @@ from preheat.services.awslambda.versions import publish
 from preheat.services.contract import Context, Deferred, Outcome, Params, Reply
 from preheat.services.findings import Finding
 
+MAX_REQUEST = 70_167_211
 RUNTIME_FINDING = "function-runtime"
 
 _CONFIGURATION_MEMBERS = (
@@ -49,13 +52,20 @@ _CONFIGURATION_MEMBERS = (
 Then = Callable[[Context, Package], Outcome]
 
 
-def with_package(core: Core, ctx: Context, source: Params, then: Then) -> Outcome:
+def with_package(core: Core, ctx: Context, source: Params, then: Then, operation: str = "CreateFunction") -> Outcome:
     """Get the archive that `source` (FunctionCode, LayerVersionContentInput) names, unpack it on another thread, then
-    continue with the package."""
+    continue with the package. `operation` is the one to name in errors."""
     if source.get("ImageUri"):
         raise invalid("Preheat runs functions with PackageType Zip; container images are not supported.")
     if source.get("SourceKMSKeyArn"):
         raise invalid("Preheat does not support SourceKMSKeyArn.")
+    if ctx.request is not None and len(ctx.request.body) > MAX_REQUEST:
+        raise AwsError(
+            "RequestEntityTooLargeException",
+            f"Request must be smaller than {MAX_REQUEST} bytes for the {operation} operation",
+            413,
+            fields={"Type": "User"},
+        )
     archive: Any = source.get("ZipFile")
     bucket, key = source.get("S3Bucket"), source.get("S3Key")
     if archive is not None and bucket:
@@ -93,10 +103,31 @@ def _gather(
 ) -> None:
     """`proceed` with the archive once it is all there."""
     if not isinstance(archive, Channel):
-        proceed(archive)
+        if isinstance(archive, FileSlice) and archive.length > MAX_UNZIPPED:
+            resolve(_too_large())
+        else:
+            proceed(archive)
         return
     chunks: list[bytes] = []
-    archive.attach(chunks.append, lambda error: resolve(error) if error else proceed(b"".join(chunks)))
+    held = 0
+
+    def keep(chunk: bytes) -> None:
+        nonlocal held
+        held += len(chunk)
+        if held <= MAX_UNZIPPED:
+            chunks.append(chunk)
+
+    def end(error: BaseException | None) -> None:
+        if error is not None or held > MAX_UNZIPPED:
+            resolve(error or _too_large())
+        else:
+            proceed(b"".join(chunks))
+
+    archive.attach(keep, end)
+
+
+def _too_large() -> AwsError:
+    return invalid(f"Unzipped size must be smaller than {MAX_UNZIPPED} bytes")
 
 
 def create_function(core: Core, ctx: Context, params: Params) -> Outcome:
@@ -105,6 +136,10 @@ def create_function(core: Core, ctx: Context, params: Params) -> Outcome:
         raise invalid("The function name must not carry a qualifier.")
     settings = settings_of(params)
     _check_references(ctx, function, settings)
+    _check_assumable(ctx, settings.role)
+    signing = params.get("CodeSigningConfigArn")
+    if signing:
+        code_signing.check_exists(ctx, signing)
     tags = check_tags(params.get("Tags") or {})
     if repository.exists(ctx.db, function):
         raise conflict(f"Function already exist: {function.name}")
@@ -113,7 +148,11 @@ def create_function(core: Core, ctx: Context, params: Params) -> Outcome:
     def finish(ctx: Context, package: Package) -> Outcome:
         if repository.exists(ctx.db, function):
             raise conflict(f"Function already exist: {function.name}")
+        _check_size(ctx, package, settings)
+        code_signing.check_deployment(ctx, function, signing)
         repository.create(ctx.db, function, tags)
+        if signing:
+            signing_repository.attach(ctx.db, function, signing)
         version = Version(function.scope, function.name, LATEST, settings, package, ctx.entropy.uuid(), ctx.now)
         repository.save_version(ctx.db, version)
         _tell_of_runtime(core, ctx, version)
@@ -126,12 +165,36 @@ def create_function(core: Core, ctx: Context, params: Params) -> Outcome:
 
 def _check_references(ctx: Context, function: FunctionName, settings: Settings) -> None:
     for arn in settings.layers:
+        layer_policies.check_use(ctx, arn, function.scope)
         layer_row(ctx, arn, deleted=False)
     if settings.dead_letter and settings.dead_letter.startswith(function.arn):
         raise invalid("A function cannot be its own dead letter target.")
     if settings.dead_letter:
         where = settings.dead_letter.split(":", 3)[2].upper()
         check_role(ctx, settings.role, settings.dead_letter, "The provided execution role", where)
+
+
+def _check_size(ctx: Context, package: Package, settings: Settings) -> None:
+    """Code and layers together, unpacked. A directory run in place counts nothing."""
+    layers = [repository.layer_package(layer_row(ctx, arn)).unzipped for arn in settings.layers]
+    size = package.unzipped + sum(layers)
+    if layers and size > MAX_UNZIPPED:
+        raise invalid(
+            f"Function code combined with layers exceeds the maximum allowed size of {MAX_UNZIPPED} bytes. The actual "
+            f"size is {size} bytes."
+        )
+
+
+def _check_assumable(ctx: Context, role: str) -> None:
+    """When policies are enforced: the role exists and Lambda may assume it."""
+    if ctx.machine.authorizer is None or not role:
+        return
+    try:
+        found = ctx.call("iam", "GetRole", {"RoleName": role.rpartition("/")[2]})["Role"]
+    except AwsError:
+        found = {}
+    if "lambda.amazonaws.com" not in unquote(str(found.get("AssumeRolePolicyDocument", ""))):
+        raise invalid("The role defined for the function cannot be assumed by Lambda.")
 
 
 def get_function_configuration(core: Core, ctx: Context, params: Params) -> Outcome:
@@ -180,9 +243,9 @@ def list_functions(core: Core, ctx: Context, params: Params) -> Outcome:
 
 
 def update_function_code(core: Core, ctx: Context, params: Params) -> Outcome:
-    function = existing(ctx, params, unqualified=True)
+    function = _unpublished(ctx, params)
     latest = load(ctx, function)
-    check_revision(params.get("RevisionId"), latest.revision)
+    check_revision(params.get("RevisionId"), latest.revision_id)
     members = {"Architectures": params.get("Architectures"), "PublishTo": params.get("PublishTo")}
     settings_of(members, latest.settings)
     dry_run, wants_version = bool(params.get("DryRun")), bool(params.get("Publish"))
@@ -192,6 +255,8 @@ def update_function_code(core: Core, ctx: Context, params: Params) -> Outcome:
             raise function.missing()
         before = load(ctx, function)
         settings = settings_of(members, before.settings)
+        _check_size(ctx, package, settings)
+        code_signing.check_deployment(ctx, function)
         revision = before.revision if dry_run else ctx.entropy.uuid()
         version = replace(before, settings=settings, package=package, revision=revision, modified=ctx.now)
         if not dry_run:
@@ -200,19 +265,34 @@ def update_function_code(core: Core, ctx: Context, params: Params) -> Outcome:
             version = publish(core, ctx, function, version, None)
         return updating(answer(version, layer_sizes(ctx, version), qualified=version.version != LATEST))
 
-    return with_package(core, ctx, params, finish)
+    return with_package(core, ctx, params, finish, "UpdateFunctionCode")
+
+
+def _unpublished(ctx: Context, params: Params) -> FunctionName:
+    """The function to change. Raises AwsError for a version or an alias of it."""
+    named = parse_name(params["FunctionName"], ctx.scope)
+    if named.qualifier not in (None, LATEST):
+        raise invalid(
+            "This operation is permitted on Lambda functions only. Aliases and versions do not support this operation. "
+            "Please specify either a function name or an unqualified function ARN."
+        )
+    return existing(ctx, params, unqualified=True)
 
 
 def update_function_configuration(core: Core, ctx: Context, params: Params) -> Outcome:
-    function = existing(ctx, params, unqualified=True)
+    function = _unpublished(ctx, params)
     latest = load(ctx, function)
-    check_revision(params.get("RevisionId"), latest.revision)
+    check_revision(params.get("RevisionId"), latest.revision_id)
     asked = {member: params[member] for member in _CONFIGURATION_MEMBERS if member in params}
     settings = settings_of(asked, latest.settings)
-    if "Layers" in asked:
+    if "Layers" in asked or "DeadLetterConfig" in asked:
         _check_references(ctx, function, settings)
+        _check_size(ctx, latest.package, settings)
+    if "Role" in asked:
+        _check_assumable(ctx, settings.role)
     version = replace(latest, settings=settings, revision=ctx.entropy.uuid(), modified=ctx.now)
     _replace_latest(core, ctx, version)
+    advise_function(ctx, function.arn)
     return updating(answer(version, layer_sizes(ctx, version)))
 
 
@@ -239,6 +319,7 @@ def delete_function(core: Core, ctx: Context, params: Params) -> Outcome:
         repository.delete(ctx.db, function)
         findings.settle(ctx.db, ctx.now, function.arn, (RUNTIME_FINDING,), [])
         ctx.db.after_commit(lambda: core.executor.set_reserved(function.arn, None))
+        advise_function(ctx, function.arn)
     ctx.db.after_commit(lambda: core.executor.retire(function.arn))
     ctx.db.after_commit(lambda: core.executor.forget(function.arn, function.qualifier))
     provisioned.apply(core, ctx, function)
@@ -257,7 +338,7 @@ def _delete_version(ctx: Context, function: FunctionName) -> None:
         if alias.version == qualifier or qualifier in alias.weights
     ]
     if users:
-        raise conflict(f"Version is referenced by aliases: {', '.join(users)}")
+        raise conflict(f"Unable to delete version because the following aliases reference it: [{', '.join(users)}]")
     repository.delete_version(ctx.db, function, qualifier)
     repository.forget_qualifier(ctx.db, function)
 

@@ -17,6 +17,7 @@ from preheat.execution.contract import (
 )
 from preheat.execution.contract import Outcome as RunOutcome
 from preheat.kernel.errors import AwsError
+from preheat.kernel.scope import Scope
 from preheat.kernel.stream import Channel
 from preheat.services.awslambda import recursion, snapshots
 from preheat.services.awslambda.core import Core, Operation, Target
@@ -25,6 +26,7 @@ from preheat.services.contract import Context, Deferred, Outcome, Params, Reply
 from preheat.services.deliveries import trace_header
 
 MAX_CLIENT_CONTEXT = 3_583
+MAX_DEPRECATED_BYTES = 262_144
 ASYNC_KIND = "lambda.async"
 
 
@@ -49,7 +51,7 @@ def start_invocation(
         payload=payload,
         invoked_arn=invoked_arn or spec.arn,
         client_context=client_context,
-        trace_id=trace_id or recursion.fresh(spec.arn, request_id, core.clock.now()),
+        trace_id=trace_id or recursion.fresh(spec.arn, request_id, core.clock.now(), sampled=spec.tracing),
         asynchronous=asynchronous,
         tail=tail,
         on_stream=on_stream,
@@ -123,6 +125,13 @@ def _client_context(params: Params) -> str | None:
     return text
 
 
+def _wants_tail(params: Params) -> bool:
+    kind = params.get("LogType") or "None"
+    if kind not in ("None", "Tail"):
+        raise violation(kind, "logType", "Member must satisfy enum value set: [None, Tail]")
+    return kind == "Tail"
+
+
 def _refuse_unsupported(params: Params) -> None:
     for member in ("TenantId", "DurableExecutionName"):
         if params.get(member):
@@ -133,6 +142,7 @@ def invoke(core: Core, ctx: Context, params: Params) -> Outcome:
     kind = params.get("InvocationType") or "RequestResponse"
     if kind not in ("RequestResponse", "Event", "DryRun"):
         raise violation(kind, "invocationType", "Member must satisfy enum value set: [Event, RequestResponse, DryRun]")
+    tail = _wants_tail(params)
     _refuse_unsupported(params)
     target = core.target(ctx, params["FunctionName"], params.get("Qualifier"))
     snapshots.check_ready(core, target.spec)
@@ -141,10 +151,27 @@ def invoke(core: Core, ctx: Context, params: Params) -> Outcome:
         return Reply({"StatusCode": 204, "Payload": b""}, 204)
     if kind == "Event":
         emit_async(ctx, target.invoked_arn, payload, ctx.request_id)
-        count = partial(ctx.machine.meter.record, ctx.scope, "AWS/Lambda", "AsyncEventsReceived")
+        scope = Scope(target.spec.account, target.spec.region)
+        count = partial(ctx.machine.meter.record, scope, "AWS/Lambda", "AsyncEventsReceived")
         ctx.db.after_commit(partial(count, FunctionName=target.spec.name))
         return Reply({"StatusCode": 202, "Payload": b""}, 202)
-    return _run(core, ctx, target, payload, params.get("LogType") == "Tail", _client_context(params))
+    return _run(core, ctx, target, payload, tail, _client_context(params))
+
+
+def invoke_async(core: Core, ctx: Context, params: Params) -> Outcome:
+    """The deprecated way: an Event invocation of at most 256 KB."""
+    payload = params.get("InvokeArgs") or b""
+    payload = payload if isinstance(payload, bytes) else bytes(payload)
+    if len(payload) > MAX_DEPRECATED_BYTES:
+        raise AwsError(
+            "InvalidRequestContentException",
+            f"{len(payload)} byte payload is too large for the InvokeAsync operation (limit {MAX_DEPRECATED_BYTES} "
+            "bytes)",
+            400,
+            fields={"Type": "User"},
+        )
+    invoke(core, ctx, {"FunctionName": params["FunctionName"], "InvocationType": "Event", "Payload": payload})
+    return Reply({"Status": 202}, 202)
 
 
 def emit_async(ctx: Context, invoked_arn: str, payload: bytes, request_id: str) -> None:
@@ -193,7 +220,7 @@ def invoke_with_response_stream(core: Core, ctx: Context, params: Params) -> Out
     snapshots.check_ready(core, target.spec)
     payload = check_payload(_body(params))
     client_context = _client_context(params)
-    tail = params.get("LogType") == "Tail"
+    tail = _wants_tail(params)
     if kind == "DryRun":
         empty = Channel()
         empty.close()
@@ -291,5 +318,6 @@ class _StreamedAnswer:
 
 OPERATIONS: dict[str, Operation] = {
     "Invoke": invoke,
+    "InvokeAsync": invoke_async,
     "InvokeWithResponseStream": invoke_with_response_stream,
 }

@@ -5,14 +5,20 @@ import re
 from typing import Any
 
 from preheat.kernel.errors import AwsError
-from preheat.kernel.scope import Arn
+from preheat.kernel.scope import Arn, Scope
 from preheat.services.awslambda import repository
+from preheat.services.awslambda.configuration import RUNTIMES, known_runtime
 from preheat.services.awslambda.core import Core, Operation, marker, page, resource_missing
-from preheat.services.awslambda.domain import Package, check_range, invalid, timestamp, violation
+from preheat.services.awslambda.domain import Package, invalid, timestamp, violation
 from preheat.services.awslambda.functions import with_package
+from preheat.services.awslambda.layer_policies import allows, denied
 from preheat.services.contract import Context, Outcome, Params, Reply
 
+ARCHITECTURES = ("x86_64", "arm64")
 _NAME = re.compile(r"[a-zA-Z0-9-_]{1,140}")
+_VERSION_ARN = (
+    r"arn:(aws[a-zA-Z-]*)?:lambda:[a-z]{2}((-gov)|(-iso([a-z]?)))?-[a-z]+-\d{1}:\d{12}:layer:[a-zA-Z0-9-_]+:[0-9]+"
+)
 
 
 def _name(ctx: Context, text: str) -> str:
@@ -35,8 +41,8 @@ def _bad_name(text: str) -> AwsError:
     return violation(text, "layerName", "Member must satisfy regular expression pattern: [a-zA-Z0-9-_]+")
 
 
-def _answer(ctx: Context, row: Any, *, content: bool) -> Params:
-    arn = ctx.scope.arn("lambda", f"layer:{row['name']}")
+def _answer(row: Any, *, content: bool) -> Params:
+    arn = Scope(row["account"], row["region"]).arn("lambda", f"layer:{row['name']}")
     details = json.loads(row["details"])
     output: Params = {
         "LayerVersionArn": f"{arn}:{row['version']}",
@@ -68,28 +74,76 @@ def publish_layer_version(core: Core, ctx: Context, params: Params) -> Outcome:
         raise violation(
             details["CompatibleRuntimes"], "compatibleRuntimes", "Member must have length less than or equal to 15"
         )
+    if len(details.get("LicenseInfo", "")) > 512:
+        raise violation(details["LicenseInfo"], "licenseInfo", "Member must have length less than or equal to 512")
+    _check_compatible(
+        details.get("CompatibleRuntimes", []), details.get("CompatibleArchitectures", []),
+        ("compatibleRuntimes", "compatibleArchitectures"),
+    )  # fmt: skip
 
     def finish(ctx: Context, package: Package) -> Outcome:
         version = repository.save_layer(ctx.db, ctx.scope, name, package, details, ctx.now)
         row = repository.layer_of(ctx.db, ctx.scope, name, version)
-        return Reply(_answer(ctx, row, content=True), 201)
+        return Reply(_answer(row, content=True), 201)
 
-    return with_package(core, ctx, params.get("Content") or {}, finish)
+    return with_package(core, ctx, params.get("Content") or {}, finish, "PublishLayerVersion")
+
+
+def _check_compatible(runtimes: list[str], architectures: list[str], names: tuple[str, str]) -> None:
+    """`names` are the members as the answer calls them. Raises AwsError for values that AWS does not know."""
+    found = []
+    if not all(known_runtime(runtime) for runtime in runtimes):
+        found.append((names[0], runtimes, RUNTIMES))
+    if not all(architecture in ARCHITECTURES for architecture in architectures):
+        found.append((names[1], architectures, ARCHITECTURES))
+    if not found:
+        return
+    texts = [
+        f"Value '[{', '.join(values)}]' at '{name}' failed to satisfy constraint: Member must satisfy constraint: "
+        f"[Member must satisfy enum value set: [{', '.join(known)}], Member must not be null]"
+        for name, values, known in found
+    ]
+    count = f"{len(texts)} validation error{'s' if len(texts) > 1 else ''} detected: "
+    raise AwsError("ValidationException", count + "; ".join(texts))
+
+
+def _check_asked(params: Params) -> None:
+    """The filters of the two lists."""
+    runtime, architecture = params.get("CompatibleRuntime"), params.get("CompatibleArchitecture")
+    names = ("compatibleRuntime", "compatibleArchitecture")
+    _check_compatible([runtime] if runtime else [], [architecture] if architecture else [], names)
 
 
 def get_layer_version(core: Core, ctx: Context, params: Params) -> Outcome:
-    name = _name(ctx, params["LayerName"])
-    row = repository.layer_of(ctx.db, ctx.scope, name, check_range(params["VersionNumber"], "versionNumber", 1, 2**62))
+    number, given = _number(params), params["LayerName"]
+    scope, name = ctx.scope, given
+    if given.startswith("arn:"):
+        if re.fullmatch(_VERSION_ARN, f"{given}:1") is None:
+            raise _bad_name(given)
+        scope, name = Arn.parse(given).scope, given.rpartition(":")[2]
+        if scope.account != ctx.scope.account and not allows(ctx, f"{given}:{number}", ctx.scope.account):
+            raise denied(ctx, f"{given}:{number}")
+    if scope.region != ctx.scope.region:
+        raise resource_missing()
+    if not _NAME.fullmatch(name):
+        raise _bad_name(given)
+    row = repository.layer_of(ctx.db, scope, name, number)
     if row is None:
         raise resource_missing()
-    return _answer(ctx, row, content=True)
+    return _answer(row, content=True)
+
+
+def _number(params: Params) -> int:
+    if params["VersionNumber"] < 1:
+        raise invalid("Layer Version Cannot be less than 1")
+    return min(params["VersionNumber"], 2**62)
 
 
 def get_layer_version_by_arn(core: Core, ctx: Context, params: Params) -> Outcome:
     text = params["Arn"]
     base, _, number = text.rpartition(":")
-    if not number.isdecimal() or not base.startswith("arn:"):
-        raise violation(text, "arn", "Member must be the ARN of a layer version")
+    if re.fullmatch(_VERSION_ARN, text) is None:
+        raise violation(text, "arn", f"Member must satisfy regular expression pattern: {_VERSION_ARN}")
     return get_layer_version(core, ctx, {"LayerName": base, "VersionNumber": int(number)})
 
 
@@ -102,6 +156,7 @@ def _fits(row: Any, params: Params) -> bool:
 
 
 def list_layers(core: Core, ctx: Context, params: Params) -> Outcome:
+    _check_asked(params)
     after, limit = page(params)
     found = []
     for name in repository.layer_names(ctx.db, ctx.scope):
@@ -117,7 +172,7 @@ def list_layers(core: Core, ctx: Context, params: Params) -> Outcome:
             {
                 "LayerName": row["name"],
                 "LayerArn": ctx.scope.arn("lambda", f"layer:{row['name']}"),
-                "LatestMatchingVersion": _answer(ctx, row, content=False),
+                "LatestMatchingVersion": _answer(row, content=False),
             }
             for row in found[:limit]
         ]
@@ -129,6 +184,7 @@ def list_layers(core: Core, ctx: Context, params: Params) -> Outcome:
 
 def list_layer_versions(core: Core, ctx: Context, params: Params) -> Outcome:
     name = _name(ctx, params["LayerName"])
+    _check_asked(params)
     key, limit = page(params)
     below = int(key) if key.isdecimal() else 2**62
     found = [
@@ -136,17 +192,15 @@ def list_layer_versions(core: Core, ctx: Context, params: Params) -> Outcome:
         for row in repository.layer_versions(ctx.db, ctx.scope, name)
         if row["version"] < below and _fits(row, params)
     ]
-    output: Params = {"LayerVersions": [_answer(ctx, row, content=False) for row in found[:limit]]}
+    output: Params = {"LayerVersions": [_answer(row, content=False) for row in found[:limit]]}
     if len(found) > limit:
         output["NextMarker"] = marker(str(found[limit - 1]["version"]))
     return output
 
 
 def delete_layer_version(core: Core, ctx: Context, params: Params) -> Outcome:
-    version = params["VersionNumber"]
-    if version < 1:
-        raise invalid("The layer version number must be positive.")
-    repository.delete_layer(ctx.db, ctx.scope, _name(ctx, params["LayerName"]), version)
+    number = _number(params)
+    repository.delete_layer(ctx.db, ctx.scope, _name(ctx, params["LayerName"]), number)
     return Reply({}, 204)
 
 

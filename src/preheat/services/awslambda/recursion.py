@@ -44,17 +44,20 @@ def lineage(fields: dict[str, str]) -> dict[str, int]:
     return {match[1]: int(match[2]) for match in found if match is not None}
 
 
-def fresh(arn: str, request_id: str, now: float) -> str:
+def fresh(arn: str, request_id: str, now: float, *, sampled: bool = False) -> str:
     """The trace header of an invocation that continues nothing."""
     digits = request_id.replace("-", "")
     if _REQUEST.fullmatch(digits) is None:
         digits = hashlib.sha256(request_id.encode()).hexdigest()[:32]
-    return f"Root=1-{int(now):08x}-{digits[:24]};Parent={digits[16:]};Sampled=0;Lineage={mark(arn)}:0"
+    return f"Root=1-{int(now):08x}-{digits[:24]};Parent={digits[16:]};Sampled={int(sampled)};Lineage={mark(arn)}:0"
 
 
-def extended(traces: Iterable[str], arn: str, request_id: str, now: float) -> tuple[str, int]:
+def extended(
+    traces: Iterable[str], arn: str, request_id: str, now: float, *, sampled: bool = False
+) -> tuple[str, int]:
     """(trace header of an invocation caused by requests with these headers, how often the function came round). The
-    first header is continued; of several lineages the longest way of each function counts."""
+    first header is continued, `sampled` where it leaves that open; of several lineages the longest way of each function
+    counts."""
     merged: dict[str, int] = {}
     first: dict[str, str] = {}
     for trace in traces:
@@ -65,11 +68,12 @@ def extended(traces: Iterable[str], arn: str, request_id: str, now: float) -> tu
     own = mark(arn)
     turns = merged.pop(own, -1) + 1
     lines = [f"{own}:{turns}", *(f"{name}:{count}" for name, count in list(merged.items())[: MAX_MARKS - 1])]
-    new = parse(fresh(arn, request_id, now))
+    new = parse(fresh(arn, request_id, now, sampled=sampled))
     root = first.get("Root", "")
     if _ROOT.fullmatch(root):
         new["Root"] = root
-        new["Sampled"] = "1" if first.get("Sampled") == "1" else "0"
+        if first.get("Sampled") in ("0", "1"):
+            new["Sampled"] = first["Sampled"]
     text = f"Root={new['Root']};Parent={new['Parent']};Sampled={new['Sampled']};Lineage={'|'.join(lines)}"
     return text, turns
 
@@ -80,7 +84,7 @@ def check(ctx: Context, spec: FunctionSpec, traces: Iterable[str | None], reques
     incoming = [trace for trace in traces if trace]
     if not incoming:
         return None
-    header, turns = extended(incoming, spec.arn, request_id, ctx.now)
+    header, turns = extended(incoming, spec.arn, request_id, ctx.now, sampled=spec.tracing)
     if turns < MAX_TURNS:
         return header
     function = FunctionName(Scope(spec.account, spec.region), spec.name)

@@ -24,7 +24,12 @@ _STATE = (
     "AND s.region = lambda_versions.region AND s.name = lambda_versions.name "
     "AND s.version = lambda_versions.version) AS state"
 )
-_VERSION = f"account, region, name, version, settings, package, revision, modified, {_STATE}"
+_POLICY_REVISION = (
+    "(SELECT p.revision FROM lambda_policy_revisions AS p WHERE p.account = lambda_versions.account "
+    "AND p.region = lambda_versions.region AND p.name = lambda_versions.name "
+    "AND p.version = lambda_versions.version) AS policy_revision"
+)
+_VERSION = f"account, region, name, version, settings, package, revision, modified, {_STATE}, {_POLICY_REVISION}"
 _OF = "account = ? AND region = ? AND name = ?"
 
 
@@ -49,6 +54,7 @@ def _version(row: sqlite3.Row) -> Version:
         state=state,
         state_reason=reason,
         state_code=code,
+        policy_revision=row["policy_revision"] or "",
     )
 
 
@@ -76,6 +82,10 @@ def save_version(db: Database, version: Version) -> None:
         version.scope.account, version.scope.region, version.name, version.version,
         0 if version.version == LATEST else int(version.version),
         _json(version.settings), _json(version.package), version.revision, version.modified,
+    )  # fmt: skip
+    db.run(
+        f"DELETE FROM lambda_policy_revisions WHERE {_OF} AND version = ?",
+        version.scope.account, version.scope.region, version.name, version.version,
     )  # fmt: skip
 
 
@@ -299,6 +309,19 @@ def remove_statement(db: Database, function: FunctionName, sid: str) -> bool:
     return db.run(sql, *_key(function), function.qualifier or "", sid) == 1
 
 
+def save_policy_revision(db: Database, function: FunctionName, version: str, revision: str) -> None:
+    """The RevisionId of a version whose policy has changed, until the version itself does."""
+    db.run(
+        "INSERT OR REPLACE INTO lambda_policy_revisions (account, region, name, version, revision) "
+        "VALUES (?, ?, ?, ?, ?)",
+        *_key(function), version, revision,
+    )  # fmt: skip
+
+
+def clear_statements(db: Database, function: FunctionName) -> None:
+    db.run(f"DELETE FROM lambda_statements WHERE {_OF} AND qualifier = ?", *_key(function), function.qualifier or "")
+
+
 def forget_qualifier(db: Database, function: FunctionName) -> None:
     """What hangs on a version or an alias goes with it."""
     for table in ("lambda_statements", "lambda_urls", "lambda_event_invoke", "lambda_provisioned"):
@@ -379,6 +402,21 @@ def delete_event_invoke(db: Database, function: FunctionName) -> bool:
 def recursion(db: Database, function: FunctionName) -> str:
     """Allow or Terminate."""
     return db.value(f"SELECT mode FROM lambda_recursion WHERE {_OF}", *_key(function)) or "Terminate"
+
+
+def runtime_management(db: Database, function: FunctionName, version: str) -> tuple[str, str]:
+    """(mode, ARN of the runtime's version or "")."""
+    sql = f"SELECT mode, arn FROM lambda_runtime_management WHERE {_OF} AND version = ?"
+    row = db.one(sql, *_key(function), version)
+    return ("Auto", "") if row is None else (row[0], row[1])
+
+
+def set_runtime_management(db: Database, function: FunctionName, version: str, mode: str, arn: str) -> None:
+    sql = (
+        "INSERT OR REPLACE INTO lambda_runtime_management (account, region, name, version, mode, arn) "
+        "VALUES (?, ?, ?, ?, ?, ?)"
+    )
+    db.run(sql, *_key(function), version, mode, arn)
 
 
 def set_recursion(db: Database, function: FunctionName, mode: str) -> None:
@@ -502,3 +540,18 @@ def layer_versions(db: Database, scope: Scope, name: str) -> list[sqlite3.Row]:
 def layer_names(db: Database, scope: Scope) -> list[str]:
     sql = "SELECT DISTINCT name FROM lambda_layers WHERE account = ? AND region = ? AND deleted = 0 ORDER BY name"
     return [row[0] for row in db.all(sql, *scope)]
+
+
+def layer_statements(db: Database, arn: str) -> list[str]:
+    """The statements' JSON texts of a layer version's policy, oldest first."""
+    return [row[0] for row in db.all("SELECT statement FROM lambda_layer_statements WHERE arn = ? ORDER BY id", arn)]
+
+
+def add_layer_statement(db: Database, arn: str, sid: str, statement: str) -> bool:
+    """False when the id is taken."""
+    sql = "INSERT OR IGNORE INTO lambda_layer_statements (arn, sid, statement) VALUES (?, ?, ?)"
+    return db.run(sql, arn, sid, statement) == 1
+
+
+def remove_layer_statement(db: Database, arn: str, sid: str) -> bool:
+    return db.run("DELETE FROM lambda_layer_statements WHERE arn = ? AND sid = ?", arn, sid) == 1

@@ -137,3 +137,50 @@ CREATE TABLE IF NOT EXISTS lambda_layers (
     deleted INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (account, region, name, version)
 ) WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS lambda_layer_statements (
+    id INTEGER PRIMARY KEY,
+    arn TEXT NOT NULL,
+    sid TEXT NOT NULL,
+    statement TEXT NOT NULL,
+    UNIQUE (arn, sid)
+);
+
+CREATE TABLE IF NOT EXISTS lambda_policy_revisions (
+    account TEXT NOT NULL,
+    region TEXT NOT NULL,
+    name TEXT NOT NULL,
+    version TEXT NOT NULL,
+    revision TEXT NOT NULL,
+    PRIMARY KEY (account, region, name, version),
+    FOREIGN KEY (account, region, name, version) REFERENCES lambda_versions ON DELETE CASCADE
+) WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS lambda_runtime_management (
+    account TEXT NOT NULL,
+    region TEXT NOT NULL,
+    name TEXT NOT NULL,
+    version TEXT NOT NULL,
+    mode TEXT NOT NULL,
+    arn TEXT NOT NULL,
+    PRIMARY KEY (account, region, name, version),
+    FOREIGN KEY (account, region, name, version) REFERENCES lambda_versions ON DELETE CASCADE
+) WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS lambda_signing_configs (
+    arn TEXT PRIMARY KEY,
+    account TEXT NOT NULL,
+    region TEXT NOT NULL,
+    details TEXT NOT NULL,
+    modified REAL NOT NULL,
+    tags TEXT NOT NULL DEFAULT '{}'
+) WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS lambda_signed_functions (
+    account TEXT NOT NULL,
+    region TEXT NOT NULL,
+    name TEXT NOT NULL,
+    config TEXT NOT NULL,
+    PRIMARY KEY (account, region, name),
+    FOREIGN KEY (account, region, name) REFERENCES lambda_functions ON DELETE CASCADE
+) WITHOUT ROWID;

@@ -9,16 +9,19 @@ from preheat.execution.contract import Outcome as RunOutcome
 from preheat.services import findings
 from preheat.services.awslambda import (
     advice,
+    code_signing,
     concurrency,
     event_invoke,
     functions,
     invoke,
+    layer_policies,
     layers,
     mappings,
     permissions,
     provisioned,
     recursion,
     repository,
+    runtime_management,
     snapshots,
     urls,
     versions,
@@ -42,6 +45,9 @@ OPERATIONS: dict[str, CoreOperation] = {
     **event_invoke.OPERATIONS,
     **recursion.OPERATIONS,
     **provisioned.OPERATIONS,
+    **layer_policies.OPERATIONS,
+    **runtime_management.OPERATIONS,
+    **code_signing.OPERATIONS,
 }
 
 _SCHEMA = (Path(__file__).parent / "schema.sql").read_text()
@@ -104,6 +110,10 @@ class LambdaService:
     def policy(self, ctx: Context, identifier: str, qualifier: str | None = None) -> dict[str, Any] | None:
         """The resource policy of a function, version or alias, or None."""
         return permissions.policy_of(ctx, parse_name(identifier, ctx.scope, qualifier))
+
+    def layer_policy(self, ctx: Context, arn: str) -> dict[str, Any] | None:
+        """The policy of a layer version, or None."""
+        return layer_policies.document(ctx, arn)
 
     def event_invoke_config(self, ctx: Context, identifier: str) -> dict[str, Any]:
         """The asynchronous invocation settings that hold for a name or ARN; empty when none were put."""

@@ -20,6 +20,14 @@ from preheat.services.awslambda.domain import (
 from preheat.services.contract import Context, Outcome, Params, Reply
 
 _ALIAS_PATTERN = r"(?!^[0-9]+$)([a-zA-Z0-9-_]+)"
+_WEIGHT = (
+    "Map value must satisfy constraint: [Member must have value less than or equal to 1.0, Member must have value "
+    "greater than or equal to 0.0, Member must not be null]"
+)
+_WEIGHED = (
+    "Map keys must satisfy constraint: [Member must have length less than or equal to 1024, Member must have length "
+    "greater than or equal to 1, Member must satisfy regular expression pattern: [0-9]+, Member must not be null]"
+)
 
 
 def publish(
@@ -45,7 +53,7 @@ def publish(
 def publish_version(core: Core, ctx: Context, params: Params) -> Outcome:
     function = existing(ctx, params, unqualified=True)
     latest = load(ctx, function)
-    check_revision(params.get("RevisionId"), latest.revision)
+    check_revision(params.get("RevisionId"), latest.revision_id)
     wanted = params.get("CodeSha256")
     if wanted and wanted != latest.package.code_sha256:
         raise invalid(
@@ -86,11 +94,15 @@ def _alias_answer(function: FunctionName, alias: Alias) -> Params:
 
 def _check_alias(ctx: Context, function: FunctionName, alias: Alias) -> None:
     """The versions exist and the routing is one AWS takes."""
+    if len(alias.description) > 256:
+        raise violation(alias.description, "description", "Member must have length less than or equal to 256")
+    if alias.version != LATEST and not alias.version.isdecimal():
+        raise violation(
+            alias.version, "functionVersion",
+            r"Member must satisfy regular expression pattern: (\$LATEST|[0-9]+)",
+        )  # fmt: skip
+    _check_weights(alias)
     for version in (alias.version, *alias.weights):
-        if version != LATEST and not version.isdigit():
-            raise violation(
-                version, "functionVersion", r"Member must satisfy regular expression pattern: (\$LATEST|[0-9]+)"
-            )
         if repository.revision_of(ctx.db, function, version) is None:
             raise not_found(f"Function not found: {function.arn}:{version}")
     both = [repository.version_of(ctx.db, function, version) for version in (alias.version, *alias.weights)]
@@ -99,24 +111,29 @@ def _check_alias(ctx: Context, function: FunctionName, alias: Alias) -> None:
             snapshots.check_usable(version)
     if not alias.weights:
         return
-    if len(alias.weights) > 1:
-        raise invalid("Number of items in AdditionalVersionWeights cannot be greater than 1")
-    if alias.version == LATEST or LATEST in alias.weights:
-        raise invalid("$LATEST is not supported for an alias pointing to more than 1 version")
-    if alias.version in alias.weights:
-        raise invalid(
-            f"Invalid function version {alias.version}. Function version {alias.version} is already included in "
-            "routing configuration."
-        )
-    for weight in alias.weights.values():
-        if not 0.0 <= weight <= 1.0:
-            raise violation(
-                weight, "routingConfig.additionalVersionWeights", "Member must have value between 0.0 and 1.0"
-            )
     if len({version.settings.role for version in both if version}) > 1:
         raise invalid("An alias pointing to more than 1 version needs versions with the same execution role.")
     if len({version.settings.dead_letter for version in both if version}) > 1:
         raise invalid("An alias pointing to more than 1 version needs versions with the same dead letter target.")
+
+
+def _check_weights(alias: Alias) -> None:
+    """The rules for AdditionalVersionWeights that need no other version. Raises AwsError in AWS's words."""
+    if len(alias.weights) > 1:
+        raise invalid("Number of items in AdditionalVersionWeights cannot be greater than 1")
+    for version, weight in alias.weights.items():
+        shown, member = f"{{{version}={weight}}}", "routingConfig.additionalVersionWeights"
+        if not 0.0 <= weight <= 1.0:
+            raise violation(shown, member, _WEIGHT)
+        if version == alias.version:
+            raise invalid(
+                f"Invalid function version {version}. Function version {version} is already included in routing "
+                "configuration."
+            )
+        if alias.version == LATEST:
+            raise invalid("$LATEST is not supported for an alias pointing to more than 1 version")
+        if not version.isdecimal():
+            raise violation(shown, member, _WEIGHED)
 
 
 def _weights(params: Params) -> dict[str, float]:

@@ -185,7 +185,9 @@ class Buses:
         if size > domain.MAX_REQUEST_BYTES:
             record(ctx.scope, NAMESPACE, "PutEventsApproximateFailedCount")
             raise domain.invalid("Total size of the entries in the request is over the limit.")
-        answers = [self._put(ctx, entry) for entry in entries]
+        scope = Scope(ctx.principal.account or ctx.scope.account, ctx.scope.region)
+        named: dict[str | None, BusName | None] = {}
+        answers = [self._put(ctx, entry, scope, named) for entry in entries]
         failed = sum("ErrorCode" in answer for answer in answers)
         for name, value, unit in (
             ("PutEventsApproximateSuccessCount", 1, "Count"),
@@ -196,18 +198,22 @@ class Buses:
             record(ctx.scope, NAMESPACE, name, float(value), unit)
         return {"FailedEntryCount": failed, "Entries": answers}
 
-    def _put(self, ctx: Context, entry: Params) -> Params:
+    def _put(self, ctx: Context, entry: Params, scope: Scope, named: dict[str | None, BusName | None]) -> Params:
+        """`named`: the buses of this call by what its entries call them, None for those that are not there."""
         domain.check_text(entry, "TraceHeader", 500, least=1)
-        domain.check_text(entry, "EventBusName", 1_600, BUS_ARN_OR_NAME, 1)
-        scope = Scope(ctx.principal.account or ctx.scope.account, ctx.scope.region)
+        name = entry.get("EventBusName")
+        if name not in named:
+            domain.check_text(entry, "EventBusName", 1_600, BUS_ARN_OR_NAME, 1)
+            bus = bus_named(ctx.scope, name)
+            named[name] = bus if repository.bus(ctx.db, *bus) is not None else None
         event_id = ctx.entropy.uuid()
         try:
             event = domain.event_of(entry, scope, event_id, ctx.now)
         except Rejected as error:
             return {"ErrorCode": error.args[0], "ErrorMessage": error.args[1]}
-        bus = bus_named(ctx.scope, entry.get("EventBusName"))
-        if repository.bus(ctx.db, *bus) is not None:
-            self._router.route(ctx, bus, event, trace=entry.get("TraceHeader"))
+        found = named[name]
+        if found is not None:
+            self._router.route(ctx, found, event, trace=entry.get("TraceHeader"))
         return {"EventId": event_id}
 
     def receive(self, ctx: Context, bus_text: str | None, event: dict[str, Any], trace: str | None = None) -> None:

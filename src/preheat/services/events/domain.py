@@ -31,6 +31,7 @@ STATES = ("ENABLED", "DISABLED", "ENABLED_WITH_ALL_CLOUDTRAIL_MANAGEMENT_EVENTS"
 NAME = r"[\.\-_A-Za-z0-9]+"
 BUS_NAME = r"[/\.\-_A-Za-z0-9]+"
 BUS_REFERENCE = r"(arn:aws[\w-]*:events:[a-z]+-[a-z]+-[\w-]+:[0-9]{12}:event-bus\/)?[/\.\-_A-Za-z0-9]+"
+_COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 TOO_MANY = "The requested resource exceeds the maximum number allowed."
 
 
@@ -296,4 +297,4 @@ def moment(epoch: float) -> datetime:
 
 
 def compact(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return _COMPACT.encode(value)

@@ -71,6 +71,11 @@ def rules(db: Database, scope: Scope, bus_name: str) -> list[Rule]:
     return [_rule(row) for row in rows]
 
 
+def count_rules(db: Database, scope: Scope, bus_name: str) -> int:
+    query = "SELECT count(*) FROM events_rules WHERE account = ? AND region = ? AND bus = ?"
+    return db.value(query, *scope, bus_name)
+
+
 def add_rule(db: Database, one: Rule) -> int:
     return db.insert(
         "INSERT INTO events_rules (account, region, bus, name, pattern, schedule, state, description, role, tags,"

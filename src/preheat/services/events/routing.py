@@ -4,13 +4,16 @@ What is compiled from the rules of a bus is kept in memory until they change; th
 """
 
 import json
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from preheat.services.contract import Context
-from preheat.services.deliveries import Counts, Delivery, emit
+from preheat.kernel.errors import AwsError
+from preheat.kernel.scope import Arn
+from preheat.services.contract import Context, Params, Principal
+from preheat.services.deliveries import Counts, Delivery, emit, role_principal, trace_header
 from preheat.services.events import repository, transform
 from preheat.services.events.domain import (
     NAMESPACE,
@@ -27,6 +30,7 @@ from preheat.store.database import Database
 Target = dict[str, Any]
 Event = dict[str, Any]
 MAX_COMPILED = 50_000
+TRANSFORMING = frozenset({"Input", "InputPath", "InputTransformer"})
 
 
 @dataclass(slots=True)
@@ -91,13 +95,14 @@ class Router:
         """Send the event where the bus's rules say. `only`: the ARNs of the rules that may have it (a replay);
         `forwarded`: it came from another bus, so no rule sends it to a third."""
         plan = self._plan(ctx, bus)
+        if not plan.rules and not plan.archives:
+            return
         fields = flatten(event)
         for row in plan.index.matching_fields(fields):
             rule, targets = plan.rules[row]
             if only and rule.arn not in only:
                 continue
-            count(ctx, rule, "MatchedEvents")
-            self.invoke(ctx, rule, targets, event, trace=trace, forwarded=forwarded)
+            self.invoke(ctx, rule, targets, event, trace=trace, forwarded=forwarded, matched=True)
         if "replay-name" in event:
             return
         for archive, pattern in plan.archives:
@@ -107,17 +112,48 @@ class Router:
 
     def invoke(
         self, ctx: Context, rule: Rule, targets: list[Target], event: Event, *, trace: str | None = None,
-        forwarded: bool = False,
+        forwarded: bool = False, matched: bool = False,
     ) -> None:  # fmt: skip
-        """Send an event to all targets of a rule."""
-        count(ctx, rule, "TriggeredRules")
+        """Send an event to all targets of a rule, which it `matched` or whose time has come."""
+        counted = ["MatchedEvents", "TriggeredRules"] if matched else ["TriggeredRules"]
         whole = compact(event)
         for target in targets:
-            to_bus = target["Arn"].split(":", 3)[2] == "events" and ":event-bus/" in target["Arn"]
-            if forwarded and to_bus:
+            kind = target["Arn"].split(":", 3)[2]
+            if forwarded and kind == "events" and ":event-bus/" in target["Arn"]:
                 continue
-            count(ctx, rule, "Invocations")
-            emit(ctx, _delivery(ctx, rule, target, event, whole, trace))
+            counted.append("Invocations")
+            if kind == "sqs" and self._to_queue(ctx, rule, target, event, whole, trace):
+                counted.append("SuccessfulInvocationAttempts")
+            else:
+                emit(ctx, _delivery(ctx, rule, target, event, whole, trace))
+        ctx.db.after_commit(partial(_count, ctx.machine.meter.record, rule, counted))
+
+    def _to_queue(
+        self, ctx: Context, rule: Rule, target: Target, event: Event, whole: str, trace: str | None
+    ) -> bool:
+        """Send to a queue of this server at once, in the same transaction. False leaves it to a delivery: when policies
+        are enforced, or the queue refuses."""
+        queues: Any = ctx.machine.services.get("sqs")
+        if queues is None or ctx.machine.authorizer is not None:
+            return False
+        arn = Arn.parse(target["Arn"])
+        params: Params = {
+            "QueueUrl": f"/{arn.account}/{arn.resource}",
+            "MessageBody": _body(ctx, rule, target, event, whole),
+        }
+        role = target.get("RoleArn") or rule.role
+        sender = role_principal(role, "events") if role else Principal(SERVICE, arn.account, "service", SERVICE)
+        group = target.get("SqsParameters", {}).get("MessageGroupId")
+        if group is not None:
+            params["MessageGroupId"] = group
+        trace = trace or trace_header(ctx)
+        if trace is not None:
+            params["MessageSystemAttributes"] = {"AWSTraceHeader": {"DataType": "String", "StringValue": trace}}
+        try:
+            queues.operations["SendMessage"](replace(ctx, scope=arn.scope, principal=sender, request=None), params)
+        except AwsError:
+            return False
+        return True
 
     def scheduled(self, ctx: Context, rule: Rule, at: float) -> None:
         """A schedule was due at `at`."""
@@ -125,14 +161,22 @@ class Router:
         self.invoke(ctx, rule, repository.targets(ctx.db, rule.row), event)
 
 
-def count(ctx: Context, rule: Rule, name: str) -> None:
-    record = ctx.machine.meter.record
-    ctx.db.after_commit(partial(record, rule.scope, NAMESPACE, name, **rule.dimensions))
+def _count(record: Callable[..., None], rule: Rule, names: list[str]) -> None:
+    scope, dimensions = rule.scope, rule.dimensions
+    for name in names:
+        record(scope, NAMESPACE, name, **dimensions)
+
+
+def _body(ctx: Context, rule: Rule, target: Target, event: Event, whole: str) -> str:
+    """What the target is sent."""
+    if target.keys().isdisjoint(TRANSFORMING):
+        return whole
+    ingested = datetime.fromtimestamp(ctx.now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return transform.body(target, event, whole, rule.arn, rule.name, ingested)
 
 
 def _delivery(ctx: Context, rule: Rule, target: Target, event: Event, whole: str, trace: str | None) -> Delivery:
-    ingested = datetime.fromtimestamp(ctx.now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    body = transform.body(target, event, whole, rule.arn, rule.name, ingested)
+    body = _body(ctx, rule, target, event, whole)
     options, body = _options(target, event, body)
     return Delivery(
         target["Arn"],

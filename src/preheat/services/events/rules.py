@@ -62,9 +62,10 @@ def next_due(schedule: str | None, anchor: float, now: float) -> float | None:
 
 
 class Rules:
-    """The operations on rules and targets."""
+    """The operations on rules and targets. `most` is the quota of rules on one bus."""
 
-    def __init__(self, router: Router) -> None:
+    def __init__(self, router: Router, most: int) -> None:
+        self._most = most
         self._router = router
         self.operations: dict[str, Operation] = {
             "PutRule": self.put_rule,
@@ -110,7 +111,7 @@ class Rules:
         if pattern is not None:
             self.compiled(pattern)
         present = repository.rule(ctx.db, *bus, params["Name"])
-        if present is None and len(repository.rules(ctx.db, *bus)) >= domain.MAX_RULES:
+        if present is None and repository.count_rules(ctx.db, *bus) >= self._most:
             raise domain.too_many()
         tags = domain.check_tags({} if present is None else present.tags, params.get("Tags", []))
         anchor = ctx.now if present is None or present.schedule != schedule or not present.enabled else present.anchor

@@ -9,7 +9,7 @@ from preheat.services.events import repository
 from preheat.services.events.archives import ARCHIVES, REPLAYS, Archives
 from preheat.services.events.buses import Buses
 from preheat.services.events.connections import Connections, HttpCall
-from preheat.services.events.domain import Rule
+from preheat.services.events.domain import MAX_RULES, Rule
 from preheat.services.events.routing import Router
 from preheat.services.events.rules import SCHEDULES, Rules, next_due
 
@@ -90,7 +90,7 @@ class EventsService:
 
     def __init__(self, platform: Platform) -> None:
         router = Router(platform.db)
-        rules = Rules(router)
+        rules = Rules(router, getattr(platform.settings, "event_rules", MAX_RULES))
         self._buses = Buses(router)
         self._archives = Archives(router, rules)
         self._connections = Connections()

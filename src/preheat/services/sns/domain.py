@@ -58,7 +58,8 @@ class Topic:
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """`authenticated`: the confirmation was signed; `guarded`: only a signed request may end it."""
+    """`owner` is the account of `principal` (an ARN), who subscribed. `authenticated`: the confirmation was signed;
+    `guarded`: only a signed request may end it."""
 
     id: int
     topic_id: int
@@ -67,6 +68,7 @@ class Subscription:
     protocol: str
     endpoint: str
     owner: str
+    principal: str
     state: State
     authenticated: bool
     guarded: bool
@@ -93,7 +95,7 @@ def make_subscription(row: Any) -> Subscription:
     """A Subscription of a row of `sns_subscriptions`."""
     return Subscription(
         row["id"], row["topic_id"], row["topic_arn"], row["uid"], row["protocol"], row["endpoint"], row["owner"],
-        row["state"], bool(row["authenticated"]), bool(row["guarded"]), row["token"],
+        row["principal"], row["state"], bool(row["authenticated"]), bool(row["guarded"]), row["token"],
         msgspec.json.decode(row["attributes"]),
     )  # fmt: skip
 

@@ -15,6 +15,7 @@ import msgspec
 
 from preheat.identity import grants
 from preheat.kernel.errors import AwsError
+from preheat.kernel.meter import MINUTE_S, Meter, Sample, Series
 from preheat.kernel.scope import Arn, Scope
 from preheat.services.contract import Context, Params, Principal
 from preheat.services.deliveries import Counts, Delivery, emit, trace_header
@@ -44,6 +45,7 @@ class Route:
     counts: Counts
     place: Scope | None = None
     queue_url: str = ""
+    queue_name: str = ""
     fifo: bool = False
     policy: dict[str, Any] | None = None
     interval_ms: float = 0.0
@@ -76,13 +78,18 @@ class FanOut:
         """Deliver, and count."""
         topic, tally = message.topic, Tally()
         subject = Subject(message.attributes, message.texts["default"])
+        together = self._together(ctx, message)
+        copied: list[Route] = []
         for route in self._routes_of(topic):
             if route.filter is not None and (why := subject.refuses(route.filter)) is not None:
                 tally.filtered[why] = tally.filtered.get(why, 0) + 1
+            elif together and route.place is not None and not (route.subscription.raw and message.attributes):
+                copied.append(route)
             elif self._senders[route.subscription.protocol](ctx, route, message):
                 tally.delivered += 1
-        record = partial(ctx.machine.meter.record, topic.scope, NAMESPACE, TopicName=topic.name)
-        ctx.db.after_commit(partial(_count, record, message.size, tally))
+        if copied:
+            tally.delivered += self._copy(ctx, copied, message)
+        ctx.db.after_commit(partial(_count, ctx.machine.meter, ctx.now, topic, message.size, tally))
 
     def _routes_of(self, topic: Topic) -> list[Route]:
         subscriptions = self._rows.confirmed(topic)
@@ -97,6 +104,30 @@ class FanOut:
         self._routes.pop(topic.id, None)
 
     # -- queues ---------------------------------------------------------------------------------------------------
+
+    def _together(self, ctx: Context, message: Message) -> bool:
+        """Whether queues of this server may get the message in one statement: as a body alone, nobody's leave asked."""
+        return (
+            message.group is None
+            and ctx.machine.authorizer is None
+            and "sqs" in ctx.machine.services
+            and trace_header(ctx) is None
+        )
+
+    def _copy(self, ctx: Context, routes: list[Route], message: Message) -> int:
+        """Put the message into the queues of these routes; how many took it. The others are served one by one."""
+        queues: Any = ctx.machine.services["sqs"]
+        text, notification = message.text("sqs"), self._envelopes.notification
+        wanted = [
+            (
+                route.place, route.queue_name,
+                text if route.subscription.raw else notification(ctx, message, route.subscription),
+            )
+            for route in routes
+        ]  # fmt: skip
+        taken = queues.copies(ctx, wanted, SERVICE)
+        others = [route for route, one in zip(routes, taken, strict=True) if not one]
+        return len(routes) - len(others) + sum(self._to_queue(ctx, route, message) for route in others)
 
     def _to_queue(self, ctx: Context, route: Route, message: Message) -> bool:
         subscription = route.subscription
@@ -238,8 +269,9 @@ def _route(topic: Topic, subscription: Subscription) -> Route:
     if subscription.protocol == "sqs":
         arn = Arn.parse(subscription.endpoint)
         return replace(
-            route, place=arn.scope, queue_url=f"/{arn.account}/{arn.resource}", fifo=arn.resource.endswith(".fifo")
-        )
+            route, place=arn.scope, queue_url=f"/{arn.account}/{arn.resource}", queue_name=arn.resource,
+            fifo=arn.resource.endswith(".fifo"),
+        )  # fmt: skip
     if subscription.protocol in ("http", "https"):
         policy = policies.effective_policy(topic.attributes.get("DeliveryPolicy"), attributes.get("DeliveryPolicy"))
         rate = (policy["throttlePolicy"] or {}).get("maxReceivesPerSecond")
@@ -256,12 +288,15 @@ def _lets_in(queues: Any, route: Route, topic: Topic) -> bool:
     return grants.service_may(documents, SERVICE, "sqs:SendMessage", target, topic.arn, topic.scope.account)
 
 
-def _count(record: Callable[..., None], size: int, tally: Tally) -> None:
-    record("NumberOfMessagesPublished")
-    record("PublishSize", size, "Bytes")
-    for _ in range(tally.delivered):
-        record("NumberOfNotificationsDelivered")
-    for suffix, times in tally.filtered.items():
-        for _ in range(times):
-            record("NumberOfNotificationsFilteredOut")
-            record(f"NumberOfNotificationsFilteredOut{suffix}")
+def _count(meter: Meter, now: float, topic: Topic, size: int, tally: Tally) -> None:
+    counts = {"NumberOfMessagesPublished": 1, "NumberOfNotificationsDelivered": tally.delivered}
+    if tally.filtered:
+        counts["NumberOfNotificationsFilteredOut"] = sum(tally.filtered.values())
+        counts |= {f"NumberOfNotificationsFilteredOut{suffix}": times for suffix, times in tally.filtered.items()}
+    meter.record(topic.scope, NAMESPACE, "PublishSize", size, "Bytes", TopicName=topic.name)
+    minute = int(now) // MINUTE_S * MINUTE_S
+    for name, times in counts.items():
+        if times:
+            sample = Sample()
+            sample.add(1.0, times)
+            meter.merge(Series(topic.scope, NAMESPACE, name, (("TopicName", topic.name),), "Count"), minute, sample)

@@ -1,5 +1,6 @@
 """Filter policies: SNS's bounds around the platform's pattern language, and what a message looks like to it."""
 
+import json
 from dataclasses import dataclass
 from functools import reduce
 from operator import mul
@@ -8,11 +9,15 @@ from typing import Any
 import msgspec
 
 from preheat.services.patterns import Pattern, PatternError, compile_pattern
+from preheat.services.patterns.text import Node, Reader
 from preheat.services.sns.domain import invalid
 
 MAX_KEYS = 5
 MAX_COMBINATIONS = 150
 MAX_BYTES = 262_144
+NOT_EXCLUDED = ("suffix", "equals-ignore-case")
+"""Forms of anything-but that SNS does not take."""
+SOURCE = "REDACTED (`StreamReadFeature.INCLUDE_SOURCE_IN_LOCATION` disabled)"
 BODY = "MessageBody"
 ATTRIBUTES = "MessageAttributes"
 
@@ -29,18 +34,44 @@ def compile_filter(text: str | None, scope: str, prefix: str = "") -> Filter | N
         return None
     if len(text.encode()) > MAX_BYTES:
         raise invalid(f"{prefix}FilterPolicy: Filter policy is too large")
-    try:
-        document = msgspec.json.decode(text)
-    except msgspec.DecodeError:
-        raise invalid(f"{prefix}FilterPolicy: failed to parse JSON.") from None
+    document = read_json(text, f"{prefix}FilterPolicy")
     if document == {}:
         return None
-    if isinstance(document, dict):
-        _check_bounds(document, scope, prefix)
+    _check_bounds(document, scope, prefix)
+    reader = Reader(text)
     try:
+        _check_operators(reader, reader.read())
         return Filter(compile_pattern(text), scope)
     except PatternError as error:
         raise invalid(f"{prefix}FilterPolicy: {error}") from None
+
+
+def read_json(text: str, name: str) -> dict[str, Any]:
+    """An attribute's JSON object. Raises InvalidParameter with the place of the mistake."""
+    try:
+        node = Reader(text).read()
+    except PatternError as error:
+        place = f"line: {error.line}, column: {error.column}"
+        raise invalid(f"{name}: failed to parse JSON. {error.reason}\n at [Source: {SOURCE}; {place}]") from None
+    if node.kind != "object":
+        raise invalid(f"{name}: failed to parse JSON. Not an object")
+    return json.loads(text)
+
+
+def _check_operators(reader: Reader, node: Node) -> None:
+    """Refuse what other services' patterns have and SNS has not. Raises PatternError."""
+    if node.kind == "array":
+        for item in node.value:
+            _check_operators(reader, item)
+    elif node.kind == "object":
+        for name, value in node.value:
+            if name == "anything-but" and value.kind == "object":
+                inner, operand = value.value[0]
+                if inner in NOT_EXCLUDED:
+                    raise reader.error(f"Unsupported anything-but pattern: {inner}", operand.head)
+                if inner == "prefix" and operand.kind not in ("string", "array"):
+                    raise reader.error("prefix match pattern must be a string", operand.head)
+            _check_operators(reader, value)
 
 
 def _check_bounds(policy: dict[str, Any], scope: str, prefix: str) -> None:

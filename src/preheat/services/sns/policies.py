@@ -78,7 +78,7 @@ def _known(document: Any, names: set[str], prefix: str) -> None:
         raise invalid(f"{prefix}DeliveryPolicy: failed to parse JSON")
     for name in document:
         if name not in names:
-            raise invalid(f"{prefix}DeliveryPolicy: unexpected key {name}")
+            raise invalid(f"{prefix}DeliveryPolicy: Unexpected JSON member: {name}")
 
 
 def _check_retries(given: Any, path: str, prefix: str) -> None:

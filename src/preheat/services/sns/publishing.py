@@ -35,9 +35,9 @@ class Publishing:
         phone = params.get("PhoneNumber")
         if phone is not None:
             return self._text(ctx, params, phone)
-        member = "TopicArn" if params.get("TopicArn") else "TargetArn"
+        member = "TopicArn" if "TopicArn" in params else "TargetArn"
         arn = params.get(member)
-        if not arn:
+        if arn is None:
             raise invalid("TopicArn or TargetArn Reason: no value for required parameter")
         if ":endpoint/" in arn:
             raise invalid("TargetArn Reason: No endpoint found for the target arn specified")
@@ -113,18 +113,18 @@ class Publishing:
         for position, entry in enumerate(entries, 1):
             messages.check_attributes(entry.get("MessageAttributes") or {}, position)
             messages.check_group(entry, topic)
+        texts = [messages.texts(entry) for entry in entries]
         done: list[Params] = []
         failed: list[Params] = []
-        for entry, size in zip(entries, sizes):
+        for entry, size, text in zip(entries, sizes, texts):
             try:
                 messages.check_text(entry)
                 if size > topic.max_bytes:
                     raise invalid("Message too long")
-                texts = messages.texts(entry)
             except AwsError as error:
                 failed.append(_failure(entry["Id"], error))
                 continue
-            done.append({"Id": entry["Id"], **self._send(ctx, topic, entry, texts, size)})
+            done.append({"Id": entry["Id"], **self._send(ctx, topic, entry, text, size)})
         return {"Successful": done, "Failed": failed}
 
 

@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 
 from preheat.kernel.scope import Scope
+from preheat.services.contract import Principal
 from preheat.services.sns.domain import (
     DEDUPLICATION_WINDOW_MS,
     TOKEN_LIFE_MS,
@@ -161,7 +162,7 @@ class SnsRepository:
         uid: str,
         protocol: str,
         endpoint: str,
-        owner: str,
+        owner: Principal,
         attributes: dict[str, str],
         token: str | None,
         now_ms: int,
@@ -174,10 +175,11 @@ class SnsRepository:
         state = "confirmed" if token is None else "pending"
         expires = None if token is None else now_ms + TOKEN_LIFE_MS
         self.db.insert(
-            """INSERT INTO sns_subscriptions (topic_id, topic_arn, region, uid, protocol, endpoint, owner, state,
-               authenticated, token, expires_at, attributes) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
-            topic.id, topic.arn, topic.scope.region, uid, protocol, endpoint, owner, state, token is None, token,
-            expires, _json(attributes),
+            """INSERT INTO sns_subscriptions (topic_id, topic_arn, region, uid, protocol, endpoint, owner,
+               principal, state, authenticated, token, expires_at, attributes)
+               VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+            topic.id, topic.arn, topic.scope.region, uid, protocol, endpoint, owner.account, owner.arn, state,
+            token is None, token, expires, _json(attributes),
         )  # fmt: skip
         self._changed(topic.id)
         made = self.subscription(uid)
@@ -261,10 +263,10 @@ class SnsRepository:
         return {row["name"]: row["value"] for row in rows}
 
     def set_sms_settings(self, scope: Scope, settings: dict[str, str]) -> None:
-        self.db.many(
-            "INSERT OR REPLACE INTO sns_sms_settings VALUES (?, ?, ?, ?)",
-            [(scope.account, scope.region, name, value) for name, value in settings.items()],
-        )
+        for name, value in settings.items():
+            self.db.run(
+                "INSERT OR REPLACE INTO sns_sms_settings VALUES (?, ?, ?, ?)", scope.account, scope.region, name, value
+            )
 
     # -- the signing key ------------------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ CREATE TABLE IF NOT EXISTS sns_subscriptions (
     protocol TEXT NOT NULL,
     endpoint TEXT NOT NULL,
     owner TEXT NOT NULL,
+    principal TEXT NOT NULL,
     state TEXT NOT NULL,
     authenticated INTEGER NOT NULL DEFAULT 0,
     guarded INTEGER NOT NULL DEFAULT 0,

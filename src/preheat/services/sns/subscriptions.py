@@ -29,7 +29,7 @@ from preheat.services.sns.domain import (
 )
 from preheat.services.sns.envelopes import Envelopes, web_headers
 from preheat.services.sns.fanout import MAILER, web_address
-from preheat.services.sns.filters import ATTRIBUTES, BODY, compile_filter
+from preheat.services.sns.filters import ATTRIBUTES, BODY, compile_filter, read_json
 from preheat.services.sns.repository import SnsRepository
 from preheat.services.sns.topics import TopicOperations, check_room
 
@@ -37,10 +37,13 @@ ASKED = ("http", "https", "email", "email-json")
 """Protocols whose endpoints confirm for themselves."""
 SETTABLE = ("DeliveryPolicy", "FilterPolicy", "FilterPolicyScope", "RawMessageDelivery", "RedrivePolicy",
             "ReplayPolicy", "SubscriptionRoleArn")  # fmt: skip
+EMPTIED = ("DeliveryPolicy", "FilterPolicy", "RedrivePolicy")
+"""Attributes that an empty value takes away."""
 MAX_FILTERED = 200
 PENDING = "pending confirmation"
 EMAIL = re.compile(r"[^@\s]+@[^@\s]+\Z")
 HEX = "0123456789abcdef"
+TOKEN = re.compile(r"[0-9a-f]+\Z")
 Check = Callable[[str, str, dict[str, str], Topic, str], None]
 
 
@@ -71,7 +74,7 @@ class SubscriptionOperations:
         waits = protocol in ASKED or (protocol == "sqs" and Arn.parse(endpoint).account != ctx.scope.account)
         token = ctx.entropy.token(TOKEN_LENGTH, HEX) if waits else None
         made = self._rows.subscribe(
-            topic, ctx.entropy.uuid(), protocol, endpoint, ctx.scope.account, attributes, token, ctx.now_ms
+            topic, ctx.entropy.uuid(), protocol, endpoint, ctx.principal, attributes, token, ctx.now_ms
         )
         if waits:
             self._ask(ctx, topic, made, ended=False)
@@ -109,7 +112,9 @@ class SubscriptionOperations:
     def confirm_subscription(self, ctx: Context, params: Params) -> Outcome:
         token = params["Token"]
         parts = topic_arn(params["TopicArn"])
-        found = self._rows.by_token(token, ctx.now_ms) if token else None
+        if not TOKEN.match(token):
+            raise AwsError("InvalidParameter", "Invalid token")
+        found = self._rows.by_token(token, ctx.now_ms)
         if found is None or found.topic_arn != ":".join(("arn", *parts)):
             raise invalid("Token")
         signed = ctx.principal.kind != "anonymous"
@@ -157,7 +162,7 @@ class SubscriptionOperations:
             "Owner": found.owner,
             "PendingConfirmation": "true" if found.state == "pending" else "false",
             "ConfirmationWasAuthenticated": "true" if found.authenticated else "false",
-            "SubscriptionPrincipal": f"arn:aws:iam::{found.owner}:root",
+            "SubscriptionPrincipal": found.principal,
             "RawMessageDelivery": "false",
             **found.attributes,
         }
@@ -179,7 +184,7 @@ class SubscriptionOperations:
         found = self._find(ctx, params["SubscriptionArn"])
         topic = self._rows.topic_of(found)
         changed = {**found.attributes, name: value}
-        if value == "" or (name == "FilterPolicy" and value.strip() == "{}"):
+        if (value == "" and name in EMPTIED) or (name == "FilterPolicy" and value.strip() == "{}"):
             del changed[name]
         else:
             check_attributes(changed, topic, found.endpoint, "", only=name)
@@ -306,12 +311,7 @@ def _check_raw(value: str, endpoint: str, attributes: dict[str, str], topic: Top
 
 
 def _check_redrive(value: str, endpoint: str, attributes: dict[str, str], topic: Topic, prefix: str) -> None:
-    try:
-        document = msgspec.json.decode(value)
-    except msgspec.DecodeError:
-        document = None
-    if not isinstance(document, dict):
-        raise invalid(f"{prefix}RedrivePolicy: failed to parse JSON.")
+    document = read_json(value, f"{prefix}RedrivePolicy")
     target = document.get("deadLetterTargetArn")
     try:
         arn = Arn.parse(target if isinstance(target, str) else "")

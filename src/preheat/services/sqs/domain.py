@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from preheat.kernel.errors import AwsError
-from preheat.kernel.scope import Arn, Scope
+from preheat.kernel.scope import Scope
 
 MAX_MESSAGE_BYTES = 1_048_576
 DEDUPLICATION_WINDOW_MS = 300_000
@@ -19,7 +19,6 @@ MAX_VISIBILITY_S = 43_200
 NAME = re.compile(r"[A-Za-z0-9_-]{1,80}\Z")
 FIFO_NAME = re.compile(r"[A-Za-z0-9_-]{1,75}\.fifo\Z")
 ENTRY_ID = re.compile(r"[A-Za-z0-9_-]{1,80}\Z")
-DIGITS = re.compile(r"[0-9]{1,10}")
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 ATTRIBUTE_NAME = re.compile(r"[A-Za-z0-9_.-]{1,256}\Z")
 PUNCTUATED = re.compile(r"[A-Za-z0-9!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~]{1,128}\Z")
@@ -73,6 +72,8 @@ class Queue:
     wait_s: int
     max_bytes: int
     redrive: RedrivePolicy | None
+    admits: frozenset[str] | None
+    """The ARNs of the queues that may send their dead letters here; None: all."""
 
 
 def make_queue(row: Any) -> Queue:
@@ -105,16 +106,25 @@ def make_queue(row: Any) -> Queue:
         wait_s=number("ReceiveMessageWaitTimeSeconds"),
         max_bytes=number("MaximumMessageSize"),
         redrive=redrive,
+        admits=_admits(attributes.get("RedriveAllowPolicy")),
     )
+
+
+def _admits(policy: str | None) -> frozenset[str] | None:
+    document = msgspec.json.decode(policy) if policy else {"redrivePermission": "allowAll"}
+    if document["redrivePermission"] == "allowAll":
+        return None
+    return frozenset(document.get("sourceQueueArns") or ())
 
 
 # -- errors -----------------------------------------------------------------------------------------------------------
 
 
-def no_such_queue() -> AwsError:
+def no_such_queue(query: bool = False) -> AwsError:
+    """`query`: in the words of the older protocol."""
     return AwsError(
         "QueueDoesNotExist",
-        "The specified queue does not exist.",
+        f"The specified queue does not exist{' for this wsdl version' if query else ''}.",
         query_code="AWS.SimpleQueueService.NonExistentQueue",
     )
 
@@ -153,101 +163,6 @@ def bad_handle(handle: str) -> AwsError:
     )
 
 
-# -- names and attributes ---------------------------------------------------------------------------------------------
-
-
-def check_name(name: str, fifo: bool) -> None:
-    if fifo and not name.endswith(".fifo"):
-        raise invalid_value("The name of a FIFO queue can only include alphanumeric characters, hyphens, or "
-                            "underscores, must end with .fifo suffix and be 1 to 80 in length.")  # fmt: skip
-    if not (FIFO_NAME if fifo else NAME).match(name):
-        raise invalid_value(
-            "Can only include alphanumeric characters, hyphens, or underscores. 1 to 80 in length"
-        )
-
-
-def check_attributes(attributes: dict[str, str], *, fifo: bool, create: bool) -> None:
-    """Raises the AWS error for the first attribute that this kind of queue cannot take."""
-    for name, value in attributes.items():
-        if name not in SETTABLE:
-            raise invalid_attribute_name(f"Unknown Attribute {name}.")
-        if name in INTEGER_RANGES and value != "":
-            low, high, _ = INTEGER_RANGES[name]
-            if not DIGITS.fullmatch(value) or not low <= int(value) <= high:
-                raise invalid_attribute_value(f"Invalid value for the parameter {name}.")
-        elif name == "FifoQueue":
-            if not create:
-                raise invalid_attribute_value(
-                    "Invalid value for the parameter FifoQueue. Reason: Modifying queue type is not supported."
-                )
-            if value != "true":
-                raise invalid_attribute_name("Unknown Attribute FifoQueue.")
-        elif name in FIFO_ONLY:
-            if not fifo:
-                if name == "ContentBasedDeduplication":
-                    raise invalid_attribute_name("Unknown Attribute ContentBasedDeduplication.")
-                raise invalid_attribute_name(f"You can specify the {name} only when FifoQueue is set to true.")
-            if value not in FIFO_ONLY[name]:
-                raise invalid_attribute_value(f"Invalid value for the parameter {name}.")
-        elif name == "SqsManagedSseEnabled" and value not in BOOLEANS:
-            raise invalid_attribute_value("Invalid value for the parameter SqsManagedSseEnabled.")
-        elif name in ("RedrivePolicy", "RedriveAllowPolicy", "Policy") and value:
-            _check_document(name, value)
-
-
-def check_throughput(attributes: dict[str, str]) -> None:
-    """`attributes` as they will be kept. Raises InvalidAttributeValue."""
-    throughput = attributes.get("FifoThroughputLimit")
-    if throughput == "perMessageGroupId" and attributes.get("DeduplicationScope") != "messageGroup":
-        raise invalid_attribute_value("The perMessageGroupId value is allowed only when the value for "
-                                      "DeduplicationScope is messageGroup.")  # fmt: skip
-
-
-def _check_document(name: str, value: str) -> None:
-    try:
-        document = msgspec.json.decode(value)
-    except msgspec.DecodeError as error:
-        raise invalid_attribute_value(f"Invalid value for the parameter {name}. Reason: it is not valid JSON "
-                                      f"({error}).") from error  # fmt: skip
-    if not isinstance(document, dict):
-        raise invalid_attribute_value(f"Invalid value for the parameter {name}.")
-    if name == "RedrivePolicy":
-        check_redrive_policy(value, document)
-    elif name == "RedriveAllowPolicy":
-        permission = document.get("redrivePermission")
-        arns = document.get("sourceQueueArns")
-        if permission not in ("allowAll", "denyAll", "byQueue") or (permission == "byQueue") != bool(arns):
-            raise invalid_attribute_value(f"Value {value} for parameter RedriveAllowPolicy is invalid. Reason: Amazon "
-                                          "SQS can't create the redrive allow policy.")  # fmt: skip
-
-
-def lets_in(target: Queue, source: str) -> bool:
-    """Whether `target`'s RedriveAllowPolicy lets the queue with the ARN `source` use it for dead letters."""
-    document = msgspec.json.decode(target.attributes.get("RedriveAllowPolicy") or '{"redrivePermission":"allowAll"}')
-    permission = document["redrivePermission"]
-    return permission == "allowAll" or (permission == "byQueue" and source in document["sourceQueueArns"])
-
-
-def check_redrive_policy(value: str, document: dict[str, Any]) -> None:
-    def refuse(reason: str) -> AwsError:
-        return invalid_value(f"Value {value} for parameter RedrivePolicy is invalid. Reason: {reason}")
-
-    if "deadLetterTargetArn" not in document or "maxReceiveCount" not in document:
-        absent = "maxReceiveCount" if "deadLetterTargetArn" in document else "deadLetterTargetArn"
-        raise refuse(f"Redrive policy does not contain mandatory attribute: {absent}.")
-    try:
-        count = int(document["maxReceiveCount"])
-    except (TypeError, ValueError):
-        count = 0
-    if not 1 <= count <= 1_000:
-        raise refuse("Invalid value for maxReceiveCount: "
-                     f"{document['maxReceiveCount']}, valid values are from 1 to 1000 both inclusive.")  # fmt: skip
-    try:
-        Arn.parse(str(document["deadLetterTargetArn"]))
-    except ValueError as error:
-        raise refuse("Invalid value for deadLetterTargetArn.") from error
-
-
 # -- messages ---------------------------------------------------------------------------------------------------------
 
 
@@ -278,6 +193,14 @@ def attributes_size(attributes: dict[str, Any]) -> int:
         size = len(content) if content is not None else len(value.get("StringValue", "").encode())
         total += len(name.encode()) + len(value.get("DataType", "").encode()) + size
     return total
+
+
+def message_size(message: dict[str, Any]) -> int:
+    """Bytes of the body and the attributes of a message to be sent."""
+    body = message.get("MessageBody", "")
+    size = len(body) if body.isascii() else len(body.encode())
+    attributes = message.get("MessageAttributes")
+    return size + attributes_size(attributes) if attributes else size
 
 
 def check_message_attributes(attributes: dict[str, Any]) -> None:
@@ -366,3 +289,17 @@ def check_entries(entries: list[dict[str, Any]]) -> None:
 def check_range(name: str, value: int, low: int, high: int, reason: str) -> None:
     if not low <= value <= high:
         raise invalid_value(f"Value {value} for parameter {name} is invalid. Reason: {reason}")
+
+
+def unsupported(message: str) -> AwsError:
+    return AwsError("UnsupportedOperation", message, query_code="AWS.SimpleQueueService.UnsupportedOperation")
+
+
+def receipt_nonce(now_ms: int, chance: int) -> int:
+    """What tells one receive of a message from another: when it was, and 20 bits of chance."""
+    return (now_ms << 20) | (chance & 0xFFFFF) | 1
+
+
+def received_at(nonce: int) -> int:
+    """When the receive of a nonce was, epoch milliseconds."""
+    return nonce >> 20

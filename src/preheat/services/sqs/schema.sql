@@ -55,3 +55,55 @@ CREATE TABLE IF NOT EXISTS sqs_deduplication (
     PRIMARY KEY (queue_id, scope, dedup_id)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS sqs_deduplication_expiry ON sqs_deduplication (expires_at);
+
+-- A tenant's own messages on a standard queue (tenants.py).
+CREATE INDEX IF NOT EXISTS sqs_by_tenant ON sqs_messages (queue_id, group_id, visible_at)
+    WHERE sequence IS NULL AND group_id IS NOT NULL;
+
+-- Messages that were received before: their visible_at no longer says when they were sent.
+CREATE INDEX IF NOT EXISTS sqs_received ON sqs_messages (queue_id, sent_at, visible_at) WHERE receive_count > 0;
+
+-- Receives from FIFO queues that may be repeated. `messages` is a JSON array of row ids.
+CREATE TABLE IF NOT EXISTS sqs_attempts (
+    queue_id INTEGER NOT NULL,
+    attempt_id TEXT NOT NULL,
+    receipt INTEGER NOT NULL,
+    visible_at INTEGER NOT NULL,
+    expires_at INTEGER NOT NULL,
+    messages TEXT NOT NULL,
+    PRIMARY KEY (queue_id, attempt_id)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS sqs_attempts_expiry ON sqs_attempts (expires_at);
+
+-- Names that may not be used again yet; times in epoch seconds.
+CREATE TABLE IF NOT EXISTS sqs_deleted (
+    account TEXT NOT NULL,
+    region TEXT NOT NULL,
+    name TEXT NOT NULL,
+    deleted_at REAL NOT NULL,
+    PRIMARY KEY (account, region, name)
+) WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS sqs_moves (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    handle TEXT NOT NULL UNIQUE,
+    account TEXT NOT NULL,
+    region TEXT NOT NULL,
+    source TEXT NOT NULL,
+    destination TEXT,
+    rate INTEGER,
+    status TEXT NOT NULL,
+    moved INTEGER NOT NULL,
+    to_move INTEGER NOT NULL,
+    failure TEXT,
+    started INTEGER NOT NULL,
+    due INTEGER NOT NULL
+);
+CREATE INDEX IF NOT EXISTS sqs_moves_of ON sqs_moves (account, region, source);
+CREATE INDEX IF NOT EXISTS sqs_moves_due ON sqs_moves (due) WHERE status = 'RUNNING';
+
+-- Purged messages that are still to be deleted: those of the queue up to the row `through`.
+CREATE TABLE IF NOT EXISTS sqs_leftovers (
+    queue_id INTEGER PRIMARY KEY,
+    through INTEGER NOT NULL
+);

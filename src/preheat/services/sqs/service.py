@@ -8,12 +8,20 @@ import msgspec
 from preheat.kernel.errors import AwsError
 from preheat.kernel.scope import Scope
 from preheat.services.contract import Context, Operation, Outcome, Params, Platform
+from preheat.services.sqs import attributes as attributes_of
 from preheat.services.sqs import domain
+from preheat.services.sqs.copies import Copies
 from preheat.services.sqs.domain import Queue
 from preheat.services.sqs.messages import MessageOperations
+from preheat.services.sqs.metrics import Metrics
+from preheat.services.sqs.moves import MoveOperations
+from preheat.services.sqs.permissions import with_permission, without_permission
+from preheat.services.sqs.polls import Polls
+from preheat.services.sqs.receiving import IN_FLIGHT_LIMIT, Receiver
 from preheat.services.sqs.repository import SqsRepository
 
 PURGE_INTERVAL_S = 60.0
+NAME_REST_S = 60.0
 EXPIRED_PER_STEP = 1_000
 PAGE = 1_000
 
@@ -22,12 +30,16 @@ class SqsService:
     name = "sqs"
     schema = (Path(__file__).parent / "schema.sql").read_text()
 
-    def __init__(self, platform: Platform) -> None:
+    def __init__(self, platform: Platform, in_flight_limit: int = IN_FLIGHT_LIMIT) -> None:
         self._rows = SqsRepository(platform.db)
         self._endpoint = platform.settings.endpoint
-        self.messages = MessageOperations(self._rows, self._find)
-        self.loops = [Expiry(self._rows)]
-        messages = self.messages
+        polls = self._polls = Polls(self._rows)
+        metrics = Metrics(self._rows, self._rows.tenants)
+        self.receiver = Receiver(self._rows, self._find, polls, metrics, in_flight_limit)
+        messages = self.messages = MessageOperations(self._rows, self._find, self.receiver, polls, metrics)
+        self.copies = Copies(self._rows, metrics, messages.appears)
+        moves = MoveOperations(self._rows, self.queue_by_arn, self._arrived)
+        self.loops = [Expiry(self._rows), polls, metrics, moves]
         self.operations: dict[str, Operation] = {
             "CreateQueue": self.create_queue,
             "GetQueueUrl": self.get_queue_url,
@@ -40,9 +52,14 @@ class SqsService:
             "ListQueueTags": self.list_queue_tags,
             "PurgeQueue": self.purge_queue,
             "ListDeadLetterSourceQueues": self.list_dead_letter_source_queues,
+            "AddPermission": self.add_permission,
+            "RemovePermission": self.remove_permission,
+            "StartMessageMoveTask": moves.start,
+            "CancelMessageMoveTask": moves.cancel,
+            "ListMessageMoveTasks": moves.listing,
             "SendMessage": messages.send_message,
             "SendMessageBatch": messages.send_message_batch,
-            "ReceiveMessage": messages.receive_message,
+            "ReceiveMessage": self.receiver.receive_message,
             "DeleteMessage": messages.delete_message,
             "DeleteMessageBatch": messages.delete_message_batch,
             "ChangeMessageVisibility": messages.change_message_visibility,
@@ -55,6 +72,11 @@ class SqsService:
         """The queue an ARN names, or None."""
         _, _, _, region, account, name = arn.split(":", 5)
         return self._rows.queue(Scope(account, region), name)
+
+    def _arrived(self, ctx: Context, source: Queue, target: Queue) -> None:
+        """A message came to `target` otherwise than by a send."""
+        ctx.db.notify(target.topic)
+        self._polls.wake(ctx, target.id, 1)
 
     def next_visible(self, ctx: Context, queue_arn: str) -> float | None:
         """When the next message that cannot be received yet becomes visible (epoch seconds), or None."""
@@ -72,7 +94,7 @@ class SqsService:
             account = ctx.scope.account
         queue = self._rows.queue(Scope(account, ctx.scope.region), name)
         if queue is None:
-            raise domain.no_such_queue()
+            raise domain.no_such_queue(_is_query(ctx))
         return queue
 
     def _url(self, ctx: Context, queue: Queue) -> str:
@@ -86,18 +108,23 @@ class SqsService:
         name = params["QueueName"]
         attributes = dict(params.get("Attributes") or {})
         fifo = attributes.get("FifoQueue") == "true" or name.endswith(".fifo")
-        domain.check_name(name, fifo)
+        attributes_of.check_name(name, fifo)
         if name.endswith(".fifo") and attributes.get("FifoQueue") != "true":
             raise domain.invalid_value(
                 "Can only include alphanumeric characters, hyphens, or underscores. 1 to 80 in length"
             )
-        domain.check_attributes(attributes, fifo=fifo, create=True)
-        domain.check_throughput(attributes)
+        attributes_of.check_attributes(attributes, fifo=fifo, create=True)
+        attributes_of.check_together(attributes)
         self._check_dead_letter_target(attributes, ctx.scope.arn("sqs", name), fifo)
         known = self._rows.queue(ctx.scope, name)
         if known is not None:
             _compare(known, attributes)
             return {"QueueUrl": self._url(ctx, known)}
+        deleted_at = self._rows.deleted_at(ctx.scope, name)
+        if deleted_at is not None and ctx.now - deleted_at < NAME_REST_S:
+            raise domain.simple("QueueDeletedRecently", "You must wait 60 seconds after deleting a queue before you "
+                                "can create another with the same name.")  # fmt: skip
+        attributes = attributes_of.settle_encryption({}, attributes)
         stored = {name: value for name, value in attributes.items() if value != ""}
         queue = self._rows.create_queue(ctx.scope, name, stored, dict(params.get("tags") or {}), int(ctx.now))
         ctx.db.notify("sqs:queues")
@@ -117,7 +144,7 @@ class SqsService:
         if target.fifo != fifo:
             raise domain.invalid_value(f"Value {policy} for parameter RedrivePolicy is invalid. Reason: Dead-letter "
                                        "queue must be same type of queue as the source.")  # fmt: skip
-        if not domain.lets_in(target, source):
+        if not attributes_of.lets_in(target, source):
             raise domain.invalid_value(f"Value {policy} for parameter RedrivePolicy is invalid. Reason: The "
                                        "RedriveAllowPolicy of the dead-letter queue does not allow this source queue."
                                        )  # fmt: skip
@@ -126,7 +153,7 @@ class SqsService:
         owner = params.get("QueueOwnerAWSAccountId") or ctx.scope.account
         queue = self._rows.queue(Scope(owner, ctx.scope.region), params["QueueName"])
         if queue is None:
-            raise domain.no_such_queue()
+            raise domain.no_such_queue(_is_query(ctx))
         return {"QueueUrl": self._url(ctx, queue)}
 
     def list_queues(self, ctx: Context, params: Params) -> Outcome:
@@ -145,7 +172,8 @@ class SqsService:
 
     def delete_queue(self, ctx: Context, params: Params) -> Outcome:
         queue = self._find(ctx, params)
-        self._rows.delete_queue(queue)
+        self._rows.delete_queue(queue, ctx.now)
+        self._polls.wake(ctx, queue.id, None)
         ctx.db.notify(queue.topic)
         ctx.db.notify("sqs:queues")
         return {}
@@ -165,9 +193,9 @@ class SqsService:
         values = {
             name: default
             for name, (_, _, default) in domain.INTEGER_RANGES.items()
-            if name != "KmsDataKeyReusePeriodSeconds"
+            if name != "KmsDataKeyReusePeriodSeconds" or queue.attributes.get("KmsMasterKeyId")
         }
-        values["SqsManagedSseEnabled"] = "false" if queue.attributes.get("KmsMasterKeyId") else "true"
+        values["SqsManagedSseEnabled"] = "true"
         if queue.fifo:
             values |= {"ContentBasedDeduplication": "false", "DeduplicationScope": "queue"}
             values["FifoThroughputLimit"] = "perQueue"
@@ -185,15 +213,35 @@ class SqsService:
     def set_queue_attributes(self, ctx: Context, params: Params) -> Outcome:
         queue = self._find(ctx, params)
         changes = dict(params["Attributes"])
-        domain.check_attributes(changes, fifo=queue.fifo, create=False)
+        attributes_of.check_attributes(changes, fifo=queue.fifo, create=False)
         self._check_dead_letter_target(changes, queue.arn, queue.fifo)
-        merged = {**queue.attributes, **changes}
-        domain.check_throughput(merged)
-        self._rows.set_attributes(
-            queue, {name: value for name, value in merged.items() if value != ""}, int(ctx.now)
-        )
+        merged = attributes_of.settle_encryption(queue.attributes, changes)
+        attributes_of.check_together(merged)
+        self._set(ctx, queue, merged)
+        return {}
+
+    def _set(self, ctx: Context, queue: Queue, attributes: dict[str, str]) -> None:
+        """Keep `attributes` as the queue's; an empty value takes one away."""
+        kept = {name: value for name, value in attributes.items() if value != ""}
+        self._rows.set_attributes(queue, kept, int(ctx.now))
+        changed = self._rows.queue(queue.scope, queue.name)
+        assert changed is not None
+        if queue.fifo and changed.delay_ms != queue.delay_ms:
+            self._rows.delay_anew(changed, ctx.now_ms)
+            self._polls.alarm(ctx, changed, self._rows.next_visible(changed, ctx.now_ms))
+            self._polls.wake(ctx, changed.id, self._rows.ready(changed, ctx.now_ms, PAGE))
         ctx.db.notify(queue.topic + ":later")
         ctx.db.notify("sqs:queues")
+
+    def add_permission(self, ctx: Context, params: Params) -> Outcome:
+        queue = self._find(ctx, params)
+        policy = with_permission(queue, params["Label"], params["AWSAccountIds"], params["Actions"])
+        self._set(ctx, queue, {**queue.attributes, "Policy": policy})
+        return {}
+
+    def remove_permission(self, ctx: Context, params: Params) -> Outcome:
+        queue = self._find(ctx, params)
+        self._set(ctx, queue, {**queue.attributes, "Policy": without_permission(queue, params["Label"])})
         return {}
 
     def tag_queue(self, ctx: Context, params: Params) -> Outcome:
@@ -227,16 +275,29 @@ class SqsService:
             )
         self._rows.purge(queue)
         self._rows.set_purged_at(queue, ctx.now)
+        ctx.db.notify("sqs:queues")
         return {}
 
     def list_dead_letter_source_queues(self, ctx: Context, params: Params) -> Outcome:
         target = self._find(ctx, params)
-        urls = [
-            self._url(ctx, queue)
-            for queue in self._rows.queues(ctx.scope)
+        limit = params.get("MaxResults")
+        size = PAGE if limit is None else limit
+        domain.check_range("MaxResults", size, 1, PAGE, "MaxResults must be an integer between 1 and 1000.")
+        sources = [
+            queue
+            for queue in self._rows.queues(target.scope, after=params.get("NextToken") or "")
             if queue.redrive is not None and queue.redrive.dead_letter_arn == target.arn
         ]
-        return {"queueUrls": urls}
+        output: Params = {"queueUrls": [self._url(ctx, queue) for queue in sources[:size]]}
+        if limit is not None and len(sources) > size:
+            output["NextToken"] = sources[size - 1].name
+        return output
+
+
+def _is_query(ctx: Context) -> bool:
+    """Whether the call came over the older protocol."""
+    kind = ctx.request.headers.get("content-type") if ctx.request is not None else None
+    return kind is not None and kind.startswith("application/x-www-form-urlencoded")
 
 
 class Expiry:
@@ -253,10 +314,14 @@ class Expiry:
         times: list[float] = [now_ms + 60_000]
         for queue in self._rows.all_queues():
             dropped, next_ms = self._rows.expire(queue, now_ms, EXPIRED_PER_STEP)
-            if dropped == EXPIRED_PER_STEP:
+            if dropped >= EXPIRED_PER_STEP:
                 next_ms = now_ms
             if next_ms is not None:
                 times.append(next_ms)
+        self._rows.forget_attempts(now_ms)
+        self._rows.forget_deleted(ctx.now - NAME_REST_S)
+        if self._rows.drop_leftovers(EXPIRED_PER_STEP):
+            times.append(now_ms)
         following = self._rows.forget_duplicates(now_ms, EXPIRED_PER_STEP)
         if following is not None:
             times.append(following)

@@ -118,7 +118,7 @@ def settled(name: str, qualifier: str | None = None) -> Script:
 def create_function(resource: Resource) -> Script:
     name = resource.name
     params = {"FunctionName": name, "Code": _code(resource), **_configuration(resource, False)}
-    params.update(resource.pick("Architectures", "PackageType"))
+    params.update(resource.pick("Architectures", "CodeSigningConfigArn", "PackageType"))
     if resource.get("Tags"):
         params["Tags"] = tag_map(resource.get("Tags"))
     yield Call("lambda", "CreateFunction", params)
@@ -128,6 +128,8 @@ def create_function(resource: Resource) -> Script:
         yield _reserve(name, resource.get("ReservedConcurrentExecutions"))
     if "RecursiveLoop" in resource.properties:
         yield _recursion(name, resource.get("RecursiveLoop"))
+    if "RuntimeManagementConfig" in resource.properties:
+        yield _runtime_management(name, resource.get("RuntimeManagementConfig"))
     return {"Arn": output["FunctionArn"]}
 
 
@@ -141,8 +143,18 @@ def _recursion(name: str, mode: Any) -> Command:
     return Call("lambda", "PutFunctionRecursionConfig", {"FunctionName": name, "RecursiveLoop": mode})
 
 
+def _runtime_management(name: str, config: dict[str, Any], qualifier: str | None = None) -> Command:
+    where = {"FunctionName": name, **({"Qualifier": qualifier} if qualifier else {})}
+    return Call("lambda", "PutRuntimeManagementConfig", {**where, **config})
+
+
 def update_function(resource: Resource) -> Script:
     name = resource.physical_id
+    if resource.changed("CodeSigningConfigArn"):
+        config = resource.get("CodeSigningConfigArn")
+        operation = "PutFunctionCodeSigningConfig" if config else "DeleteFunctionCodeSigningConfig"
+        chosen = {"CodeSigningConfigArn": config} if config else {}
+        yield Call("lambda", operation, {"FunctionName": name, **chosen})
     if resource.changed("Code", "Architectures"):
         params = {"FunctionName": name, **_code(resource), **resource.pick("Architectures")}
         yield Call("lambda", "UpdateFunctionCode", params)
@@ -159,6 +171,8 @@ def update_function(resource: Resource) -> Script:
             yield _reserve(name, limit)
     if resource.changed("RecursiveLoop"):
         yield _recursion(name, resource.get("RecursiveLoop") or "Terminate")
+    if resource.changed("RuntimeManagementConfig"):
+        yield _runtime_management(name, resource.get("RuntimeManagementConfig") or {"UpdateRuntimeOn": "Auto"})
     yield from change_tags(resource, resource.attributes["Arn"])
     return resource.attributes
 
@@ -197,6 +211,8 @@ def create_version(resource: Resource) -> Script:
         arn = f"{arn}:{version}"
     yield Made(arn)
     yield from settled(resource.properties["FunctionName"], version)
+    if "RuntimePolicy" in resource.properties:
+        yield _runtime_management(resource.properties["FunctionName"], resource.get("RuntimePolicy"), version)
     yield from provision(resource, version, {})
     return {"Version": version, "FunctionArn": arn}
 
@@ -280,7 +296,48 @@ def create_layer(resource: Resource) -> Script:
 
 def delete_layer(resource: Resource) -> Script:
     name, _, version = resource.physical_id.rpartition(":")
-    yield Call("lambda", "DeleteLayerVersion", {"LayerName": name, "VersionNumber": version})
+    yield Call("lambda", "DeleteLayerVersion", {"LayerName": name, "VersionNumber": int(version)})
+    return {}
+
+
+def create_layer_permission(resource: Resource) -> Script:
+    layer, _, version = resource.properties["LayerVersionArn"].rpartition(":")
+    where = {"LayerName": layer, "VersionNumber": int(version), "StatementId": resource.name}
+    where.update(resource.pick("Action", "OrganizationId", "Principal"))
+    yield Call("lambda", "AddLayerVersionPermission", where)
+    yield Made(f"{resource.properties['LayerVersionArn']}#{resource.name}")
+    return {"Id": f"{resource.properties['LayerVersionArn']}#{resource.name}"}
+
+
+def delete_layer_permission(resource: Resource) -> Script:
+    arn, _, statement = resource.physical_id.partition("#")
+    layer, _, version = arn.rpartition(":")
+    where = {"LayerName": layer, "VersionNumber": int(version), "StatementId": statement}
+    yield Call("lambda", "RemoveLayerVersionPermission", where)
+    return {}
+
+
+def create_signing(resource: Resource) -> Script:
+    params = resource.pick("AllowedPublishers", "CodeSigningPolicies", "Description")
+    if resource.get("Tags"):
+        params["Tags"] = tag_map(resource.get("Tags"))
+    output = yield Call("lambda", "CreateCodeSigningConfig", params, ("CodeSigningConfig",))
+    if "CodeSigningConfig" not in output:
+        raise Failed("The code signing configuration was made, but its ARN was lost in a crash; deploy again")
+    arn = output["CodeSigningConfig"]["CodeSigningConfigArn"]
+    yield Made(arn)
+    return {"CodeSigningConfigArn": arn, "CodeSigningConfigId": arn.rpartition(":")[2]}
+
+
+def update_signing(resource: Resource) -> Script:
+    params = {"Description": "", **resource.pick("AllowedPublishers", "CodeSigningPolicies", "Description")}
+    yield Call("lambda", "UpdateCodeSigningConfig", {"CodeSigningConfigArn": resource.physical_id, **params})
+    yield from change_tags(resource, resource.physical_id)
+    return resource.attributes
+
+
+def delete_signing(resource: Resource) -> Script:
+    yield Call("lambda", "DeleteCodeSigningConfig", {"CodeSigningConfigArn": resource.physical_id})
     return {}
 
 
@@ -302,21 +359,20 @@ TYPES = (
     ResourceType(
         "AWS::Lambda::Function",
         properties(
-            "Code DeadLetterConfig Description Environment EphemeralStorage FunctionName Handler Layers LoggingConfig "
-            "MemorySize PackageType RecursiveLoop ReservedConcurrentExecutions Role Runtime SnapStart Tags Timeout",
+            "Code CodeSigningConfigArn DeadLetterConfig Description Environment EphemeralStorage FunctionName Handler "
+            "Layers LoggingConfig MemorySize PackageType RecursiveLoop ReservedConcurrentExecutions Role Runtime "
+            "RuntimeManagementConfig SnapStart Tags Timeout",
             replaces="FunctionName PackageType",
             required="Code Role",
             approximates={
                 "Architectures": "passed to Lambda and shown; code runs on this machine's architecture",
                 "ImageConfig": "passed to Lambda, which refuses container images",
-                "TracingConfig": "passed to Lambda and shown; see its README for trace headers",
+                "TracingConfig": "Active samples what brings no trace along; segments are not stored",
                 "KmsKeyArn": "passed to Lambda and shown; there is no KMS",
                 "VpcConfig": "passed to Lambda and shown; functions run in this machine's network",
             },
             ignored={
                 "FileSystemConfigs": "there is no EFS",
-                "CodeSigningConfigArn": "code signatures are not checked",
-                "RuntimeManagementConfig": "there is one version of a runtime: this machine's",
             },
         ),
         create_function,
@@ -329,10 +385,9 @@ TYPES = (
     ResourceType(
         "AWS::Lambda::Version",
         properties(
-            "CodeSha256 Description FunctionName ProvisionedConcurrencyConfig",
-            replaces="FunctionName CodeSha256 Description",
+            "CodeSha256 Description FunctionName ProvisionedConcurrencyConfig RuntimePolicy",
+            replaces="FunctionName CodeSha256 Description RuntimePolicy",
             required="FunctionName",
-            ignored={"RuntimePolicy": "there is one version of a runtime: this machine's"},
         ),
         create_version,
         delete_version,
@@ -361,5 +416,28 @@ TYPES = (
         create_layer,
         delete_layer,
         attributes=("LayerVersionArn",),
+    ),
+    ResourceType(
+        "AWS::Lambda::LayerVersionPermission",
+        properties(
+            "Action LayerVersionArn OrganizationId Principal",
+            replaces="Action LayerVersionArn OrganizationId Principal",
+            required="Action LayerVersionArn Principal",
+        ),
+        create_layer_permission,
+        delete_layer_permission,
+        attributes=("Id",),
+        name_limit=100,
+    ),
+    ResourceType(
+        "AWS::Lambda::CodeSigningConfig",
+        properties("CodeSigningPolicies Description Tags", required="AllowedPublishers", approximates={
+            "AllowedPublishers": "kept and shown; there is no AWS Signer, so no archive has a signature",
+        }),
+        create_signing,
+        delete_signing,
+        update_signing,
+        attributes=("CodeSigningConfigArn", "CodeSigningConfigId"),
+        tags="list",
     ),
 )

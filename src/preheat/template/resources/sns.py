@@ -25,6 +25,7 @@ TOPIC_ATTRIBUTES = {
     "TracingConfig": "PassThrough",
 }
 SUBSCRIPTION_ATTRIBUTES = ("DeliveryPolicy", "FilterPolicyScope", "FilterPolicy", "RawMessageDelivery", "RedrivePolicy")
+UNSET = {"FilterPolicyScope": "MessageAttributes", "RawMessageDelivery": "false"}
 LOGGED = {"http/s": "HTTP", "sqs": "SQS", "lambda": "Lambda", "firehose": "Firehose", "application": "Application"}
 FEEDBACK = ("SuccessFeedbackRoleArn", "SuccessFeedbackSampleRate", "FailureFeedbackRoleArn")
 
@@ -130,7 +131,7 @@ def update_subscription(resource: Resource) -> Script:
     if "FilterPolicyScope" in changed and "FilterPolicy" in changed:
         yield from _set(resource, "FilterPolicy", "")
     for name in changed:
-        yield from _set(resource, name, resource.get(name, "false" if name == "RawMessageDelivery" else ""))
+        yield from _set(resource, name, resource.get(name, UNSET.get(name, "")))
     return resource.attributes
 
 

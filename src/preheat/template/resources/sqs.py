@@ -20,7 +20,7 @@ ATTRIBUTES = {
     "FifoThroughputLimit": "perQueue",
     "KmsDataKeyReusePeriodSeconds": "300",
     "KmsMasterKeyId": "",
-    "MaximumMessageSize": "262144",
+    "MaximumMessageSize": "1048576",
     "MessageRetentionPeriod": "345600",
     "ReceiveMessageWaitTimeSeconds": "0",
     "RedriveAllowPolicy": "",
@@ -96,6 +96,28 @@ def delete_policy(resource: Resource) -> Script:
     return {}
 
 
+def create_inline_policy(resource: Resource) -> Script:
+    yield Made(resource.properties["Queue"])
+    yield from _put_inline(resource)
+    return {}
+
+
+def update_inline_policy(resource: Resource) -> Script:
+    yield from _put_inline(resource)
+    return resource.attributes
+
+
+def _put_inline(resource: Resource) -> Script:
+    attributes = {"Policy": resource.properties["PolicyDocument"]}
+    yield Call("sqs", "SetQueueAttributes", {"QueueUrl": resource.properties["Queue"], "Attributes": attributes})
+    return {}
+
+
+def delete_inline_policy(resource: Resource) -> Script:
+    yield Call("sqs", "SetQueueAttributes", {"QueueUrl": resource.physical_id, "Attributes": {"Policy": ""}})
+    return {}
+
+
 TYPES = (
     ResourceType(
         "AWS::SQS::Queue",
@@ -125,5 +147,12 @@ TYPES = (
         delete_policy,
         update_policy,
         attributes=("Id",),
+    ),
+    ResourceType(
+        "AWS::SQS::QueueInlinePolicy",
+        properties("PolicyDocument Queue", required="PolicyDocument Queue", replaces="Queue"),
+        create_inline_policy,
+        delete_inline_policy,
+        update_inline_policy,
     ),
 )

@@ -11,11 +11,12 @@ Every answer asks for the next event as well.
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 from typing import Any
 
-from .client import Closed, Event, one_line, to_json
+from .client import A_COPY, Closed, Event, one_line, to_json
 
 EVENT = struct.Struct("<IQHHIII")
 ANSWER = struct.Struct("<IBH")
@@ -32,6 +33,7 @@ class ChannelClient:
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
         self._asked = False
+        self._pid = os.getpid()
 
     def next(self) -> Event:
         """Wait for an event. Raises Closed."""
@@ -90,6 +92,8 @@ class ChannelClient:
             self._send(END, error_type or "Unhandled", _bounded(document))
 
     def _send(self, kind: int, name: str, body: bytes = b"") -> None:
+        if os.getpid() != self._pid:
+            raise Closed(A_COPY)
         head = one_line(name).encode("utf-8", "replace")[:MAX_NAME_BYTES]
         head = ANSWER.pack(len(head) + len(body), kind, len(head)) + head
         if len(body) <= MAX_CHUNK_BYTES:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import socket
 from typing import Any, NamedTuple
 
 ROOT = "/2018-06-01/runtime/"
 NEXT = f"GET {ROOT}invocation/next HTTP/1.1\r\nHost: runtime\r\n\r\n".encode()
 RESTORE = f"GET {ROOT}restore/next HTTP/1.1\r\nHost: runtime\r\n\r\n".encode()
+A_COPY = "a copy that the handler has forked has nothing to say to Lambda"
 STREAM_HEAD = (
     "Lambda-Runtime-Function-Response-Mode: streaming\r\nTransfer-Encoding: chunked\r\n"
     "Trailer: Lambda-Runtime-Function-Error-Type, Lambda-Runtime-Function-Error-Body\r\n\r\n"
@@ -37,9 +39,11 @@ class RuntimeClient:
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
         self._buffer = b""
+        self._pid = os.getpid()
 
     def next(self) -> Event:
         """Wait for an event. Raises Closed."""
+        self._be_the_original()
         self._socket.sendall(NEXT)
         status, headers, body = self._read()
         if status != 200:
@@ -80,9 +84,11 @@ class RuntimeClient:
             f"POST {ROOT}invocation/{request_id}/response HTTP/1.1\r\nHost: runtime\r\n"
             f"Content-Type: {content_type}\r\n{STREAM_HEAD}"
         )
+        self._be_the_original()
         self._socket.sendall(head.encode() + _chunk(first))
 
     def send_chunk(self, data: bytes) -> None:
+        self._be_the_original()
         if data:
             self._socket.sendall(_chunk(data))
 
@@ -102,8 +108,13 @@ class RuntimeClient:
         self._finish(head.encode("utf-8", "replace") + body)
 
     def _finish(self, data: bytes) -> None:
+        self._be_the_original()
         self._socket.sendall(data)
         self._read()
+
+    def _be_the_original(self) -> None:
+        if os.getpid() != self._pid:
+            raise Closed(A_COPY)
 
     def _read(self) -> tuple[int, dict[str, str], bytes]:
         buffer = self._buffer

@@ -16,18 +16,28 @@ MAX_DESCRIPTORS = 1024
 OOM_SCORE = "500"
 
 
-def enclose(libc: Any, command: dict, ground: sandbox.Ground) -> bool:
+def lay(libc: Any, ground: sandbox.Ground) -> bool:
+    """What `enclose` begins with for Python functions, before the function is known. False: the kernel does not allow
+    it. Raises sandbox.Incomplete."""
+    if libc is not None:
+        with contextlib.suppress(sandbox.Refused):
+            sandbox.lay(libc, ground, os.getuid() != 0)
+            return True
+    return False
+
+
+def enclose(libc: Any, command: dict, ground: sandbox.Ground, laid: bool = False) -> bool:
     """Give this process the function's view of the machine (`sandbox`), and `command` the places as they are named in
     it, then the limits. `ground`: the interpreter's and Preheat's runtime's places. A snapshot keeps the privileges
-    that `enclose_copy` needs. False: the kernel does not allow a view, or `command["view"]` is None, and the process
-    sees the machine as it is."""
+    that `enclose_copy` needs. `laid`: `lay` has begun. False: the kernel does not allow a view, or `command["view"]` is
+    None, and the process sees the machine as it is. Raises sandbox.Incomplete."""
     entered = False
     view = command["view"]
     program = command["argv"] is not None
     if libc is not None and view is not None:
         own_user = os.getuid() != 0 or program
         with contextlib.suppress(sandbox.Refused):
-            sandbox.enter(libc, view, ground, own_user)
+            sandbox.enter(libc, view, ground, own_user, laid)
             entered = True
             sandbox.translate(command, view)
             if not own_user:
@@ -39,9 +49,18 @@ def enclose(libc: Any, command: dict, ground: sandbox.Ground) -> bool:
     return entered
 
 
-def enclose_copy(libc: Any, command: dict, tmp: Callable) -> bool:
-    """The same for a process forked from an enclosed snapshot: a /tmp of its own, into which `tmp(directory)` brings
-    what was in the snapshot's. False when the snapshot was not enclosed. Raises sandbox.Refused."""
+def own_tmp(libc: Any, size: int, tmp: Callable) -> None:
+    """A /tmp of its own for a process forked from an enclosed snapshot; `tmp(directory)` brings into it what was in the
+    snapshot's. Raises sandbox.Refused."""
+    held = os.open(sandbox.TMP, os.O_RDONLY | os.O_DIRECTORY)
+    sandbox.own_tmp(libc, size)
+    tmp(f"/proc/self/fd/{held}")
+    os.close(held)
+
+
+def enclose_copy(libc: Any, command: dict, tmp: Callable, prepared: bool) -> bool:
+    """The same for a process forked from an enclosed snapshot, with its `own_tmp` unless it is `prepared` already.
+    False when the snapshot was not enclosed. Raises sandbox.Refused."""
     entered = sandbox.entered()
     if entered:
         view = command["view"]
@@ -50,11 +69,8 @@ def enclose_copy(libc: Any, command: dict, tmp: Callable) -> bool:
             with contextlib.suppress(sandbox.Refused):
                 sandbox.join(libc, *view["pins"])
                 joined = True
-        if not joined:
-            held = os.open(sandbox.TMP, os.O_RDONLY | os.O_DIRECTORY)
-            sandbox.own_tmp(libc, view["tmp_bytes"])
-            tmp(f"/proc/self/fd/{held}")
-            os.close(held)
+        if not joined and not prepared:
+            own_tmp(libc, view["tmp_bytes"], tmp)
         sandbox.translate(command, view)
     limit(command, entered)
     if entered:

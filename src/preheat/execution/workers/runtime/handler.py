@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import json
+import os
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from types import TracebackType
@@ -59,7 +62,10 @@ def describe(error: BaseException, request_id: str) -> tuple[str, dict[str, Any]
 
 
 def log_text(document: dict[str, Any]) -> str:
-    """An uncaught error as one log event: its lines are joined by carriage returns."""
+    """An uncaught error as one log event: its lines are joined by carriage returns. In the JSON format an object."""
+    if os.environ.get("AWS_LAMBDA_LOG_FORMAT", "").lower() == "json":
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        return json.dumps({"timestamp": stamp, "log_level": "ERROR", **document}) + "\n"
     text = f"[ERROR] {document['errorType']}"
     if document["errorMessage"]:
         text += f": {document['errorMessage']}"

@@ -8,6 +8,7 @@ trailers.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -291,7 +292,9 @@ def _fail(client: Client, request_id: str, error: Exception) -> None:
 
 
 def log_error(document: dict[str, Any]) -> None:
-    sys.stdout.write(log_text(document))
+    """A handler may have closed or replaced the output; the error is answered all the same."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        sys.stdout.write(log_text(document))
     flush()
 
 

@@ -42,11 +42,18 @@ TMP = "/tmp"
 SYSTEM = ("/usr", "/etc", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix")
 DEVICES = ("null", "zero", "full", "random", "urandom")
 OLD = "/.old"
+HOSTS = "/etc/hosts"
+HOSTS_HERE = "/var/hosts"
+NAMES = b"\n127.0.0.1 sandbox.localdomain sandbox\n"
 LISTS = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "NODE_PATH", "LAMBDA_TASK_ROOT", "PWD", "TMPDIR", "HOME")
 
 
 class Refused(Exception):
     """The kernel does not allow it here."""
+
+
+class Incomplete(Exception):
+    """The kernel has refused when the old view was gone already."""
 
 
 class Ground:
@@ -58,16 +65,41 @@ class Ground:
         self.binds = [directory for directory in there if not os.path.islink(directory)]
         self.roots = outermost([*roots, *resolver()])
 
+    def shared(self) -> list:
+        """The roots that do not lie where a function has directories of its own."""
+        return [root for root in self.roots if not root.startswith((TMP + "/", OPT + "/"))]
 
-def enter(libc: Any, view: dict, ground: Ground, own_user: bool) -> None:
+
+def lay(libc: Any, ground: Ground, own_user: bool) -> None:
+    """A namespace with the part of the view that is the same for all functions; `enter` does the rest. Raises Refused,
+    with nothing changed that matters, and Incomplete."""
+    _unshare(libc, own_user)
+    _mount(libc, "tmpfs", TMP, "tmpfs", MS_NOSUID | MS_NODEV, "size=1m,mode=755")
+    os.mkdir(TMP + OLD)
+    if libc.pivot_root(os.fsencode(TMP), os.fsencode(TMP + OLD)) != 0:
+        refused = _refused("pivot_root")
+        libc.umount2(os.fsencode(TMP), MNT_DETACH)
+        raise refused
+    try:
+        _lay(libc, ground)
+    except Refused as error:
+        raise Incomplete(str(error)) from error
+
+
+def enter(libc: Any, view: dict, ground: Ground, own_user: bool, laid: bool = False) -> None:
     """Join the environment's namespace (`view["pins"]`: the server's pid and its descriptors of the user and the mount
-    namespace, -1 for none), or build one: `code`, `layers`, `roots` (what else must be seen, read-only), `tmp_bytes`.
-    With `own_user` a user namespace is asked for. Raises Refused, with nothing changed that matters."""
+    namespace, -1 for none), or build one: `code`, `layers`, `roots` (what else must be seen, read-only; made by
+    `outermost`), `tmp_bytes`. With `own_user` a user namespace is asked for; `laid`: the common part is there. Raises
+    Refused, with nothing changed that matters, and Incomplete."""
     if view["pins"]:
         join(libc, *view["pins"])
     else:
-        _unshare(libc, own_user)
-        _build(libc, view, ground)
+        if not laid:
+            lay(libc, ground, own_user)
+        try:
+            _furnish(libc, view, ground)
+        except Refused as error:
+            raise Incomplete(str(error)) from error
     os.chdir(TASK)
 
 
@@ -172,12 +204,7 @@ def _unshare(libc: Any, own_user: bool) -> None:
 # -- the new root -----------------------------------------------------------------------------------------------------
 
 
-def _build(libc: Any, view: dict, ground: Ground) -> None:
-    roots = outermost([*view["roots"], *ground.roots]) if view["roots"] else ground.roots
-    _mount(libc, "tmpfs", TMP, "tmpfs", MS_NOSUID | MS_NODEV, "size=1m,mode=755")
-    os.mkdir(TMP + OLD)
-    if libc.pivot_root(os.fsencode(TMP), os.fsencode(TMP + OLD)) != 0:
-        raise _refused("pivot_root")
+def _lay(libc: Any, ground: Ground) -> None:
     os.chdir("/")
     for directory, target in ground.links:
         os.symlink(target, directory)
@@ -185,13 +212,21 @@ def _build(libc: Any, view: dict, ground: Ground) -> None:
         os.mkdir(directory)
         _mount(libc, OLD + directory, directory, None, MS_BIND | MS_REC)
     _devices(libc)
+    _name_host(libc)
     os.mkdir(TMP)
+    for root in ground.shared():
+        _bind(libc, OLD + root, root)
+
+
+def _furnish(libc: Any, view: dict, ground: Ground) -> None:
+    roots = _uncovered([*view["roots"], *ground.roots])
+    shared = ground.shared()
     _bind(libc, OLD + view["code"], TASK)
     below_tmp = [root for root in roots if root.startswith(TMP + "/")]
     below_opt = [root for root in roots if root.startswith(OPT + "/")]
     _layers(libc, view["layers"], bool(below_opt))
     for root in roots:
-        if root not in below_tmp:
+        if root not in below_tmp and root not in shared:
             _bind(libc, OLD + root, root)
     _read_only(libc, "/")
     _mount(libc, "tmpfs", TMP, "tmpfs", MS_NOSUID | MS_NODEV, f"size={view['tmp_bytes']},mode=1777")
@@ -209,6 +244,15 @@ def _devices(libc: Any) -> None:
         _mount(libc, f"{OLD}/dev/{name}", f"/dev/{name}", None, MS_BIND)
     for name, target in (("fd", "fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")):
         os.symlink(f"/proc/self/{target}", f"/dev/{name}")
+
+
+def _name_host(libc: Any) -> None:
+    """Give the machine the name that it has within Lambda, where extensions listen for telemetry."""
+    if os.path.isfile(HOSTS) and not os.path.islink(HOSTS):
+        os.makedirs(os.path.dirname(HOSTS_HERE), exist_ok=True)
+        with open(HOSTS, "rb") as before, open(HOSTS_HERE, "wb") as file:
+            file.write(before.read().rstrip(b"\n") + NAMES)
+        _mount(libc, HOSTS_HERE, HOSTS, None, MS_BIND)
 
 
 def _layers(libc: Any, layers: list, shared: bool) -> None:
@@ -265,10 +309,15 @@ def _read_only(libc: Any, place: str) -> None:
 
 def outermost(paths: list) -> list:
     """Existing directories, resolved, without those that the system's own or another of the list contain."""
+    resolved = {os.path.realpath(path) for path in paths if path}
+    return _uncovered(path for path in resolved if path != "/" and os.path.isdir(path))
+
+
+def _uncovered(paths: Any) -> list:
     found: list = []
-    for path in sorted({os.path.realpath(path) for path in paths if path}):
+    for path in sorted(set(paths)):
         above = (*SYSTEM, "/proc", *found)
-        if path != "/" and os.path.isdir(path) and not any(path == up or path.startswith(up + "/") for up in above):
+        if not any(path == up or path.startswith(up + "/") for up in above):
             found.append(path)
     return found
 

@@ -19,7 +19,7 @@ import sys
 import threading
 from typing import Any
 
-from . import confine, hooks, loop
+from . import confine, hooks, loop, sandbox
 from .handler import describe
 from .nursery import Nursery, enter, freeze, reseed
 
@@ -69,13 +69,24 @@ class Mould(Nursery):
         self._scratch = command["scratch"]
         self._collecting = gc.isenabled()
         self._loops = _loop_pipes()
+        self._view = command["view"]
+        self._prepared = False
+        self._spares = True
+
+    def prepare(self) -> None:
+        if sandbox.entered():
+            confine.own_tmp(self._libc, self._view["tmp_bytes"], _bring)
+        _renew_descriptors(self._loops)
+        self._prepared = True
 
     def child(self, command: dict, descriptors: list) -> int:
-        if not confine.enclose_copy(self._libc, command, lambda source: _copy(source, "/tmp")) and command["scratch"]:
+        enclosed = confine.enclose_copy(self._libc, command, _bring, self._prepared)
+        if not enclosed and command["scratch"]:
             _copy(self._scratch, command["scratch"])
         enter(command["environment"])
         _forget_places()
-        _renew_descriptors(self._loops)
+        if not self._prepared:
+            _renew_descriptors(self._loops)
         reseed()
         if self._collecting:
             gc.enable()
@@ -98,6 +109,10 @@ def _forget_places() -> None:
     tempfile = sys.modules.get("tempfile")
     if tempfile is not None:
         tempfile.tempdir = None
+
+
+def _bring(source: str) -> None:
+    _copy(source, sandbox.TMP)
 
 
 def _copy(source: str, target: str) -> None:

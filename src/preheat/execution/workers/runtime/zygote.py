@@ -36,6 +36,7 @@ class Zygote(Nursery):
         roots = (sys.prefix, sys.base_prefix, os.path.dirname(__file__), *settings["site"], *settings["lent"])
         self._ground = sandbox.Ground((*roots, *settings["roots"]))
         self._hidden = Hidden(settings["root"])
+        self._laid = False
         self._steps: list = []
         if settings["preload"]:
             self._steps = [lambda name=name: importlib.import_module(name) for name in MODULES]
@@ -43,7 +44,6 @@ class Zygote(Nursery):
         self._steps += [loop.rehearse, freeze]
 
     def serve(self) -> None:
-        confine.die_with_parent(self._libc)
         gc.disable()
         super().serve()
 
@@ -54,8 +54,16 @@ class Zygote(Nursery):
                 step()
         return bool(self._steps)
 
+    def prepare(self) -> None:
+        self._laid = confine.lay(self._libc, self._ground)
+
+    def suits(self, command: dict) -> bool:
+        view = command["view"]
+        foreign = command["argv"] is not None or command["fresh"]
+        return view is not None and not view["pins"] and not view["roots"] and not foreign
+
     def child(self, command: dict, descriptors: list) -> int:
-        confine.enclose(self._libc, command, self._ground)
+        confine.enclose(self._libc, command, self._ground, self._laid)
         environment = command["environment"]
         enter(environment)
         os.chdir(command["directory"])
