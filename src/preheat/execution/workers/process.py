@@ -162,7 +162,7 @@ class ProcessWorker:
         self._begin()
         if not self._initialised and self._stay is not None:
             self._initialised = True
-            self._stay.initialised()
+            self._stay.initialised(ready=True)
             if self.stands:
                 self._stay.stand()
             else:
@@ -418,6 +418,7 @@ class ProcessWorkerFactory:
         crowded: Callable[[], bool] = lambda: False,
     ) -> None:
         self.housing = housing or Housing()
+        self.housing.tell = on_notice
         self._loop = loop
         self._tell = on_notice
         self._told: set[str] = set()

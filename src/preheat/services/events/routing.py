@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
+import msgspec
+
 from preheat.kernel.errors import AwsError
 from preheat.kernel.scope import Arn
 from preheat.services.contract import Context, Params, Principal
@@ -119,9 +121,11 @@ class Router:
         whole = compact(event)
         for target in targets:
             kind = target["Arn"].split(":", 3)[2]
-            if forwarded and kind == "events" and ":event-bus/" in target["Arn"]:
-                continue
             counted.append("Invocations")
+            if forwarded and kind == "events" and ":event-bus/" in target["Arn"]:
+                delivery = _delivery(ctx, rule, target, event, whole, trace)
+                emit(ctx, msgspec.structs.replace(delivery, options={**delivery.options, "hop": "third"}))
+                continue
             if kind == "sqs" and self._to_queue(ctx, rule, target, event, whole, trace):
                 counted.append("SuccessfulInvocationAttempts")
             else:

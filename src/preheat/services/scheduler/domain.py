@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -25,6 +26,20 @@ NOT_HERE = (
 ROLE = r"arn:aws[a-z-]*:iam::\d{12}:role\/[\w+=,.@\/-]+"
 QUEUE = r"arn:aws[a-z-]*:sqs:[a-z0-9\-]+:\d{12}:[a-zA-Z0-9\-_]+"
 ATTRIBUTE = re.compile(r"<aws\.scheduler\.(schedule-arn|scheduled-time|execution-id|attempt-number)>")
+
+
+SDK_NAMES = {
+    "sfn": "stepfunctions", "cloudwatchlogs": "logs", "eventbridge": "events", "bedrockruntime": "bedrock-runtime",
+}  # fmt: skip
+
+
+def universal_operation(services: Mapping[str, Any], arn: str) -> tuple[str, str] | None:
+    """(service, operation) of a universal target, None for what this platform does not implement."""
+    name, _, wanted = arn.rpartition(":aws-sdk:")[2].partition(":")
+    service = SDK_NAMES.get(name, name)
+    operations = services[service].operations if service in services else ()
+    operation = next((one for one in operations if one.lower() == wanted.lower()), None)
+    return None if operation is None else (service, operation)
 
 
 class Schedule(NamedTuple):

@@ -6,7 +6,9 @@ import json
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
+from preheat.kernel.errors import AwsError
 from preheat.kernel.scope import Arn, Scope
 from preheat.services.contract import Context, Loop, Operation, Outcome, Params, Platform
 from preheat.services.deliveries import Counts, Delivery, emit
@@ -58,6 +60,24 @@ def _page(items: list[Params], params: Params, member: str, key: str) -> Params:
     if len(rest) > limit:
         output["NextToken"] = base64.urlsafe_b64encode(rest[limit - 1][key].encode()).decode()
     return output
+
+
+def _check_target(ctx: Context, target: Params) -> None:
+    """Raises ValidationException for an operation that is not here and, when policies are enforced, for a role that
+    Scheduler may not assume."""
+    universal = domain.UNIVERSAL.fullmatch(target["Arn"])
+    if universal is not None and domain.universal_operation(ctx.machine.services, target["Arn"]) is None:
+        text = f"Preheat does not implement {universal[1]}:{universal[2]}."
+        raise domain.invalid(f"Invalid RequestJson provided. Reason {text}")
+    if ctx.machine.authorizer is None:
+        return
+    try:
+        found = ctx.call("iam", "GetRole", {"RoleName": target["RoleArn"].rpartition("/")[2]})["Role"]
+    except AwsError:
+        found = {}
+    trust = unquote(str(found.get("AssumeRolePolicyDocument", "")))
+    if f'"{SERVICE}"' not in trust:
+        raise domain.invalid("The execution role you provide must allow AWS EventBridge Scheduler to assume the role.")
 
 
 class Firing:
@@ -124,7 +144,9 @@ def _send(ctx: Context, schedule: Schedule, due_at: float) -> None:
             ladder=ladder(target.get("RetryPolicy", {})),
             dead_letter=target.get("DeadLetterConfig", {}).get("Arn"),
             dead_letter_attributes={
-                "SCHEDULE_ARN": ("String", schedule.arn), "TARGET_ARN": ("String", target["Arn"])
+                "SCHEDULE_ARN": ("String", schedule.arn), "TARGET_ARN": ("String", target["Arn"]),
+                "SCHEDULED_TIME": ("String", moment(due_at).strftime("%Y-%m-%dT%H:%M:%SZ")),
+                "EXECUTION_ID": ("String", execution), "IS_PAYLOAD_TRUNCATED": ("String", "false"),
             },
             dead_letter_style="events",
             counts=Counts(
@@ -162,6 +184,7 @@ class SchedulerService:
     def create_schedule(self, ctx: Context, params: Params) -> Outcome:
         given, token = _given(params), params.get("ClientToken")
         domain.check_schedule(given)
+        _check_target(ctx, given["Target"])
         group = self._group(ctx, params.get("GroupName"))[0]
         present = _find(ctx.db, ctx.scope, group, params["Name"])
         if present is not None:
@@ -194,6 +217,7 @@ class SchedulerService:
         """What is not given is as in a new schedule."""
         given = _given(params)
         domain.check_schedule(given)
+        _check_target(ctx, given["Target"])
         found = self._found(ctx, params)
         ctx.db.run(
             "UPDATE scheduler_schedules SET given = ?, modified = ? WHERE row = ?",

@@ -19,11 +19,14 @@ TOKEN_S = 300.0
 
 def to_events(ctx: Context, delivery: Delivery, background: Background) -> Outcome:
     """Options: `http` for an API destination (path, headers, query of the target), `event` to hand an event on from bus
-    to bus as it is; otherwise those of `messaging.to_events`."""
+    to bus as it is (with `hop`, for one that came from a bus, that is refused); otherwise those of
+    `messaging.to_events`."""
     if ":api-destination/" in delivery.target:
         return _to_api_destination(ctx, delivery, background)
     if "event" not in delivery.options:
         return messaging.to_events(ctx, delivery, background)
+    if "hop" in delivery.options:
+        raise AwsError("THIRD_ACCOUNT_HOP_DETECTED", "An event that came from another event bus goes to no third.")
     permission.check(ctx, delivery, "events:PutEvents")
     if ctx.machine.authorizer is not None and delivery.role:
         ctx.machine.authorizer(ctx, "events", "PutEvents", {"Entries": [{"EventBusName": delivery.target}]})

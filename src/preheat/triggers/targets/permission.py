@@ -4,13 +4,17 @@ What acts as a role is checked by the role's policies instead (`contract.operate
 """
 
 from collections.abc import Callable
+from dataclasses import replace
+from urllib.parse import unquote
 
 from preheat.identity import grants
 from preheat.kernel.errors import AwsError
-from preheat.kernel.scope import Arn
+from preheat.kernel.scope import Arn, Scope
 from preheat.services.contract import Context, Params
 from preheat.services.deliveries import Delivery
 from preheat.triggers.targets.contract import answered
+
+_ASSUMING = ("events.amazonaws.com", "scheduler.amazonaws.com")
 
 
 def check(ctx: Context, delivery: Delivery, action: str) -> None:
@@ -25,6 +29,22 @@ def check(ctx: Context, delivery: Delivery, action: str) -> None:
     if not grants.service_may(documents, delivery.source_service, action, resource, delivery.source_arn, account):
         message = f"{delivery.source_service} is not authorized to perform: {action} on resource: {resource}"
         raise AwsError("AccessDeniedException", message, 403)
+
+
+def check_role(ctx: Context, delivery: Delivery) -> None:
+    """Raises FAILED_TO_ASSUME_ROLE when policies are enforced and the role of a rule's target or of a schedule is not
+    there, or does not trust the service that sends."""
+    if ctx.machine.authorizer is None or not delivery.role or delivery.source_service not in _ASSUMING:
+        return
+    role = Arn.parse(delivery.role)
+    scope = Scope(role.account, ctx.scope.region)
+    name = role.resource.rpartition("/")[2]
+    found = _ask(replace(ctx, scope=scope), "iam", "GetRole", {"RoleName": name})
+    trust = unquote(str(found.get("Role", {}).get("AssumeRolePolicyDocument", "")))
+    account = delivery.source_arn.split(":")[4]
+    service, source = delivery.source_service, delivery.source_arn
+    if not trust or not grants.service_may([trust], service, "sts:AssumeRole", delivery.role, source, account):
+        raise AwsError("FAILED_TO_ASSUME_ROLE", f"{service} cannot assume the role {delivery.role}.", 403)
 
 
 def _ask(ctx: Context, service: str, operation: str, params: Params) -> Params:
