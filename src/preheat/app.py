@@ -175,7 +175,7 @@ class Server:
             self.driver = Driver(loop, self.machine, clock)
             self.driver.steppers.append(self.pool.step)
             self.pool.on_wake = lambda: self.driver.step_soon(self.pool.step)
-            pipeline = Pipeline(self._doors(platform))
+            pipeline = self._pipeline = Pipeline(self._doors(platform))
             self._listener = await loop.create_server(
                 lambda: Connection(pipeline, limits, self._connections),
                 settings.host, settings.port, reuse_address=True, backlog=1_024,
@@ -286,6 +286,7 @@ class Server:
         """Let nothing new in, close what is open, end the environments, leave the state clean."""
         if self._listener is not None:
             self._listener.close()
+            self._pipeline.close()
         for connection in list(self._connections):
             connection.close_when_idle()
         self.driver.stop()

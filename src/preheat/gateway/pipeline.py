@@ -37,6 +37,10 @@ class Pipeline:
     def __init__(self, doors: Sequence[Door]) -> None:
         self._doors = tuple(doors)
 
+    def close(self) -> None:
+        """Nobody answers any more: a connection that was accepted in the last moment hears nothing and is dropped."""
+        self._doors = ()
+
     def __call__(self, exchange: Exchange) -> None:
         request = exchange.request
         for door in self._doors:

@@ -53,10 +53,11 @@ class Sample:
 
 
 class Meter:
-    """`now` is epoch seconds (`Clock.now`)."""
+    """`now` is epoch seconds (`Clock.now`). `on_first` is called when there is something to take again."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
+        self.on_first: Callable[[], None] = lambda: None
         self._samples: dict[tuple[Series, int], Sample] = {}
         self._series: dict[tuple, Series] = {}
 
@@ -73,12 +74,20 @@ class Meter:
         slot = (series, int(self._now()) // MINUTE_S * MINUTE_S)
         sample = self._samples.get(slot)
         if sample is None:
+            if not self._samples:
+                self.on_first()
             sample = self._samples[slot] = Sample()
         sample.add(value)
 
     def merge(self, series: Series, minute: int, sample: Sample) -> None:
         """Count many values in at once; `minute` is the epoch second at which theirs began."""
+        if not self._samples:
+            self.on_first()
         self._samples.setdefault((series, minute), Sample()).merge(sample)
+
+    @property
+    def empty(self) -> bool:
+        return not self._samples
 
     def take(self) -> dict[tuple[Series, int], Sample]:
         """Everything since the last call, by (series, epoch second at which its minute began)."""

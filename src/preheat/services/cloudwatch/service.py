@@ -30,7 +30,8 @@ class CloudWatchService:
 
     def __init__(self, meter: Meter) -> None:
         self._meter = meter
-        self.loops = (Gathering(meter),)
+        self.gathering = Gathering(meter)
+        self.loops = (self.gathering,)
         self.operations: dict[str, Operation] = {
             "PutMetricData": self.put_metric_data,
             "GetMetricData": self.get_metric_data,
@@ -166,8 +167,9 @@ class CloudWatchService:
 
 
 class Gathering:
-    """Takes what the meter has counted into the store every ten seconds, and drops what is too old. A process that
-    dies loses at most that much; readers take it in first, so that they see what has happened until now."""
+    """Takes what the meter has counted into the store, ten seconds after the first of it, and drops what is too old.
+    A process that dies loses at most that much; readers take it in first, so that they see what has happened until
+    now. While nothing is measured it sleeps."""
 
     name = "cloudwatch"
     topics = ()
@@ -175,13 +177,20 @@ class Gathering:
     def __init__(self, meter: Meter) -> None:
         self._meter = meter
         self._forget_at = 0.0
+        self._due: float | None = None
 
     def step(self, ctx: Context) -> float | None:
-        gather(ctx, self._meter)
         if ctx.now >= self._forget_at:
             self._forget_at = ctx.now + FORGET_EVERY_S
             repository.forget(ctx.db, ctx.now - KEPT_S, ctx.now - FINE_KEPT_S)
-        return ctx.now + FLUSH_S
+        if self._due is not None and ctx.now >= self._due:
+            gather(ctx, self._meter)
+        if self._meter.empty:
+            self._due = None
+            return self._forget_at
+        if self._due is None or ctx.now >= self._due:
+            self._due = ctx.now + FLUSH_S
+        return min(self._due, self._forget_at)
 
 
 def gather(ctx: Context, meter: Meter) -> None:
@@ -190,4 +199,7 @@ def gather(ctx: Context, meter: Meter) -> None:
 
 
 def build(platform: Platform) -> CloudWatchService:
-    return CloudWatchService(platform.machine.meter)
+    machine = platform.machine
+    service = CloudWatchService(machine.meter)
+    machine.meter.on_first = lambda: machine.wake(service.gathering)
+    return service
