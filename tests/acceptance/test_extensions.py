@@ -15,7 +15,7 @@ from tests.support.clients import have, node_runtime
 from tests.support.execution_driver import ExecutionDriver, FunctionMaker, error_of
 from tests.support.extension_layers import PYTHON, SHELL, WATCH, LayerMaker
 from tests.support.functions import ROLE, make_zip
-from tests.support.server import wait_for
+from tests.support.server import free_port, wait_for
 
 ARN = "arn:aws:lambda:us-east-1:000000000000:function:f"
 TRACE = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1"
@@ -41,12 +41,6 @@ def make(tmp_path):
 @pytest.fixture
 def layer(tmp_path):
     return LayerMaker(tmp_path)
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def position(driver, start):

@@ -1,9 +1,7 @@
 """SNS over a socket: boto3, real endpoints, real functions, the links that people follow, a server that dies."""
 
 import base64
-import http.server
 import json
-import threading
 import urllib.request
 
 import pytest
@@ -13,6 +11,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
 
 from tests.acceptance.test_iam_enforced import EnforcedServer
+from tests.support.endpoint import Endpoint
 from tests.support.functions import ROLE, make_zip
 from tests.support.server import wait_for
 
@@ -22,32 +21,6 @@ import boto3, json, os
 def handler(event, context):
     boto3.client("sqs").send_message(QueueUrl=os.environ["TARGET"], MessageBody=json.dumps(event))
 """
-
-
-class Endpoint:
-    def __init__(self):
-        posts = self.posts = []
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_POST(self):
-                body = self.rfile.read(int(self.headers["Content-Length"])).decode()
-                posts.append((dict(self.headers), body))
-                self.send_response(200)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, *arguments):
-                pass
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.thread = threading.Thread(target=self.server.serve_forever)
-        self.thread.start()
-        self.url = f"http://127.0.0.1:{self.server.server_port}/hook"
-
-    def close(self):
-        self.server.shutdown()
-        self.thread.join()
-        self.server.server_close()
 
 
 @pytest.fixture

@@ -3,13 +3,13 @@
 import json
 import os
 import re
-import socket
 
 import pytest
 import uvloop
 
 from tests.support.execution_driver import ExecutionDriver, FunctionMaker
 from tests.support.extension_layers import LayerMaker
+from tests.support.server import free_port
 
 TRACE = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1"
 ECHO = """
@@ -34,12 +34,6 @@ def make(tmp_path):
 @pytest.fixture
 def layer(tmp_path):
     return LayerMaker(tmp_path)
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def at_rest(driver):

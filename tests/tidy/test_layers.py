@@ -19,7 +19,7 @@ LAYERS = [
     {"kernel"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
-SHARED_IN_SERVICES = {"contract", "deliveries", "findings", "machine", "patterns", "schedules", "table"}
+SHARED_IN_SERVICES = {"constraints", "contract", "deliveries", "findings", "machine", "patterns", "schedules", "table"}
 SETTINGS_READERS = {"cli", "simulate", "app"}
 
 

@@ -8,17 +8,18 @@ from preheat.execution.workers.contract import Answer, WorkRequest
 from preheat.execution.workers.runtime import channel
 from preheat.execution.workers.runtime.channel import ANSWER, ChannelClient
 from preheat.execution.workers.runtime.client import Closed
+from tests.support.told import Told
 
 EVENT = WorkRequest(
     "r-1", b'{"a":1}', 1_700_000_000_000, "arn:f", "Root=1", '{"custom":{}}', '{"cognitoIdentityId":"i"}'
 )
 
 
-class Side:
+class Side(Told):
     """The server's end: what it wrote, and what its session told."""
 
     def __init__(self) -> None:
-        self.events: list[tuple] = []
+        super().__init__()
         self.writes: list[bytes] = []
         self.closed = 0
         self.session = RuntimeSession(self)
@@ -26,21 +27,6 @@ class Side:
 
     def _close(self) -> None:
         self.closed += 1
-
-    def next_asked(self):
-        self.events.append(("next",))
-
-    def init_error(self, error_type, body):
-        self.events.append(("init_error", error_type, body))
-
-    def stream_begun(self, content_type):
-        self.events.append(("stream", content_type))
-
-    def chunk(self, data):
-        self.events.append(("chunk", data))
-
-    def answered(self, answer):
-        self.events.append(("answered", answer))
 
     def run(self) -> None:
         """Bring the session to Running."""

@@ -7,15 +7,16 @@ import pytest
 
 from preheat.execution.runtime_api import MAX_RESPONSE_BYTES, RuntimeConnection, RuntimeSession
 from preheat.execution.workers.contract import Answer, WorkRequest
+from tests.support.told import Told
 
 NEXT = b"GET /2018-06-01/runtime/invocation/next HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
-class Side:
+class Side(Told):
     """One runtime's end: what was written to it, and what its session told."""
 
     def __init__(self) -> None:
-        self.events: list[tuple] = []
+        super().__init__()
         self.writes: list[bytes] = []
         self.closed = 0
         self.session = RuntimeSession(self)
@@ -26,21 +27,6 @@ class Side:
             self.closed += 1
 
         return RuntimeConnection(self.session, self.writes.append, close)
-
-    def next_asked(self):
-        self.events.append(("next",))
-
-    def init_error(self, error_type, body):
-        self.events.append(("init_error", error_type, body))
-
-    def stream_begun(self, content_type):
-        self.events.append(("stream", content_type))
-
-    def chunk(self, data):
-        self.events.append(("chunk", data))
-
-    def answered(self, answer):
-        self.events.append(("answered", answer))
 
     def run(self, request_id: str = "r-1") -> None:
         """Bring the session to Running."""

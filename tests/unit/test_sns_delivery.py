@@ -1,9 +1,7 @@
 """SNS's deliveries carried out: functions, web endpoints, retries, dead letters, links, signatures, policies."""
 
 import base64
-import http.server
 import json
-import threading
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -18,42 +16,13 @@ from preheat.services.contract import Principal
 from preheat.services.s3.service import build as build_s3
 from preheat.services.sns.policies import MANAGED, effective_policy, http_ladder
 from preheat.services.sns.service import build as build_sns
+from tests.support.endpoint import Endpoint
 from tests.support.functions import TriggerWorld
 
 TOPIC = "arn:aws:sns:us-east-1:000000000000:t"
 QUEUE = "arn:aws:sqs:us-east-1:000000000000:"
 FUNCTION = "arn:aws:lambda:us-east-1:000000000000:function:f"
 ANONYMOUS = Principal("anonymous", "", "anonymous")
-
-
-class Endpoint:
-    """A web endpoint that writes down what is posted to it; `answers` are its next statuses, then 200."""
-
-    def __init__(self):
-        self.posts = []
-        self.answers = []
-        posts, answers = self.posts, self.answers
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_POST(self):
-                body = self.rfile.read(int(self.headers["Content-Length"])).decode()
-                posts.append((dict(self.headers), body))
-                self.send_response(answers.pop(0) if answers else 200)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, *arguments):
-                pass
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.thread = threading.Thread(target=self.server.serve_forever)
-        self.thread.start()
-        self.address = f"127.0.0.1:{self.server.server_port}"
-
-    def close(self):
-        self.server.shutdown()
-        self.thread.join()
-        self.server.server_close()
 
 
 @pytest.fixture
@@ -91,7 +60,7 @@ def as_nobody(world, operation, **params):
 
 def confirmed(world, endpoint, **attributes):
     """The ARN of a web subscription, confirmed with what was posted."""
-    arn = follow(world, "http", f"http://{endpoint.address}/hook", **attributes)
+    arn = follow(world, "http", endpoint.url, **attributes)
     world.settle()
     token = json.loads(endpoint.posts.pop()[1])["Token"]
     assert as_nobody(world, "ConfirmSubscription", TopicArn=TOPIC, Token=token) == {"SubscriptionArn": arn}
@@ -243,7 +212,7 @@ def test_the_trace_header_goes_with_the_message(world):
 
 
 def test_an_endpoint_confirms_and_then_gets_signed_notifications(world, endpoint):
-    arn = follow(world, "http", f"http://{endpoint.address}/hook")
+    arn = follow(world, "http", endpoint.url)
     publish(world, "too early")
     (headers, body), = endpoint.posts
     asked = json.loads(body)
@@ -370,7 +339,7 @@ def test_an_owner_who_ends_a_subscription_ends_it(world, endpoint):
 
 
 def test_a_guarded_subscription_is_not_ended_by_its_link(world, endpoint):
-    arn = follow(world, "http", f"http://{endpoint.address}/hook")
+    arn = follow(world, "http", endpoint.url)
     world.settle()
     token = json.loads(endpoint.posts[-1][1])["Token"]
     world("sns", "ConfirmSubscription", TopicArn=TOPIC, Token=token, AuthenticateOnUnsubscribe="true")

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from preheat.kernel.errors import AwsError
 from preheat.kernel.scope import Arn, Scope
+from preheat.services.constraints import check_choice, check_number, check_text
 from preheat.services.contract import Context, Operation, Outcome, Params
 from preheat.services.events import domain, repository
 from preheat.services.events.domain import BusName, bad_parameter, bus_named, moment
@@ -105,8 +106,8 @@ class Archives:
 
     def _checked(self, params: Params) -> None:
         domain.check_name(params, "ArchiveName", 48)
-        domain.check_text(params, "Description", 512)
-        domain.check_number(params, "RetentionDays", 0)
+        check_text(params, "Description", 512)
+        check_number(params, "RetentionDays", 0)
         if params.get("KmsKeyIdentifier"):
             raise domain.invalid("Preheat does not implement KmsKeyIdentifier: there is no KMS.")
         if params.get("EventPattern"):
@@ -192,7 +193,7 @@ class Archives:
 
     def list_archives(self, ctx: Context, params: Params) -> Outcome:
         domain.check_name(params, "NamePrefix", 48)
-        domain.check_choice(params, "State", STATES)
+        check_choice(params, "State", STATES)
         given = [member for member in ("NamePrefix", "EventSourceArn", "State") if params.get(member)]
         if len(given) > 1:
             raise domain.invalid(
@@ -231,7 +232,7 @@ class Archives:
 
     def start_replay(self, ctx: Context, params: Params) -> Outcome:
         domain.check_name(params, "ReplayName")
-        domain.check_text(params, "Description", 512)
+        check_text(params, "Description", 512)
         name, destination = params["ReplayName"], params["Destination"]
         source = Arn.parse(params["EventSourceArn"]).resource if params["EventSourceArn"].count(":") > 4 else ""
         if not source.startswith("archive/"):
@@ -289,7 +290,7 @@ class Archives:
 
     def list_replays(self, ctx: Context, params: Params) -> Outcome:
         domain.check_name(params, "NamePrefix")
-        domain.check_choice(params, "State", REPLAY_STATES)
+        check_choice(params, "State", REPLAY_STATES)
         rows = ctx.db.all(
             f"SELECT {_REPLAY} FROM events_replays WHERE account = ? AND region = ? ORDER BY name", *ctx.scope
         )

@@ -7,6 +7,7 @@ from typing import Any
 from preheat.identity.policy import MalformedPolicy, parse
 from preheat.kernel.errors import AwsError
 from preheat.kernel.scope import Arn, Scope
+from preheat.services.constraints import check_text
 from preheat.services.contract import Context, Operation, Outcome, Params
 from preheat.services.events import domain, repository
 from preheat.services.events.domain import DEFAULT_BUS, NAMESPACE, Bus, BusName, Rejected, bad_parameter, bus_named
@@ -40,7 +41,7 @@ class Buses:
     # -- buses ------------------------------------------------------------------------------------------------------
 
     def create_event_bus(self, ctx: Context, params: Params) -> Outcome:
-        domain.check_text(params, "Name", 256, domain.BUS_NAME, 1)
+        check_text(params, "Name", 256, domain.BUS_NAME, 1)
         name = params["Name"]
         if params.get("EventSourceName"):
             raise domain.invalid("Preheat does not implement partner event sources.")
@@ -75,7 +76,7 @@ class Buses:
         return found if found.created else found._replace(created=ctx.now, modified=ctx.now)
 
     def describe_event_bus(self, ctx: Context, params: Params) -> Outcome:
-        domain.check_text(params, "Name", 1_600, domain.BUS_REFERENCE, 1)
+        check_text(params, "Name", 1_600, domain.BUS_REFERENCE, 1)
         name = bus_named(ctx.scope, params.get("Name"))
         bus = repository.bus(ctx.db, *name)
         if bus is None:
@@ -83,14 +84,14 @@ class Buses:
         return {**_shown(bus), **_settings(bus)}
 
     def list_event_buses(self, ctx: Context, params: Params) -> Outcome:
-        domain.check_text(params, "NamePrefix", 256, domain.BUS_NAME, 1)
+        check_text(params, "NamePrefix", 256, domain.BUS_NAME, 1)
         prefix = params.get("NamePrefix", "")
         found = [bus for bus in repository.buses(ctx.db, ctx.scope) if bus.name.startswith(prefix)]
         return domain.paged(found, params, "EventBuses", lambda bus: bus.name, _shown)
 
     def delete_event_bus(self, ctx: Context, params: Params) -> Outcome:
         """A bus that is not there is no mistake."""
-        domain.check_text(params, "Name", 256, domain.BUS_NAME, 1)
+        check_text(params, "Name", 256, domain.BUS_NAME, 1)
         name = params["Name"]
         if name == DEFAULT_BUS:
             raise domain.invalid(f"Cannot delete event bus {DEFAULT_BUS}.")
@@ -103,7 +104,7 @@ class Buses:
     # -- permissions --------------------------------------------------------------------------------------------------
 
     def put_permission(self, ctx: Context, params: Params) -> Outcome:
-        domain.check_text(params, "EventBusName", 256, PERMISSION_BUS, 1)
+        check_text(params, "EventBusName", 256, PERMISSION_BUS, 1)
         bus = self._named(ctx, params)
         if params.get("Policy"):
             if any(params.get(member) for member in ("Action", "Principal", "StatementId", "Condition")):
@@ -121,7 +122,7 @@ class Buses:
         return {}
 
     def remove_permission(self, ctx: Context, params: Params) -> Outcome:
-        domain.check_text(params, "EventBusName", 256, PERMISSION_BUS, 1)
+        check_text(params, "EventBusName", 256, PERMISSION_BUS, 1)
         bus = self._named(ctx, params)
         if params.get("RemoveAllPermissions"):
             repository.put_bus(ctx.db, bus._replace(policy=None, modified=ctx.now))
@@ -200,10 +201,10 @@ class Buses:
 
     def _put(self, ctx: Context, entry: Params, scope: Scope, named: dict[str | None, BusName | None]) -> Params:
         """`named`: the buses of this call by what its entries call them, None for those that are not there."""
-        domain.check_text(entry, "TraceHeader", 500, least=1)
+        check_text(entry, "TraceHeader", 500, least=1)
         name = entry.get("EventBusName")
         if name not in named:
-            domain.check_text(entry, "EventBusName", 1_600, BUS_ARN_OR_NAME, 1)
+            check_text(entry, "EventBusName", 1_600, BUS_ARN_OR_NAME, 1)
             bus = bus_named(ctx.scope, name)
             named[name] = bus if repository.bus(ctx.db, *bus) is not None else None
         event_id = ctx.entropy.uuid()
@@ -233,7 +234,7 @@ class Buses:
 
 def _checked(params: Params) -> str | None:
     """The dead letter queue of a bus, of settings that can be honoured."""
-    domain.check_text(params, "Description", 512)
+    check_text(params, "Description", 512)
     if params.get("KmsKeyIdentifier"):
         raise domain.invalid("Preheat does not implement KmsKeyIdentifier: there is no KMS.")
     if params.get("LogConfig", {}).get("Level", "OFF") != "OFF":
@@ -266,9 +267,9 @@ def _with_statement(bus: Bus, params: Params) -> str:
     for member in ("Action", "Principal", "StatementId"):
         if not params.get(member):
             raise domain.invalid(f"Parameter {member} must be specified.")
-    domain.check_text(params, "Action", 64, r"events:[a-zA-Z]+", 1)
-    domain.check_text(params, "Principal", 12, r"(\d{12}|\*)", 1)
-    domain.check_text(params, "StatementId", 64, r"[a-zA-Z0-9-_]+", 1)
+    check_text(params, "Action", 64, r"events:[a-zA-Z]+", 1)
+    check_text(params, "Principal", 12, r"(\d{12}|\*)", 1)
+    check_text(params, "StatementId", 64, r"[a-zA-Z0-9-_]+", 1)
     principal = params["Principal"]
     statement: Params = {
         "Sid": params["StatementId"],

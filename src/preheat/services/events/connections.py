@@ -12,6 +12,7 @@ from urllib.parse import quote, urlencode
 
 from preheat.kernel.errors import AwsError
 from preheat.kernel.scope import Arn, Scope
+from preheat.services.constraints import check_choice, check_number, check_text
 from preheat.services.contract import Context, Operation, Outcome, Params
 from preheat.services.events import domain
 from preheat.services.events.domain import moment
@@ -186,7 +187,7 @@ class Connections:
 
     def list_connections(self, ctx: Context, params: Params) -> Outcome:
         domain.check_name(params, "NamePrefix")
-        domain.check_choice(params, "ConnectionState", CONNECTION_STATES)
+        check_choice(params, "ConnectionState", CONNECTION_STATES)
         rows = ctx.db.all(
             f"SELECT {_CONNECTION} FROM events_connections WHERE account = ? AND region = ? ORDER BY name", *ctx.scope
         )
@@ -228,10 +229,10 @@ class Connections:
         return found
 
     def _check_destination(self, ctx: Context, params: Params) -> None:
-        domain.check_text(params, "Description", 512)
-        domain.check_text(params, "InvocationEndpoint", 2_048, least=1)
-        domain.check_choice(params, "HttpMethod", METHODS)
-        domain.check_number(params, "InvocationRateLimitPerSecond", 1)
+        check_text(params, "Description", 512)
+        check_text(params, "InvocationEndpoint", 2_048, least=1)
+        check_choice(params, "HttpMethod", METHODS)
+        check_number(params, "InvocationRateLimitPerSecond", 1)
         endpoint = params.get("InvocationEndpoint")
         if endpoint is not None and ENDPOINT.fullmatch(endpoint) is None:
             raise domain.bad_parameter("InvocationEndpoint", "It is not an http or https URL.")
@@ -393,8 +394,8 @@ def _times(found: Connection, *, authorized: bool = True) -> Params:
 
 
 def _check_connection(params: Params) -> None:
-    domain.check_choice(params, "AuthorizationType", ("BASIC", "OAUTH_CLIENT_CREDENTIALS", "API_KEY"))
-    domain.check_text(params, "Description", 512)
+    check_choice(params, "AuthorizationType", ("BASIC", "OAUTH_CLIENT_CREDENTIALS", "API_KEY"))
+    check_text(params, "Description", 512)
     for member in ("KmsKeyIdentifier", "InvocationConnectivityParameters"):
         if params.get(member):
             raise domain.invalid(f"Preheat does not implement {member}.")

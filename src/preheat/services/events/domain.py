@@ -3,13 +3,13 @@
 import base64
 import binascii
 import json
-import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from preheat.kernel.errors import AwsError, ValidationError
+from preheat.kernel.errors import AwsError
 from preheat.kernel.scope import Arn, Scope
+from preheat.services.constraints import check_number, check_text, violated
 
 DEFAULT_BUS = "default"
 SERVICE = "events.amazonaws.com"
@@ -146,52 +146,15 @@ def too_many() -> AwsError:
     return AwsError("LimitExceededException", TOO_MANY)
 
 
-def _constraint(member: str, value: Any, constraint: str) -> ValidationError:
-    start = f"1 validation error detected: Value '{value}' at '{member}' failed to satisfy constraint: "
-    return ValidationError(f"{start}Member must {constraint}")
-
-
-def check_text(params: dict[str, Any], member: str, most: int, pattern: str = "", least: int = 0) -> None:
-    """Raises ValidationException for a member that is there and does not fit."""
-    value = params.get(member)
-    if value is None:
-        return
-    shown = member[0].lower() + member[1:]
-    if len(value) > most:
-        raise _constraint(shown, value, f"have length less than or equal to {most}")
-    if len(value) < least:
-        raise _constraint(shown, value, f"have length greater than or equal to {least}")
-    if pattern and re.fullmatch(pattern, value) is None:
-        raise _constraint(shown, value, f"satisfy regular expression pattern: {pattern}")
-
-
-def check_choice(params: dict[str, Any], member: str, choices: tuple[str, ...]) -> None:
-    value = params.get(member)
-    if value is not None and value not in choices:
-        shown = member[0].lower() + member[1:]
-        raise _constraint(shown, value, f"satisfy enum value set: [{', '.join(choices)}]")
-
-
-def check_number(params: dict[str, Any], member: str, least: int, most: int | None = None, path: str = "") -> None:
-    value = params.get(member)
-    if value is None:
-        return
-    shown = path or member[0].lower() + member[1:]
-    if value < least:
-        raise _constraint(shown, value, f"have value greater than or equal to {least}")
-    if most is not None and value > most:
-        raise _constraint(shown, value, f"have value less than or equal to {most}")
-
-
 def check_name(params: dict[str, Any], member: str = "Name", most: int = 64) -> None:
     check_text(params, member, most, NAME, 1)
 
 
 def check_count(member: str, value: list[Any], most: int) -> None:
     if len(value) > most:
-        raise _constraint(member, f"[{len(value)} items]", f"have length less than or equal to {most}")
+        raise violated(member, f"[{len(value)} items]", f"have length less than or equal to {most}")
     if not value:
-        raise _constraint(member, "[]", "have length greater than or equal to 1")
+        raise violated(member, "[]", "have length greater than or equal to 1")
 
 
 def check_tags(present: dict[str, str], given: list[dict[str, str]]) -> dict[str, str]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from preheat.kernel.errors import AwsError
 from preheat.kernel.scope import Arn
+from preheat.services.constraints import check_choice, check_number, check_text
 from preheat.services.contract import Context, Operation, Outcome, Params
 from preheat.services.events import domain, repository, transform
 from preheat.services.events.domain import (
@@ -36,7 +37,7 @@ _ARN = re.compile(r"arn:[\w-]+:[\w-]+:[\w-]*:\d*:.+", re.DOTALL)
 
 def bus_of(ctx: Context, params: Params) -> BusName:
     """The bus that a request names. Raises ResourceNotFoundException."""
-    domain.check_text(params, "EventBusName", 1_600, BUS_REFERENCE, 1)
+    check_text(params, "EventBusName", 1_600, BUS_REFERENCE, 1)
     bus = bus_named(ctx.scope, params.get("EventBusName"))
     if repository.bus(ctx.db, *bus) is None:
         raise domain.no_bus(bus.name)
@@ -83,7 +84,7 @@ class Rules:
 
     def compiled(self, text: str) -> Any:
         """Raises InvalidEventPatternException."""
-        domain.check_text({"EventPattern": text}, "EventPattern", domain.MAX_PATTERN)
+        check_text({"EventPattern": text}, "EventPattern", domain.MAX_PATTERN)
         try:
             return self._router.pattern(text)
         except PatternError as error:
@@ -93,10 +94,10 @@ class Rules:
 
     def put_rule(self, ctx: Context, params: Params) -> Outcome:
         domain.check_name(params)
-        domain.check_choice(params, "State", domain.STATES)
-        domain.check_text(params, "Description", 512)
-        domain.check_text(params, "ScheduleExpression", MAX_SCHEDULE)
-        domain.check_text(params, "RoleArn", 1_600, least=1)
+        check_choice(params, "State", domain.STATES)
+        check_text(params, "Description", 512)
+        check_text(params, "ScheduleExpression", MAX_SCHEDULE)
+        check_text(params, "RoleArn", 1_600, least=1)
         bus = bus_of(ctx, params)
         pattern, schedule = params.get("EventPattern") or None, params.get("ScheduleExpression") or None
         if pattern is None and schedule is None:
@@ -219,7 +220,7 @@ class Rules:
         return domain.paged(found, params, "Targets", lambda target: target["Id"], lambda target: target)
 
     def list_rule_names_by_target(self, ctx: Context, params: Params) -> Outcome:
-        domain.check_text(params, "TargetArn", 1_600, least=1)
+        check_text(params, "TargetArn", 1_600, least=1)
         bus = bus_of(ctx, params)
         names = repository.rules_with_target(ctx.db, *bus, params["TargetArn"])
         return domain.paged(names, params, "RuleNames", lambda name: name, lambda name: name)
@@ -264,12 +265,12 @@ def check_target(target: Params, rule: Rule) -> None:
 
 
 def _check_sizes(target: Params) -> None:
-    domain.check_text(target, "Arn", 1_600, least=1)
-    domain.check_text(target, "RoleArn", 1_600, least=1)
-    domain.check_text(target, "Input", 8_192)
-    domain.check_text(target, "InputPath", 256)
-    domain.check_text(target.get("InputTransformer", {}), "InputTemplate", 8_192, least=1)
-    domain.check_text(target.get("SqsParameters", {}), "MessageGroupId", 100)
+    check_text(target, "Arn", 1_600, least=1)
+    check_text(target, "RoleArn", 1_600, least=1)
+    check_text(target, "Input", 8_192)
+    check_text(target, "InputPath", 256)
+    check_text(target.get("InputTransformer", {}), "InputTemplate", 8_192, least=1)
+    check_text(target.get("SqsParameters", {}), "MessageGroupId", 100)
 
 
 def _check_extras(target: Params, kind: str) -> None:
@@ -288,8 +289,8 @@ def _check_extras(target: Params, kind: str) -> None:
 def _check_retries(target: Params) -> None:
     policy = target.get("RetryPolicy", {})
     where = "targets.1.member.retryPolicy"
-    domain.check_number(policy, "MaximumRetryAttempts", 0, DEFAULT_RETRIES, f"{where}.maximumRetryAttempts")
-    domain.check_number(policy, "MaximumEventAgeInSeconds", 60, DEFAULT_AGE_S, f"{where}.maximumEventAgeInSeconds")
+    check_number(policy, "MaximumRetryAttempts", 0, DEFAULT_RETRIES, f"{where}.maximumRetryAttempts")
+    check_number(policy, "MaximumEventAgeInSeconds", 60, DEFAULT_AGE_S, f"{where}.maximumEventAgeInSeconds")
     queue = target.get("DeadLetterConfig", {}).get("Arn")
     if queue is None:
         return

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from preheat.kernel.errors import AwsError, ValidationError
+from preheat.kernel.errors import AwsError
 from preheat.kernel.scope import Arn, Scope
+from preheat.services.constraints import check_choice, check_number, check_text
 from preheat.services.schedules import At, Rate, ScheduleError, next_time, parse, zone
 from preheat.services.schedules.retries import DEFAULT_AGE_S, DEFAULT_RETRIES
 
 DEFAULT_GROUP = "default"
-NAME = r"[0-9a-zA-Z-_.]+"
+NAME = r"^[0-9a-zA-Z-_.]+$"
 UNIVERSAL = re.compile(r"arn:aws:scheduler:::aws-sdk:([\w-]+):(\w+)")
 TARGET_KINDS = ("lambda", "sqs", "sns", "events", "states", "kinesis", "firehose")
 READING = (
@@ -23,8 +24,8 @@ NOT_HERE = (
     "EcsParameters", "SageMakerPipelineParameters", "EventBridgePutEventsV2Parameters",
     "EventBridgePutRawEventsParameters",
 )  # fmt: skip
-ROLE = r"arn:aws[a-z-]*:iam::\d{12}:role\/[\w+=,.@\/-]+"
-QUEUE = r"arn:aws[a-z-]*:sqs:[a-z0-9\-]+:\d{12}:[a-zA-Z0-9\-_]+"
+ROLE = r"^arn:aws[a-z-]*:iam::\d{12}:role\/[\w+=,.@\/-]+$"
+QUEUE = r"^arn:aws[a-z-]*:sqs:[a-z0-9\-]+:\d{12}:[a-zA-Z0-9\-_]+$"
 ATTRIBUTE = re.compile(r"<aws\.scheduler\.(schedule-arn|scheduled-time|execution-id|attempt-number)>")
 
 
@@ -80,44 +81,13 @@ def conflict(kind: str, name: str) -> AwsError:
     return AwsError("ConflictException", f"{kind} {name} already exists.", 409)
 
 
-def _constraint(member: str, value: Any, constraint: str) -> ValidationError:
-    start = f"1 validation error detected: Value '{value}' at '{member}' failed to satisfy constraint: "
-    return ValidationError(f"{start}Member must {constraint}")
-
-
-def check_text(given: dict[str, Any], member: str, most: int, pattern: str = "", least: int = 1) -> None:
-    value, shown = given.get(member), member[0].lower() + member[1:]
-    if value is None:
-        return
-    if len(value) > most:
-        raise _constraint(shown, value, f"have length less than or equal to {most}")
-    if len(value) < least:
-        raise _constraint(shown, value, f"have length greater than or equal to {least}")
-    if pattern and re.fullmatch(pattern, value) is None:
-        raise _constraint(shown, value, f"satisfy regular expression pattern: ^{pattern}$")
-
-
-def check_choice(given: dict[str, Any], member: str, choices: tuple[str, ...]) -> None:
-    if given.get(member) is not None and given[member] not in choices:
-        shown = member[0].lower() + member[1:]
-        raise _constraint(shown, given[member], f"satisfy enum value set: [{', '.join(choices)}]")
-
-
-def check_number(given: dict[str, Any], member: str, least: int, most: int) -> None:
-    value, shown = given.get(member), member[0].lower() + member[1:]
-    if value is not None and value < least:
-        raise _constraint(shown, value, f"have value greater than or equal to {least}")
-    if value is not None and value > most:
-        raise _constraint(shown, value, f"have value less than or equal to {most}")
-
-
 def check_schedule(given: dict[str, Any]) -> None:
     """Raises ValidationException. Moments are epoch seconds."""
-    check_text(given, "Name", 64, NAME)
-    check_text(given, "GroupName", 64, NAME)
-    check_text(given, "ScheduleExpression", 256)
-    check_text(given, "Description", 512, least=0)
-    check_text(given, "ScheduleExpressionTimezone", 50)
+    check_text(given, "Name", 64, NAME, 1)
+    check_text(given, "GroupName", 64, NAME, 1)
+    check_text(given, "ScheduleExpression", 256, least=1)
+    check_text(given, "Description", 512)
+    check_text(given, "ScheduleExpressionTimezone", 50, least=1)
     check_choice(given, "State", ("ENABLED", "DISABLED"))
     check_choice(given, "ActionAfterCompletion", ("NONE", "DELETE"))
     if given.get("KmsKeyArn"):
@@ -148,9 +118,9 @@ def _check_window(window: dict[str, Any]) -> None:
 
 
 def _check_target(target: dict[str, Any]) -> None:
-    check_text(target, "Arn", 1_600)
-    check_text(target, "RoleArn", 1_600, ROLE)
-    check_text(target.get("DeadLetterConfig", {}), "Arn", 1_600, QUEUE)
+    check_text(target, "Arn", 1_600, least=1)
+    check_text(target, "RoleArn", 1_600, ROLE, 1)
+    check_text(target.get("DeadLetterConfig", {}), "Arn", 1_600, QUEUE, 1)
     check_number(target.get("RetryPolicy", {}), "MaximumRetryAttempts", 0, DEFAULT_RETRIES)
     check_number(target.get("RetryPolicy", {}), "MaximumEventAgeInSeconds", 60, DEFAULT_AGE_S)
     for member in NOT_HERE:

@@ -10,6 +10,7 @@ from urllib.parse import unquote
 
 from preheat.kernel.errors import AwsError
 from preheat.kernel.scope import Arn, Scope
+from preheat.services.constraints import check_choice, check_number, check_text
 from preheat.services.contract import Context, Loop, Operation, Outcome, Params, Platform
 from preheat.services.deliveries import Counts, Delivery, emit
 from preheat.services.scheduler import domain
@@ -48,7 +49,7 @@ def _given(params: Params) -> Params:
 
 
 def _page(items: list[Params], params: Params, member: str, key: str) -> Params:
-    domain.check_number(params, "MaxResults", 1, 100)
+    check_number(params, "MaxResults", 1, 100)
     limit, after = params.get("MaxResults", 100), ""
     if params.get("NextToken"):
         try:
@@ -206,7 +207,7 @@ class SchedulerService:
         return {"ScheduleArn": schedule.arn}
 
     def _found(self, ctx: Context, params: Params) -> Schedule:
-        domain.check_text(params, "Name", 64, domain.NAME)
+        check_text(params, "Name", 64, domain.NAME, 1)
         group = self._group(ctx, params.get("GroupName"))[0]
         found = _find(ctx.db, ctx.scope, group, params["Name"])
         if found is None:
@@ -235,7 +236,7 @@ class SchedulerService:
         }  # fmt: skip
 
     def list_schedules(self, ctx: Context, params: Params) -> Outcome:
-        domain.check_choice(params, "State", ("ENABLED", "DISABLED"))
+        check_choice(params, "State", ("ENABLED", "DISABLED"))
         group = self._group(ctx, params["GroupName"])[0] if params.get("GroupName") else None
         rows = ctx.db.all(
             f"SELECT {_COLUMNS} FROM scheduler_schedules WHERE account = ? AND region = ?"
@@ -263,7 +264,7 @@ class SchedulerService:
 
     def _group(self, ctx: Context, name: str | None) -> tuple[str, dict[str, str], float, float]:
         """(name, tags, created, modified). Raises ResourceNotFoundException."""
-        domain.check_text({"GroupName": name}, "GroupName", 64, domain.NAME)
+        check_text({"GroupName": name}, "GroupName", 64, domain.NAME, 1)
         name = name or DEFAULT_GROUP
         row = ctx.db.one(
             "SELECT tags, created, modified FROM scheduler_groups WHERE account = ? AND region = ? AND name = ?",
@@ -285,7 +286,7 @@ class SchedulerService:
         return ctx.scope.arn("scheduler", f"schedule-group/{name}")
 
     def create_schedule_group(self, ctx: Context, params: Params) -> Outcome:
-        domain.check_text(params, "Name", 64, domain.NAME)
+        check_text(params, "Name", 64, domain.NAME, 1)
         name = params["Name"]
         there = ctx.db.value(
             "SELECT 1 FROM scheduler_groups WHERE account = ? AND region = ? AND name = ?", *ctx.scope, name

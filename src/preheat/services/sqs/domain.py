@@ -133,6 +133,12 @@ def invalid_value(message: str) -> AwsError:
     return AwsError("InvalidParameterValueException", message, query_code="InvalidParameterValue")
 
 
+def wrong_queue_type(name: str, value: object) -> AwsError:
+    """A parameter of FIFO queues for a standard one, or the other way round."""
+    reason = "The request include parameter that is not valid for this queue type."
+    return invalid_value(f"Value {value} for parameter {name} is invalid. Reason: {reason}")
+
+
 def missing(name: str) -> AwsError:
     return AwsError(
         "MissingRequiredParameterException",

@@ -75,8 +75,7 @@ class MessageOperations:
         delay = params.get("DelaySeconds")
         if delay is not None:
             if queue.fifo and delay != 0:
-                raise domain.invalid_value(f"Value {delay} for parameter DelaySeconds is invalid. Reason: The request "
-                                           "include parameter that is not valid for this queue type.")  # fmt: skip
+                raise domain.wrong_queue_type("DelaySeconds", delay)
             domain.check_range("DelaySeconds", delay, 0, 900, "DelaySeconds must be >= 0 and <= 900.")
         group = params.get("MessageGroupId")
         if group is not None:
@@ -86,9 +85,7 @@ class MessageOperations:
         dedup = params.get("MessageDeduplicationId")
         if dedup is not None:
             if not queue.fifo:
-                raise domain.invalid_value(f"Value {dedup} for parameter MessageDeduplicationId is invalid. Reason: "
-                                           "The request include parameter that is not valid for this queue type."
-                                           )  # fmt: skip
+                raise domain.wrong_queue_type("MessageDeduplicationId", dedup)
             domain.check_group_text("MessageDeduplicationId", dedup)
         elif queue.fifo and queue.attributes.get("ContentBasedDeduplication") != "true":
             raise domain.invalid_value("The queue should either have ContentBasedDeduplication enabled or "

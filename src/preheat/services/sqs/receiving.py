@@ -69,9 +69,7 @@ class Receiver:
         attempt = params.get("ReceiveRequestAttemptId")
         if attempt is not None:
             if not queue.fifo:
-                raise domain.invalid_value(f"Value {attempt} for parameter ReceiveRequestAttemptId is invalid. Reason: "
-                                           "The request include parameter that is not valid for this queue type."
-                                           )  # fmt: skip
+                raise domain.wrong_queue_type("ReceiveRequestAttemptId", attempt)
             domain.check_group_text("ReceiveRequestAttemptId", attempt)
         wanted = _wanted_system_attributes(params)
         names = params.get("MessageAttributeNames")
