@@ -118,3 +118,14 @@ class Generator(Protocol):
         """Raises ModelError, here or while the generation is iterated."""
 
     def count_tokens(self, text: str) -> int: ...
+
+
+class Reranker(Protocol):
+    """Passages scored against a query. Thread-safe."""
+
+    id: str
+
+    def score(self, query: str, texts: Sequence[str]) -> list[float]:
+        """One relevance a text, 0 to 1, comparable between queries. Raises ModelError."""
+
+    def count_tokens(self, text: str) -> int: ...
