@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from botocore.exceptions import ClientError
+from ragkit.trace import HEADER
 
 from handlers import wiring
-from handlers.answering import BadQuestion, answer, body_of, question_of
+from handlers.requests import BadRequest, asked_of, trace_of
 
 wiring.prepare("bedrock-runtime", "s3vectors")
 
@@ -42,19 +43,20 @@ def handler(event: dict[str, Any], context: Any) -> Iterator[dict[str, Any] | st
 
 def _ask(event: dict[str, Any]) -> Iterator[dict[str, Any] | str]:
     try:
-        question = question_of(json.loads(body_of(event)))
-    except (ValueError, BadQuestion) as error:
-        message = str(error) if isinstance(error, BadQuestion) else 'the body is not JSON; send {"question": "..."}'
-        yield from _refusal(400, message)
+        asked = asked_of(event)
+    except BadRequest as error:
+        yield from _refusal(400, str(error))
         return
-    yield _head(200, "text/event-stream; charset=utf-8", {"cache-control": "no-store", "x-accel-buffering": "no"})
+    trace = trace_of(event)
+    kind = "text/event-stream; charset=utf-8"
+    yield _head(200, kind, {"cache-control": "no-store", "x-accel-buffering": "no", HEADER: trace.correlation})
     try:
-        for name, data in answer(question):
+        for name, data in wiring.answerer().answer(asked, trace):
             yield _event(name, data)
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
-        print(json.dumps({"level": "ERROR", "message": "the answer failed", "error": reason}))
-        code = f" ({error.response['Error']['Code']})" if isinstance(error, ClientError) else ""
+        trace.error("the answer failed", error=f"{type(error).__name__}: {error}")
+        cause = error.__cause__ or error
+        code = f" ({cause.response['Error']['Code']})" if isinstance(cause, ClientError) else ""
         yield _event("error", {"message": f"the answer could not be completed{code}; try again"})
 
 

@@ -7,8 +7,10 @@ import uuid
 from decimal import Decimal
 from typing import Any
 
+from ragkit.trace import HEADER
+
 from handlers import wiring
-from handlers.answering import BadQuestion, body_of, question_of
+from handlers.requests import BadRequest, asked_of, trace_of
 
 KEPT_S = 86_400
 
@@ -17,18 +19,20 @@ wiring.prepare("dynamodb", "sqs")
 
 def submit(event: dict[str, Any], context: Any) -> dict[str, Any]:
     try:
-        question = question_of(json.loads(body_of(event)))
-    except (ValueError, BadQuestion) as error:
-        message = str(error) if isinstance(error, BadQuestion) else 'the body is not JSON; send {"question": "..."}'
-        return _response(400, {"message": message})
+        asked = asked_of(event)
+    except BadRequest as error:
+        return _response(400, {"message": str(error)})
+    trace = trace_of(event)
     job = str(uuid.uuid4())
     now = int(time.time())
-    item = {"id": job, "status": "queued", "question": question, "created": now, "expires": now + KEPT_S}
+    item = {"id": job, "status": "queued", "question": asked.question, "created": now, "expires": now + KEPT_S,
+            "correlation": trace.correlation}  # fmt: skip
     wiring.table("JOBS_TABLE").put_item(Item=item)
-    wiring.client("sqs").send_message(
-        QueueUrl=os.environ["QUESTIONS_QUEUE"], MessageBody=json.dumps({"id": job, "question": question})
-    )
-    return _response(202, {"id": job, "status": "queued"}, {"location": f"/questions/{job}"})
+    message = {"id": job, "question": asked.question, "correlation": trace.correlation}
+    wiring.client("sqs").send_message(QueueUrl=os.environ["QUESTIONS_QUEUE"], MessageBody=json.dumps(message))
+    trace.info("queued", job=job)
+    headers = {"location": f"/questions/{job}", HEADER: trace.correlation}
+    return _response(202, {"id": job, "status": "queued"}, headers)
 
 
 def status(event: dict[str, Any], context: Any) -> dict[str, Any]:

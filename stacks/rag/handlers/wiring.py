@@ -7,7 +7,9 @@ from typing import Any
 
 import boto3
 from botocore.config import Config
+from ragkit.answering import Answerer
 from ragkit.embed import BedrockEmbedder
+from ragkit.generate import BedrockGenerator
 from ragkit.retrieve import Retriever
 from ragkit.store import S3VectorStore
 
@@ -48,3 +50,8 @@ def store() -> S3VectorStore:
 @lru_cache(maxsize=1)
 def retriever() -> Retriever:
     return Retriever(store(), embedder())
+
+
+@lru_cache(maxsize=1)
+def answerer() -> Answerer:
+    return Answerer(retriever(), BedrockGenerator(client("bedrock-runtime"), os.environ["GENERATION_MODEL_ID"]))

@@ -9,9 +9,10 @@ import os
 from typing import Any
 
 from botocore.exceptions import ClientError
+from ragkit.asked import Asked
+from ragkit.trace import Trace
 
 from handlers import wiring
-from handlers.answering import answer
 
 LONGEST_REASON = 1_000
 SHOWN = ("n", "document", "title", "headings", "source", "text")
@@ -48,7 +49,7 @@ def _work(job: dict[str, Any], attempt: int) -> None:
     done: dict[str, Any] = {}
     passages: list[dict[str, Any]] = []
     note = ""
-    for name, data in answer(job["question"]):
+    for name, data in wiring.answerer().answer(Asked(job["question"]), Trace(job.get("correlation"), job=job["id"])):
         if name == "retrieval":
             passages, note = data["passages"], data["note"]
         elif name == "done":

@@ -1,10 +1,14 @@
 """What the handlers of the RAG stack share. Standard library and boto3 only, so it runs unchanged on AWS Lambda.
 
+asked       what is asked, by whom, in which conversation
+trace       one question's path: correlation id, timed steps, log lines
 extract     bytes of a file -> a document of blocks
 chunking    a document -> chunks with stable ids
 embed       texts -> vectors, by Bedrock
 store       chunks and vectors <-> an S3 Vectors index
 retrieve    a question -> the best passages, lexical and dense together
 prompt      passages and a question -> the text for the model
+generate    a prompt -> pieces of text, by Bedrock
+answering   a question -> passages -> a cited answer, as events
 citations   marks in an answer -> passages
 """

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ragkit.asked import PUBLIC
 from ragkit.extract import Block, Document
 
 LONGEST_KEY = 900
@@ -31,7 +32,8 @@ class Sizes:
 @dataclass(frozen=True)
 class Chunk:
     """`id` is `<document key>#<number>`; `context` is the title and headings above it, ` > ` between; `digest` changes
-    when what is embedded or searched changes; `page` counts from 1, 0 when the document has no pages."""
+    when what is embedded or searched changes; `page` counts from 1, 0 when the document has no pages;
+    `labels` say who may see it."""
 
     id: str
     document: str
@@ -41,6 +43,7 @@ class Chunk:
     text: str
     digest: str
     page: int = 0
+    labels: tuple[str, ...] = (PUBLIC,)
 
     @property
     def embedded(self) -> str:
@@ -48,17 +51,17 @@ class Chunk:
         return f"{self.context}\n\n{self.text}" if self.context else self.text
 
 
-def chunk(document: Document, sizes: Sizes = Sizes()) -> list[Chunk]:
-    """The document's chunks in order; an empty document has none."""
+def chunk(document: Document, sizes: Sizes = Sizes(), labels: tuple[str, ...] = (PUBLIC,)) -> list[Chunk]:
+    """The document's chunks in order; an empty document has none. `labels` say who may see them."""
+    known = "" if labels == (PUBLIC,) else "\x00" + "\x00".join(sorted(labels))
     chunks: list[Chunk] = []
     for path, blocks in _sections(document):
         context = " > ".join(dict.fromkeys((document.title, *path)))
         for page, text in _pack(blocks, sizes):
-            digest = hashlib.sha256(f"{context}\x00{text}".encode()).hexdigest()[:32]
-            number = len(chunks)
-            chunks.append(
-                Chunk(chunk_id(document.key, number), document.key, number, document.title, context, text, digest, page)
-            )
+            digest = hashlib.sha256(f"{context}\x00{text}{known}".encode()).hexdigest()[:32]
+            number, key = len(chunks), document.key
+            name = chunk_id(key, number)
+            chunks.append(Chunk(name, key, number, document.title, context, text, digest, page, labels))
     return chunks
 
 

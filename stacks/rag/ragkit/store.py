@@ -164,6 +164,7 @@ def _metadata(chunk: Chunk, model: str) -> dict[str, Any]:
         "page": chunk.page,
         "digest": chunk.digest,
         "model": model,
+        "labels": list(chunk.labels),
         "context": chunk.context,
         "text": chunk.text,
     }

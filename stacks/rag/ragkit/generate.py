@@ -1,0 +1,87 @@
+"""A prompt -> the text of an answer, piece by piece, by Bedrock's ConverseStream."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+Message = dict[str, str]
+"""`role` ("user" or "assistant") and `text`."""
+
+
+class GenerationUnavailable(Exception):
+    """No answer can be had: the model failed. The message says how; `__cause__` is the client's error."""
+
+
+@dataclass
+class Usage:
+    """Tokens, as the model counts them; known when the generation has ended."""
+
+    input: int = 0
+    output: int = 0
+
+
+class Generation(Protocol):
+    """Iterate it for pieces of text. `usage` and `stop_reason` hold afterwards. `close()` gives up what is left."""
+
+    usage: Usage
+    stop_reason: str
+
+    def __iter__(self) -> Iterator[str]:
+        """Raises GenerationUnavailable."""
+
+    def close(self) -> None: ...
+
+
+class Generator(Protocol):
+    model: str
+
+    def stream(self, system: str, messages: Sequence[Message], max_tokens: int) -> Generation:
+        """Raises GenerationUnavailable, here or while it is iterated."""
+
+
+class BedrockGenerator:
+    """`client` is boto3's bedrock-runtime. `extra` are further members of the request, like `guardrailConfig`."""
+
+    def __init__(self, client: Any, model: str, extra: dict[str, Any] | None = None) -> None:
+        self.model = model
+        self._client = client
+        self._extra = extra or {}
+
+    def stream(self, system: str, messages: Sequence[Message], max_tokens: int) -> "BedrockGeneration":
+        try:
+            reply = self._client.converse_stream(
+                modelId=self.model,
+                system=[{"text": system}],
+                messages=[{"role": one["role"], "content": [{"text": one["text"]}]} for one in messages],
+                inferenceConfig={"maxTokens": max_tokens, "temperature": 0.0},
+                **self._extra,
+            )
+        except (ClientError, BotoCoreError) as error:
+            raise GenerationUnavailable(f"the model {self.model} failed: {error}") from error
+        return BedrockGeneration(self.model, reply["stream"])
+
+
+class BedrockGeneration:
+    def __init__(self, model: str, stream: Any) -> None:
+        self.usage = Usage()
+        self.stop_reason = ""
+        self._model = model
+        self._stream = stream
+
+    def __iter__(self) -> Iterator[str]:
+        try:
+            for event in self._stream:
+                if "contentBlockDelta" in event:
+                    yield event["contentBlockDelta"]["delta"].get("text", "")
+                elif "messageStop" in event:
+                    self.stop_reason = event["messageStop"]["stopReason"]
+                elif "metadata" in event:
+                    usage = event["metadata"].get("usage", {})
+                    self.usage = Usage(usage.get("inputTokens", 0), usage.get("outputTokens", 0))
+        except (ClientError, BotoCoreError) as error:
+            raise GenerationUnavailable(f"the model {self._model} failed: {error}") from error
+
+    def close(self) -> None:
+        self._stream.close()
