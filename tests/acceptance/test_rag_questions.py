@@ -225,9 +225,9 @@ def test_settings_of_the_template_hold(rag):
             url = queues[mapping["EventSourceArn"].rpartition(":")[2]]
             found = rag.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
             assert int(found["VisibilityTimeout"]) >= 6 * function["Timeout"]
-            assert int(json.loads(found["RedrivePolicy"])["maxReceiveCount"]) == 3
+            assert int(json.loads(found["RedrivePolicy"])["maxReceiveCount"]) >= 3
             seen += 1
-    assert seen == 2
+    assert seen == 3
     worker = next(one for one in functions.list_functions()["Functions"] if "WorkerFunction" in one["FunctionName"])
     reserved = functions.get_function_concurrency(FunctionName=worker["FunctionName"])
     assert reserved["ReservedConcurrentExecutions"] == 12
@@ -270,29 +270,35 @@ def _attempted(rag, job, attempt):
 def test_without_an_embedding_model_retrieval_is_lexical_and_says_so(rag):
     rag.deploy(EmbeddingModelId="none")
     try:
-        row = rag.put("swift.txt", DOCUMENTS["swift.txt"])
-        assert (row["model"], row["written"]) == ("none", 1)
+        rag.wait_live(model="none")
+        assert rag.row("swift.txt")["model"] == "none"
+        wait_for(partial(_asked_in, rag, "lexical"), what="every environment reading the new index")
         events = rag.ask("When do swifts sleep?")
         assert (events[0][1]["mode"], events[0][1]["note"]) == ("lexical", "no embedding model is configured")
         assert events[-1][1]["mode"] == "lexical" and events[-1][1]["answer"].startswith("Swifts sleep while they fly.")
         lines = ask(rag, "When do swifts sleep?").stdout.splitlines()
         assert lines[0] == "retrieval is lexical: no embedding model is configured"
-        assert wait_job(rag, submit(rag, "When do swifts sleep?"), "done")["mode"] == "lexical"
+        wait_for(
+            lambda: wait_job(rag, submit(rag, "When do swifts sleep?"), "done")["mode"] == "lexical",
+            what="the workers reading the new index",
+        )
     finally:
         rag.deploy()
+    rag.wait_live(model="preheat.minilm-l6-v2")
+    wait_for(partial(_asked_in, rag, "hybrid"), what="every environment reading the new index")
     row = rag.put("swift.txt", DOCUMENTS["swift.txt"])
-    assert (row["model"], row["written"]) == ("preheat.minilm-l6-v2", 1)
-    assert rag.ask("When do swifts sleep?")[0][1]["mode"] == "hybrid"
+    assert (row["model"], row["written"], row["unchanged"]) == ("preheat.minilm-l6-v2", 0, 1)
 
 
-def test_an_embedding_model_that_fails_leaves_documents_to_be_found_by_words(rag):
-    rag.deploy(EmbeddingModelId="no.such-model")
-    try:
+def _asked_in(rag, mode):
+    return rag.ask("When do swifts sleep?")[0][1]["mode"] == mode
+
+
+def test_an_embedding_model_that_fails_leaves_documents_to_be_found_by_words(tmp_path):
+    with deployed(tmp_path, EmbeddingModelId="no.such-model") as rag:
         row = rag.put("rail.txt", "The water rail squeals like a pig.")
         assert (row["status"], row["model"]) == ("indexed", "none")
         assert row["note"].startswith("indexed for lexical search only: the model no.such-model failed")
         events = rag.ask("What does the water rail squeal like?")
         assert events[0][1]["mode"] == "lexical" and "no.such-model failed" in events[0][1]["note"]
         assert events[-1][1]["answer"].startswith("The water rail squeals like a pig.")
-    finally:
-        rag.deploy()

@@ -20,6 +20,7 @@ import pytest
 
 AWS_CLI = "awscli==1.46.2"
 SAM_CLI = "aws-sam-cli==1.170.0"
+CFN_LINT = "cfn-lint==1.58.0"
 NODE_RUNTIME = "aws-lambda-ric@3.3.0"
 """The last release for Node.js below 22; it compiles its HTTP client when it is installed."""
 NODE_SDK = Path(__file__).parent / "node" / "package.json"
@@ -102,6 +103,11 @@ def sam_cli(install: bool = False) -> Path:
     return _made(_folder("sam-cli", SAM_CLI), _python(SAM_CLI) if install else None) / "bin" / "sam"
 
 
+def cfn_lint(install: bool = True) -> Path:
+    """The `cfn-lint` program. Raises Uninstallable."""
+    return _made(_folder("cfn-lint", CFN_LINT), _python(CFN_LINT) if install else None) / "bin" / "cfn-lint"
+
+
 def node_sdk(install: bool = True) -> Path:
     """The directory whose node_modules hold the AWS SDK for JavaScript. Raises Uninstallable."""
     if shutil.which("node") is None:
@@ -129,7 +135,7 @@ def have(find: Callable[[], Path]) -> Path:
 def main() -> int:
     """Install everything; the number of clients that could not be."""
     failures = 0
-    for find in (aws_cli, sam_cli, node_sdk, node_runtime):
+    for find in (aws_cli, cfn_lint, sam_cli, node_sdk, node_runtime):
         try:
             print(f"{find.__name__}: {find(install=True)}")
         except Uninstallable as error:

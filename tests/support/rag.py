@@ -15,11 +15,11 @@ TEMPLATE = Path(__file__).resolve().parents[2] / "stacks" / "rag" / "template.ya
 
 
 @contextmanager
-def deployed(folder: Path, *arguments: str) -> Iterator["RagStack"]:
+def deployed(folder: Path, *arguments: str, **parameters: str) -> Iterator["RagStack"]:
     """The stack on a server of its own, which must end cleanly and without a defect in its log."""
     server = LiveServer(folder / "state", *arguments).start()
     try:
-        yield RagStack(server)
+        yield RagStack(server, **parameters)
     finally:
         code = server.stop()
     assert code == 0, server.log.read_text()[-4000:]
@@ -33,13 +33,23 @@ class RagStack:
         self.server = server
         self.platform = Platform(server.endpoint)
         self.deploy(**parameters)
-        self.outputs = self.platform.outputs("rag")
         self.s3, self.sqs = server.client("s3"), server.client("sqs")
         self.documents = server.resource("dynamodb").Table(self.outputs["DocumentsTableName"])
         self.bucket = self.outputs["DocumentsBucketName"]
 
     def deploy(self, **parameters: str) -> None:
         deploying.deploy(self.platform, TEMPLATE, "rag", parameters, lambda event: None)
+        self.outputs = self.platform.outputs("rag")
+
+    def wait_live(self, **recipe: Any) -> dict[str, Any]:
+        """The versions of the index, once the one that answers was made by a recipe with these members."""
+        table = self.server.resource("dynamodb").Table(self.outputs["SettingsTableName"])
+
+        def live() -> dict[str, Any] | None:
+            found = table.get_item(Key={"id": "index"}, ConsistentRead=True)["Item"]
+            return found if all(found["live"][name] == value for name, value in recipe.items()) else None
+
+        return wait_for(live, what=f"an index of {recipe} being live")
 
     def put(self, key: str, body: str | bytes, status: str = "indexed") -> dict[str, Any]:
         """Upload, and the document's row once the stack has dealt with this version."""
@@ -75,7 +85,8 @@ class RagStack:
 
     def chunks(self, key: str) -> list[dict[str, Any]]:
         """The document's stored passages' metadata, in order."""
-        names = {"vectorBucketName": "rag-vectors-000000000000", "indexName": "passages"}
+        index = f"passages-{self.outputs['IndexRecipe']}"
+        names = {"vectorBucketName": "rag-vectors-000000000000", "indexName": index}
         keys = [f"{key}#{number}" for number in range(50)]
         client = self.server.client("s3vectors")
         found = client.get_vectors(**names, keys=keys, returnMetadata=True)["vectors"]

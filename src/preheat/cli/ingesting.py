@@ -12,6 +12,8 @@ from preheat.cli.clients import Platform, fail
 SUFFIXES = frozenset((".md", ".markdown", ".txt", ".html", ".htm", ".pdf"))
 POLL_S = 0.05
 PATIENCE_S = 1_800
+STUCK_S = 30
+"""Without a document more in the new index for so long, a rebuild is not waited for."""
 ASKED = 1_000
 
 OnRow = Callable[[str, bool, str], None]
@@ -68,9 +70,8 @@ def title_of(files: dict[str, Path]) -> str:
     return path.stem.replace("_", " ").replace("-", " ")
 
 
-def compare(platform: Platform, bucket: str, table: str, model: str | None, files: dict[str, Path]) -> Changes:
-    """What must be sent so that the bucket holds just these files and the index all that can be read of them: changed
-    files, and those whose passages were made by another model than the stack's, or not at all."""
+def compare(platform: Platform, bucket: str, table: str, files: dict[str, Path]) -> Changes:
+    """What must be sent so that the bucket holds just these files: those that changed, and those that are gone."""
     held: dict[str, str] = {}
     for page in platform.client("s3").get_paginator("list_objects_v2").paginate(Bucket=bucket):
         held |= {one["Key"]: one["ETag"] for one in page.get("Contents", [])}
@@ -82,7 +83,7 @@ def compare(platform: Platform, bucket: str, table: str, model: str | None, file
         current = held.get(key) == f'"{_md5(path)}"' == row.get("etag")
         if current and row["status"] == "failed":
             changes.failed[key] = row["reason"]
-        if current and (row["status"] == "failed" or row.get("model") == (model or row.get("model"))):
+        if current:
             changes.same.append(key)
         else:
             changes.upload[key] = path
@@ -136,6 +137,30 @@ def wait_indexed(
         if left:
             time.sleep(POLL_S)
     return result
+
+
+def await_live(platform: Platform, outputs: dict[str, str], keys: list[str], on_count: Callable[[int], None]) -> str:
+    """Wait until the index of the stack's recipe answers; what is to be said when it does not yet."""
+    recipe, table = outputs["IndexRecipe"], outputs["DocumentsTableName"]
+    count, end = -1, time.monotonic() + STUCK_S
+    while not _is_live(platform, outputs["SettingsTableName"], recipe):
+        rows = [row for row in _rows(platform, table, keys).values() if row["status"] != "failed"]
+        outside = [row for row in rows if recipe not in row.get("recipes", {})]
+        if len(rows) - len(outside) != count:
+            count, end = len(rows) - len(outside), time.monotonic() + STUCK_S
+            on_count(count)
+        if time.monotonic() > end:
+            reasons = [row.get("note") or row.get("reason") for row in outside]
+            reason = next((f": {reason}" for reason in reasons if reason), "")
+            return f"the index of the new settings is not complete and the old one answers still{reason}"
+        time.sleep(POLL_S)
+    return ""
+
+
+def _is_live(platform: Platform, table: str, recipe: str) -> bool:
+    key = {"id": {"S": "index"}}
+    item = platform.client("dynamodb").get_item(TableName=table, Key=key, ConsistentRead=True).get("Item", {})
+    return item.get("live", {}).get("M", {}).get("id", {}).get("S") == recipe
 
 
 def _rows(platform: Platform, table: str, keys: list[str]) -> dict[str, dict[str, str]]:

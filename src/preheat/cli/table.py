@@ -1,6 +1,7 @@
 """COMMANDS: the command's name -> (module, function)."""
 
 COMMANDS: dict[str, tuple[str, str]] = {
+    "new": ("preheat.cli.starting", "new"),
     "up": ("preheat.cli.up", "up"),
     "serve": ("preheat.cli.serve", "serve"),
     "deploy": ("preheat.cli.up", "deploy"),

@@ -256,8 +256,8 @@ def _ingest(console: Console, platform: Platform, outputs: dict[str, str], files
     for name in ("DocumentsBucketName", "DocumentsTableName"):
         if name not in outputs:
             fail(f"the stack has no output {name}; documents go into stacks like stacks/rag")
-    bucket, table, model = outputs["DocumentsBucketName"], outputs["DocumentsTableName"], outputs.get("EmbeddingModel")
-    changes = ingesting.compare(platform, bucket, table, model, files)
+    bucket, table = outputs["DocumentsBucketName"], outputs["DocumentsTableName"]
+    changes = ingesting.compare(platform, bucket, table, files)
     total = len(changes.upload) + len(changes.remove)
     failed = dict(changes.failed)
     if total:
@@ -286,9 +286,25 @@ def _ingest(console: Console, platform: Platform, outputs: dict[str, str], files
     if changes.same:
         kept = len(changes.same) - len(changes.failed)
         console.print(f"{kept} document{' is' if kept == 1 else 's are'} in the index already.", highlight=False)
+    _rebuild(console, platform, outputs, list(files))
     for key, reason in failed.items():
         told = reason if reason.startswith(key) else f"{key}: {reason}"
         console.print(f"not indexed: {told}", style="red", markup=False, highlight=False, soft_wrap=True)
+
+
+def _rebuild(console: Console, platform: Platform, outputs: dict[str, str], keys: list[str]) -> None:
+    """Wait for the index of the stack's settings where it is not the one that answers."""
+    if "IndexRecipe" not in outputs:
+        return
+    with _progress(console) as progress:
+        bar = progress.add_task("Rebuilding", total=len(keys), detail="the index", visible=False)
+
+        def on_count(count: int) -> None:
+            progress.update(bar, completed=count, visible=True)
+
+        told = ingesting.await_live(platform, outputs, keys, on_count)
+    if told:
+        console.print(told, style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
 # -- ask --------------------------------------------------------------------------------------------------------------

@@ -8,13 +8,17 @@ read has no chunks."""
 import json
 import os
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote_plus
 
 from botocore.exceptions import ClientError
+from ragkit.asked import PUBLIC
 from ragkit.chunking import chunk
 from ragkit.embed import NO_MODEL, EmbeddingUnavailable
-from ragkit.extract import UnreadableFile, UnsupportedFormat, extract, supported
+from ragkit.extract import Document, UnreadableFile, UnsupportedFormat, extract, supported
+from ragkit.versions import Recipe
 
 from handlers import wiring
 
@@ -25,6 +29,11 @@ TRANSIENT = frozenset(
 LONGEST_FILE = 50 * 1024 * 1024
 CHANGES = 3
 LONGEST_REASON = 1_000
+MOST_ATTRIBUTES = 10
+RESERVED = frozenset(
+    ("labels", "document", "number", "title", "page", "digest", "model", "context", "text")
+)  # fmt: skip
+"""Metadata of an object that is not for filtering: what the index keeps itself."""
 
 wiring.prepare("s3", "s3vectors", "bedrock-runtime", "dynamodb")
 
@@ -52,52 +61,94 @@ def _changed(notification: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def refresh(bucket: str, key: str, last: bool = False) -> None:
-    """Make the index agree with the object. Repeated when the object changed meanwhile. `last`: there is no further
+    """Make every index agree with the object. Repeated when the object changed meanwhile. `last`: there is no further
     attempt after this one."""
+    recipes = wiring.registry().fresh().filled
     for _ in range(CHANGES):
-        tag, data = _read(bucket, key)
+        found = _read(bucket, key)
         try:
-            details, trouble = _index(key, data)
+            details, trouble = _index_all(key, found, recipes)
         except (UnsupportedFormat, UnreadableFile) as error:
-            gone = wiring.store().delete(key)
-            _note(key, status="failed", etag=tag, reason=str(error)[:LONGEST_REASON], chunks=0, deleted=gone)
+            gone = wiring.store(recipes[0]).delete(key)
+            for recipe in recipes[1:]:
+                wiring.store(recipe).delete(key)
+            _note(key, status="failed", etag=found.tag, reason=str(error)[:LONGEST_REASON], chunks=0, deleted=gone,
+                  recipes={recipe.id: found.tag for recipe in recipes})  # fmt: skip
             raise
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"[:LONGEST_REASON]
-            _note(key, status="failed" if last else "retrying", etag=tag, reason=reason)
+            _note(key, status="failed" if last else "retrying", etag=found.tag, reason=reason)
             raise
-        if _tag(bucket, key) == tag:
-            _note(key, etag=tag, **details)
+        if _version(bucket, key) == found.version:
+            _note(key, etag=found.tag, **details)
             if trouble is not None:
                 raise trouble
             return
     raise RuntimeError(f"{key} keeps changing while it is indexed")
 
 
-def _index(key: str, data: bytes | None) -> tuple[dict[str, Any], EmbeddingUnavailable | None]:
-    """What was done, for the documents table; and why the message must come again although words can be searched
-    already: the model failed in a way that passes."""
-    store = wiring.store()
-    if data is None:
-        return {"status": "deleted", "chunks": 0, "deleted": store.delete(key)}, None
+def _index_all(
+    key: str, found: "Found", recipes: Sequence[Recipe]
+) -> tuple[dict[str, Any], EmbeddingUnavailable | None]:
+    """What was done in the newest index, for the documents table; and why the message must come again although
+    words can be searched already: the model failed in a way that passes."""
+    if found.data is None:
+        gone = [wiring.store(recipe).delete(key) for recipe in recipes]
+        return {"status": "deleted", "chunks": 0, "deleted": gone[0]}, None
     if not supported(key):
         raise UnsupportedFormat(f"{key}: only .md, .txt, .html, .pdf and their kin are read")
-    if len(data) > LONGEST_FILE:
-        raise UnreadableFile(f"{key}: {len(data)} bytes; the most is {LONGEST_FILE}")
-    chunks = chunk(extract(key, data))
-    embedder = wiring.embedder()
-    note, trouble, used = "" if chunks else "there is no text in it", None, embedder.model
+    if len(found.data) > LONGEST_FILE:
+        raise UnreadableFile(f"{key}: {len(found.data)} bytes; the most is {LONGEST_FILE}")
+    document = extract(key, found.data)
+    done = {recipe.id: _index(document, found, recipe) for recipe in recipes}
+    details = done[recipes[-1].id][0]
+    trouble = next((late for _, _, late in done.values() if late is not None), None)
+    made = {name: found.tag for name, (_, whole, _) in done.items() if whole}
+    return {**details, "recipes": made}, trouble
+
+
+def _index(
+    document: Document, found: "Found", recipe: Recipe
+) -> tuple[dict[str, Any], bool, EmbeddingUnavailable | None]:
+    """What was done in this recipe's index, whether it is all that can be done, and what may pass."""
+    store, embedder = wiring.store(recipe), wiring.embedder(recipe)
+    chunks = chunk(document, recipe.sizes, found.labels, found.attributes)
+    note, trouble, whole, used = "" if chunks else "there is no text in it", None, True, embedder.model
     try:
-        stored = store.replace(key, chunks, None if used == NO_MODEL else embedder.documents, used)
+        stored = store.replace(document.key, chunks, None if used == NO_MODEL else embedder.documents, used)
     except EmbeddingUnavailable as error:
         note, used = f"indexed for lexical search only: {error}"[:LONGEST_REASON], NO_MODEL
-        print(json.dumps({"level": "WARN", "message": note, "document": key}))
-        stored = store.replace(key, chunks, None, NO_MODEL)
+        print(json.dumps({"level": "WARN", "message": note, "document": document.key}))
+        stored = store.replace(document.key, chunks, None, NO_MODEL)
         trouble = error if _code(error) in TRANSIENT else None
+        whole = _code(error) == "ValidationException"
     return {
         "status": "indexed", "chunks": len(chunks), "written": stored.written, "unchanged": stored.unchanged,
         "deleted": stored.deleted, "model": used, "note": note,
-    }, trouble  # fmt: skip
+    }, whole, trouble  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Found:
+    """An object as it is: `data` None and `tag` "" when it is gone. The metadata `labels`, parted by commas, says who
+    may see it; other metadata are attributes."""
+
+    tag: str = ""
+    data: bytes | None = None
+    metadata: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def version(self) -> tuple[str, tuple[tuple[str, str], ...]]:
+        return self.tag, self.metadata
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        given = dict(self.metadata).get("labels", "").split(",")
+        return tuple(sorted({one.strip() for one in given if one.strip()})) or (PUBLIC,)
+
+    @property
+    def attributes(self) -> tuple[tuple[str, str], ...]:
+        return tuple((name, value) for name, value in self.metadata if name not in RESERVED)[:MOST_ATTRIBUTES]
 
 
 def _code(error: EmbeddingUnavailable) -> str:
@@ -105,24 +156,24 @@ def _code(error: EmbeddingUnavailable) -> str:
     return cause.response["Error"]["Code"] if isinstance(cause, ClientError) else ""
 
 
-def _read(bucket: str, key: str) -> tuple[str, bytes | None]:
-    """(ETag, content); ("", None) when the object is gone."""
+def _read(bucket: str, key: str) -> Found:
     try:
         found = wiring.client("s3").get_object(Bucket=bucket, Key=key)
     except ClientError as error:
         if error.response["Error"]["Code"] in ("NoSuchKey", "404"):
-            return "", None
+            return Found()
         raise
-    return found["ETag"], found["Body"].read()
+    return Found(found["ETag"], found["Body"].read(), tuple(sorted(found["Metadata"].items())))
 
 
-def _tag(bucket: str, key: str) -> str:
+def _version(bucket: str, key: str) -> tuple[str, tuple[tuple[str, str], ...]]:
     try:
-        return wiring.client("s3").head_object(Bucket=bucket, Key=key)["ETag"]
+        found = wiring.client("s3").head_object(Bucket=bucket, Key=key)
     except ClientError as error:
         if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404:
-            return ""
+            return Found().version
         raise
+    return Found(found["ETag"], metadata=tuple(sorted(found["Metadata"].items()))).version
 
 
 def _note(key: str, **details: Any) -> None:

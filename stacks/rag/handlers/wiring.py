@@ -11,7 +11,8 @@ from ragkit.answering import Answerer
 from ragkit.embed import BedrockEmbedder
 from ragkit.generate import BedrockGenerator
 from ragkit.retrieve import Retriever
-from ragkit.store import S3VectorStore
+from ragkit.store import S3VectorStore, VectorStore
+from ragkit.versions import Recipe, Registry
 
 CLIENTS = Config(
     connect_timeout=2, read_timeout=30, tcp_keepalive=True, retries={"mode": "standard", "max_attempts": 4}
@@ -30,28 +31,45 @@ def prepare(*services: str) -> None:
 
 
 @cache
+def resource(service: str) -> Any:
+    return boto3.resource(service, config=CLIENTS)
+
+
+@cache
 def table(variable: str) -> Any:
     """The DynamoDB table that the variable names."""
-    return boto3.resource("dynamodb", config=CLIENTS).Table(os.environ[variable])
+    return resource("dynamodb").Table(os.environ[variable])
 
 
 @lru_cache(maxsize=1)
-def embedder() -> BedrockEmbedder:
-    dimension = int(os.environ["EMBEDDING_DIMENSION"])
-    return BedrockEmbedder(client("bedrock-runtime"), os.environ["EMBEDDING_MODEL_ID"], dimension)
+def registry() -> Registry:
+    return Registry(table("SETTINGS_TABLE"))
 
 
-@lru_cache(maxsize=1)
-def store() -> S3VectorStore:
-    dimension = int(os.environ["EMBEDDING_DIMENSION"])
-    return S3VectorStore(client("s3vectors"), os.environ["VECTOR_BUCKET"], os.environ["VECTOR_INDEX"], dimension)
+@lru_cache(maxsize=8)
+def embedder(recipe: Recipe) -> BedrockEmbedder:
+    return BedrockEmbedder(client("bedrock-runtime"), recipe.model, recipe.dimension)
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=8)
+def store(recipe: Recipe) -> VectorStore:
+    return S3VectorStore(client("s3vectors"), os.environ["VECTOR_BUCKET"], recipe.index, recipe.dimension)
+
+
 def retriever() -> Retriever:
-    return Retriever(store(), embedder())
+    """Over the index that is live."""
+    return _retriever(registry().current().live)
+
+
+@lru_cache(maxsize=8)
+def _retriever(recipe: Recipe) -> Retriever:
+    return Retriever(store(recipe), embedder(recipe))
+
+
+def answerer() -> Answerer:
+    return Answerer(retriever(), generator())
 
 
 @lru_cache(maxsize=1)
-def answerer() -> Answerer:
-    return Answerer(retriever(), BedrockGenerator(client("bedrock-runtime"), os.environ["GENERATION_MODEL_ID"]))
+def generator() -> BedrockGenerator:
+    return BedrockGenerator(client("bedrock-runtime"), os.environ["GENERATION_MODEL_ID"])

@@ -6,6 +6,7 @@ extract     bytes of a file -> a document of blocks
 chunking    a document -> chunks with stable ids
 embed       texts -> vectors, by Bedrock
 store       chunks and vectors <-> an S3 Vectors index
+versions    which index answers, which is being built
 retrieve    a question -> the best passages, lexical and dense together
 prompt      passages and a question -> the text for the model
 generate    a prompt -> pieces of text, by Bedrock

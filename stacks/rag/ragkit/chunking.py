@@ -33,7 +33,7 @@ class Sizes:
 class Chunk:
     """`id` is `<document key>#<number>`; `context` is the title and headings above it, ` > ` between; `digest` changes
     when what is embedded or searched changes; `page` counts from 1, 0 when the document has no pages;
-    `labels` say who may see it."""
+    `labels` say who may see it; `attributes` are (name, value) of its document, to filter by."""
 
     id: str
     document: str
@@ -44,6 +44,7 @@ class Chunk:
     digest: str
     page: int = 0
     labels: tuple[str, ...] = (PUBLIC,)
+    attributes: tuple[tuple[str, str], ...] = ()
 
     @property
     def embedded(self) -> str:
@@ -51,17 +52,23 @@ class Chunk:
         return f"{self.context}\n\n{self.text}" if self.context else self.text
 
 
-def chunk(document: Document, sizes: Sizes = Sizes(), labels: tuple[str, ...] = (PUBLIC,)) -> list[Chunk]:
-    """The document's chunks in order; an empty document has none. `labels` say who may see them."""
-    known = "" if labels == (PUBLIC,) else "\x00" + "\x00".join(sorted(labels))
+def chunk(
+    document: Document,
+    sizes: Sizes = Sizes(),
+    labels: tuple[str, ...] = (PUBLIC,),
+    attributes: tuple[tuple[str, str], ...] = (),
+) -> list[Chunk]:
+    """The document's chunks in order; an empty document has none. `labels` say who may see them; they and the
+    `attributes` are part of the digest."""
+    known = "\x00".join((*sorted(labels), *(f"{name}={value}" for name, value in sorted(attributes))))
     chunks: list[Chunk] = []
     for path, blocks in _sections(document):
         context = " > ".join(dict.fromkeys((document.title, *path)))
         for page, text in _pack(blocks, sizes):
-            digest = hashlib.sha256(f"{context}\x00{text}{known}".encode()).hexdigest()[:32]
+            digest = hashlib.sha256(f"{context}\x00{text}\x00{known}".encode()).hexdigest()[:32]
             number, key = len(chunks), document.key
             name = chunk_id(key, number)
-            chunks.append(Chunk(name, key, number, document.title, context, text, digest, page, labels))
+            chunks.append(Chunk(name, key, number, document.title, context, text, digest, page, labels, attributes))
     return chunks
 
 

@@ -6,6 +6,7 @@ mix. Without a model a fixed placeholder stands in for the vector, and only lexi
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -47,6 +48,12 @@ class Stored:
 
 
 class VectorStore(Protocol):
+    def prepare(self) -> None:
+        """Make the index where there is none."""
+
+    def drop(self) -> None:
+        """Remove the index with all that is in it; nothing happens where there is none."""
+
     def replace(self, document: str, chunks: Sequence[Chunk], embed: Embed | None, model: str) -> Stored:
         """Make `chunks` the document's only ones. What did not change is neither embedded nor written again."""
 
@@ -79,6 +86,17 @@ class S3VectorStore:
         self._client = client
         self._names = {"vectorBucketName": bucket, "indexName": index}
         self._dimension = dimension
+
+    def prepare(self) -> None:
+        with suppress(self._client.exceptions.ConflictException):
+            self._client.create_index(
+                **self._names, dataType="float32", dimension=self._dimension, distanceMetric="cosine",
+                metadataConfiguration=index_configuration(),
+            )  # fmt: skip
+
+    def drop(self) -> None:
+        with suppress(self._client.exceptions.NotFoundException):
+            self._client.delete_index(**self._names)
 
     def replace(self, document: str, chunks: Sequence[Chunk], embed: Embed | None, model: str) -> Stored:
         model = model if embed is not None else NO_MODEL
@@ -165,6 +183,7 @@ def _metadata(chunk: Chunk, model: str) -> dict[str, Any]:
         "digest": chunk.digest,
         "model": model,
         "labels": list(chunk.labels),
+        **dict(chunk.attributes),
         "context": chunk.context,
         "text": chunk.text,
     }
