@@ -1,0 +1,150 @@
+"""The embedder, the store and the generator behind their breakers and bulkheads; what was embedded lately is kept.
+
+A refused call is to the caller what a failed one is: EmbeddingUnavailable, GenerationUnavailable; the store's is Refused.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
+from typing import Any, TypeVar
+
+from ragkit.chunking import Chunk
+from ragkit.embed import Embedder, EmbeddingUnavailable
+from ragkit.generate import Generation, GenerationUnavailable, Generator, Message, Usage
+from ragkit.resilience import Breaker, Bulkhead, Refused, guarded, hedged
+from ragkit.store import Embed, Filter, Passage, Stored, VectorStore
+
+Result = TypeVar("Result")
+Count = Callable[[str], Any]
+
+
+def _uncounted(name: str) -> None:
+    pass
+
+
+class Kept:
+    """The last `most` values by key, the least recently used go first. Thread-safe."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._values: OrderedDict[Any, Any] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: Any) -> Any:
+        with self._lock:
+            if key in self._values:
+                self._values.move_to_end(key)
+            return self._values.get(key)
+
+    def put(self, key: Any, value: Any) -> None:
+        with self._lock:
+            self._values[key] = value
+            self._values.move_to_end(key)
+            while len(self._values) > self._most:
+                self._values.popitem(last=False)
+
+
+class GuardedEmbedder:
+    """`count` is told "EmbeddingCacheHits" and "EmbeddingCacheMisses"."""
+
+    def __init__(
+        self, inner: Embedder, breaker: Breaker, bulkhead: Bulkhead | None, kept: Kept, count: Count = _uncounted
+    ) -> None:
+        self.model = inner.model
+        self._inner, self._breaker, self._bulkhead, self._kept, self._count = inner, breaker, bulkhead, kept, count
+
+    def documents(self, texts: Sequence[str]) -> list[list[float]]:
+        return self._call(self._inner.documents, texts)
+
+    def query(self, text: str) -> list[float]:
+        key = (self.model, text)
+        known = self._kept.get(key)
+        self._count("EmbeddingCacheMisses" if known is None else "EmbeddingCacheHits")
+        if known is None:
+            known = self._call(self._inner.query, text)
+            self._kept.put(key, known)
+        return known
+
+    def _call(self, call: Callable[..., Result], given: Any) -> Result:
+        try:
+            return guarded(self._breaker, self._bulkhead, call, given)
+        except Refused as refused:
+            raise EmbeddingUnavailable(str(refused)) from refused
+
+
+class GuardedStore:
+    """`hedge_after_s` with an `executor`: a search that takes longer is made twice."""
+
+    def __init__(
+        self,
+        inner: VectorStore,
+        breaker: Breaker,
+        executor: Executor | None = None,
+        hedge_after_s: float = 0.0,
+    ) -> None:
+        self._inner, self._breaker, self._executor, self._after_s = inner, breaker, executor, hedge_after_s
+
+    def prepare(self) -> None:
+        self._inner.prepare()
+
+    def drop(self) -> None:
+        self._inner.drop()
+
+    def replace(self, document: str, chunks: Sequence[Chunk], embed: Embed | None, model: str) -> Stored:
+        return guarded(self._breaker, None, self._inner.replace, document, chunks, embed, model)
+
+    def delete(self, document: str) -> int:
+        return guarded(self._breaker, None, self._inner.delete, document)
+
+    def dense(self, vector: Sequence[float], count: int, model: str, where: Filter | None) -> list[tuple[str, float]]:
+        return self._read(lambda: self._inner.dense(vector, count, model, where))
+
+    def lexical(self, text: str, count: int, where: Filter | None) -> list[tuple[str, float]]:
+        return self._read(lambda: self._inner.lexical(text, count, where))
+
+    def passages(self, ids: Sequence[str]) -> list[Passage]:
+        return self._read(lambda: self._inner.passages(ids))
+
+    def _read(self, call: Callable[[], Result]) -> Result:
+        with self._breaker.guard():
+            if self._executor is None or self._after_s <= 0:
+                return call()
+            return hedged(self._executor, call, self._after_s)
+
+
+class GuardedGenerator:
+    def __init__(self, inner: Generator, breaker: Breaker) -> None:
+        self.model = inner.model
+        self._inner, self._breaker = inner, breaker
+
+    def stream(self, system: str, messages: Sequence[Message], max_tokens: int) -> "GuardedGeneration":
+        return GuardedGeneration(self._breaker, lambda: self._inner.stream(system, messages, max_tokens))
+
+
+class GuardedGeneration:
+    """One call of the breaker from the request to the last piece."""
+
+    def __init__(self, breaker: Breaker, start: Callable[[], Generation]) -> None:
+        self._breaker, self._start = breaker, start
+        self._inner: Generation | None = None
+
+    @property
+    def usage(self) -> Usage:
+        return self._inner.usage if self._inner else Usage()
+
+    @property
+    def stop_reason(self) -> str:
+        return self._inner.stop_reason if self._inner else ""
+
+    def __iter__(self) -> Iterator[str]:
+        try:
+            with self._breaker.guard():
+                self._inner = self._start()
+                yield from self._inner
+        except Refused as refused:
+            raise GenerationUnavailable(str(refused)) from refused
+
+    def close(self) -> None:
+        if self._inner:
+            self._inner.close()
