@@ -2,6 +2,7 @@
 handlers prepares what it uses while it is imported, so that the first question does not wait for it."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache, lru_cache
 from typing import Any
 
@@ -10,18 +11,35 @@ from botocore.config import Config
 from ragkit.answering import Answerer
 from ragkit.embed import BedrockEmbedder
 from ragkit.generate import BedrockGenerator
+from ragkit.guards import GuardedEmbedder, GuardedGenerator, GuardedStore, Kept
+from ragkit.resilience import Breaker
 from ragkit.retrieve import Retriever
-from ragkit.store import S3VectorStore, VectorStore
+from ragkit.store import S3VectorStore
 from ragkit.versions import Recipe, Registry
 
-CLIENTS = Config(
-    connect_timeout=2, read_timeout=30, tcp_keepalive=True, retries={"mode": "standard", "max_attempts": 4}
-)  # fmt: skip
+TIMEOUTS: dict[str, tuple[float, int]] = {
+    "bedrock-runtime": (20, 2), "bedrock-agent-runtime": (10, 2), "s3vectors": (4, 3), "dynamodb": (2, 3),
+    "sqs": (4, 3), "s3": (20, 2),
+}  # fmt: skip
+"""Seconds without a byte until a call is given up, and how often it is made. Together they are less than the timeout of
+every function that waits for the service, and each function's is less than its queue's visibility timeout."""
+SLOW_SEARCH_S = float(os.environ.get("HEDGE_SEARCH_AFTER_S", "0"))
+KEPT_EMBEDDINGS = 2_000
+SEARCHES_AT_ONCE = 16
+
+
+def config(service: str) -> Config:
+    """Retries are of transient errors only, after exponential pauses with full jitter."""
+    seconds, attempts = TIMEOUTS[service]
+    return Config(
+        connect_timeout=1, read_timeout=seconds, tcp_keepalive=True,
+        retries={"mode": "standard", "total_max_attempts": attempts},
+    )  # fmt: skip
 
 
 @cache
 def client(service: str) -> Any:
-    return boto3.client(service, config=CLIENTS)
+    return boto3.client(service, config=config(service))
 
 
 def prepare(*services: str) -> None:
@@ -32,7 +50,7 @@ def prepare(*services: str) -> None:
 
 @cache
 def resource(service: str) -> Any:
-    return boto3.resource(service, config=CLIENTS)
+    return boto3.resource(service, config=config(service))
 
 
 @cache
@@ -46,14 +64,27 @@ def registry() -> Registry:
     return Registry(table("SETTINGS_TABLE"))
 
 
-@lru_cache(maxsize=8)
-def embedder(recipe: Recipe) -> BedrockEmbedder:
-    return BedrockEmbedder(client("bedrock-runtime"), recipe.model, recipe.dimension)
+@cache
+def breaker(name: str) -> Breaker:
+    return Breaker(name)
+
+
+@cache
+def searches() -> ThreadPoolExecutor:
+    """Threads for searches that are made twice when they are slow."""
+    return ThreadPoolExecutor(SEARCHES_AT_ONCE)
 
 
 @lru_cache(maxsize=8)
-def store(recipe: Recipe) -> VectorStore:
-    return S3VectorStore(client("s3vectors"), os.environ["VECTOR_BUCKET"], recipe.index, recipe.dimension)
+def embedder(recipe: Recipe) -> GuardedEmbedder:
+    inner = BedrockEmbedder(client("bedrock-runtime"), recipe.model, recipe.dimension)
+    return GuardedEmbedder(inner, breaker(f"the model {recipe.model}"), None, Kept(KEPT_EMBEDDINGS))
+
+
+@lru_cache(maxsize=8)
+def store(recipe: Recipe) -> GuardedStore:
+    inner = S3VectorStore(client("s3vectors"), os.environ["VECTOR_BUCKET"], recipe.index, recipe.dimension)
+    return GuardedStore(inner, breaker("the vector store"), searches() if SLOW_SEARCH_S else None, SLOW_SEARCH_S)
 
 
 def retriever() -> Retriever:
@@ -71,5 +102,6 @@ def answerer() -> Answerer:
 
 
 @lru_cache(maxsize=1)
-def generator() -> BedrockGenerator:
-    return BedrockGenerator(client("bedrock-runtime"), os.environ["GENERATION_MODEL_ID"])
+def generator() -> GuardedGenerator:
+    model = os.environ["GENERATION_MODEL_ID"]
+    return GuardedGenerator(BedrockGenerator(client("bedrock-runtime"), model), breaker(f"the model {model}"))

@@ -1,6 +1,7 @@
 """The embedder, the store and the generator behind their breakers and bulkheads; what was embedded lately is kept.
 
-A refused call is to the caller what a failed one is: EmbeddingUnavailable, GenerationUnavailable; the store's is Refused.
+A refused call is to the caller what a failed one is: EmbeddingUnavailable, GenerationUnavailable; the store's is
+Refused.
 """
 
 import threading
