@@ -127,3 +127,38 @@ def test_what_cannot_be_put_is_refused(cloudwatch, request_, code):
 def test_metric_math_is_refused_by_name(aws, cloudwatch):
     with pytest.raises(ClientError, match="metric math is not evaluated here"):
         cloudwatch.get_metric_data(MetricDataQueries=[{"Id": "e", "Expression": "1+1"}], **around(now_of(aws)))
+
+
+EMBEDDED = """
+import json, time
+
+def handler(event, context):
+    metrics = [{"Name": "Hits"}, {"Name": "Took", "Unit": "Milliseconds"}]
+    directive = {"Namespace": "Rag", "Dimensions": [["Stage"], []], "Metrics": metrics}
+    head = {"Timestamp": event["now_ms"], "CloudWatchMetrics": [directive]}
+    told = {"_aws": head, "Stage": "test", "Hits": 2, "Took": [10, 30]}
+    print(json.dumps(told))
+    print('{"_aws": "not a metric"}')
+"""
+
+
+def test_what_a_function_writes_in_the_embedded_format_is_measured(aws, cloudwatch):
+    functions = aws.client("lambda")
+    functions.create_function(
+        FunctionName="embedded", Runtime="python3.11", Role=ROLE, Handler="app.handler",
+        Code={"ZipFile": make_zip({"app.py": EMBEDDED})},
+    )  # fmt: skip
+    functions.get_waiter("function_active_v2").wait(FunctionName="embedded")
+    now = now_of(aws)
+    payload = json.dumps({"now_ms": int(now * 1_000)})
+    for _ in range(3):
+        assert "FunctionError" not in functions.invoke(FunctionName="embedded", Payload=payload)
+
+    def statistics(name, dimensions):
+        wanted = {"Namespace": "Rag", "MetricName": name, "Dimensions": dimensions, "Period": 3600, **around(now)}
+        found = cloudwatch.get_metric_statistics(**wanted, Statistics=["Sum", "SampleCount", "Maximum"])["Datapoints"]
+        return [(one["Sum"], one["SampleCount"], one["Maximum"], one["Unit"]) for one in found]
+
+    stage = [{"Name": "Stage", "Value": "test"}]
+    wait_for(lambda: statistics("Hits", stage) == [(6.0, 3.0, 2.0, "None")], what="the hits")
+    assert statistics("Took", []) == [(120.0, 6.0, 30.0, "Milliseconds")]

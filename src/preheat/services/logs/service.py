@@ -29,6 +29,7 @@ from preheat.services.logs.domain import (
     stream_name,
     violation,
 )
+from preheat.services.logs.embedded import measure
 from preheat.services.logs.patterns import BadPattern, compile_pattern
 from preheat.services.logs.repository import Event, Group, Stream
 
@@ -230,6 +231,8 @@ def put_log_events(ctx: Context, params: Params) -> Params:
     now_ms = ctx.now_ms
     batch = check_batch(params.get("logEvents", []), now_ms, group.retention_days)
     repository.add_events(ctx.db, group.id, stream.id, batch.kept, now_ms)
+    for _, message in batch.kept:
+        measure(ctx.machine.meter, ctx.scope, message)
     ctx.db.notify(repository.topic(group.name))
     out: Params = {"nextSequenceToken": f"{now_ms:056d}"}
     if batch.rejected:
@@ -398,6 +401,7 @@ class LogsService:
         batches: dict[tuple[str, str], list[tuple[int, str]]] = {}
         for line in lines:
             batches.setdefault((line.log_group, line.log_stream), []).append((line.at, line.message))
+            measure(ctx.machine.meter, ctx.scope, line.message)
         now_ms = ctx.now_ms
         for (group, stream), events in batches.items():
             known = repository.find_group(ctx.db, ctx.scope, group)
