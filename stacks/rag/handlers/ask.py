@@ -58,6 +58,8 @@ def _ask(event: dict[str, Any]) -> Iterator[dict[str, Any] | str]:
         cause = error.__cause__ or error
         code = f" ({cause.response['Error']['Code']})" if isinstance(cause, ClientError) else ""
         yield _event("error", {"message": f"the answer could not be completed{code}; try again"})
+    finally:
+        wiring.METRICS.flush()
 
 
 def _refusal(status: int, message: str) -> Iterator[dict[str, Any] | str]:

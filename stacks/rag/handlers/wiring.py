@@ -12,6 +12,7 @@ from ragkit.answering import Answerer
 from ragkit.embed import BedrockEmbedder
 from ragkit.generate import BedrockGenerator
 from ragkit.guards import GuardedEmbedder, GuardedGenerator, GuardedStore, Kept
+from ragkit.metrics import Metrics
 from ragkit.resilience import Breaker
 from ragkit.retrieve import Retriever
 from ragkit.store import S3VectorStore
@@ -64,6 +65,9 @@ def registry() -> Registry:
     return Registry(table("SETTINGS_TABLE"))
 
 
+METRICS = Metrics(os.environ.get("STACK_NAME", "rag"))
+
+
 @cache
 def breaker(name: str) -> Breaker:
     return Breaker(name)
@@ -78,7 +82,7 @@ def searches() -> ThreadPoolExecutor:
 @lru_cache(maxsize=8)
 def embedder(recipe: Recipe) -> GuardedEmbedder:
     inner = BedrockEmbedder(client("bedrock-runtime"), recipe.model, recipe.dimension)
-    return GuardedEmbedder(inner, breaker(f"the model {recipe.model}"), None, Kept(KEPT_EMBEDDINGS))
+    return GuardedEmbedder(inner, breaker(f"the model {recipe.model}"), None, Kept(KEPT_EMBEDDINGS), METRICS.record)
 
 
 @lru_cache(maxsize=8)

@@ -36,6 +36,7 @@ def work(event: dict[str, Any], context: Any) -> dict[str, Any]:
                 last = attempt >= int(os.environ["MAX_RECEIVES"])
                 _set(job["id"], {"status": "failed" if last else "retrying", "reason": reason, "attempts": attempt})
             failures.append({"itemIdentifier": record["messageId"]})
+    wiring.METRICS.flush()
     return {"batchItemFailures": failures}
 
 

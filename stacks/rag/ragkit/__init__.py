@@ -2,6 +2,7 @@
 
 asked       what is asked, by whom, in which conversation
 trace       one question's path: correlation id, timed steps, log lines
+metrics     measured values as one line of log
 extract     bytes of a file -> a document of blocks
 chunking    a document -> chunks with stable ids
 embed       texts -> vectors, by Bedrock
