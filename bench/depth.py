@@ -13,6 +13,7 @@ def depth(server: Server, seconds: float, tag: str, repeats: int) -> dict[str, l
     """Sending to and draining a queue with messages waiting, in turn with another that is almost empty."""
     out: dict[str, list[float]] = {}
     deep = server.create_queue(f"deep-{tag}")
+    out["memory at 0 MB"] = [server.memory_mb()]
     held = 0
     for wanted in DEPTHS[server.name]:
         at = f"at {wanted:,}"
@@ -35,6 +36,7 @@ def _compare(server: Server, seconds: float, deep: str, tag: str, at: str) -> di
         f"sqs receive+delete c=16 {at} msg/s": far["rate"],
         f"sqs receive+delete c=16 {at}, share of almost empty": far["rate"] / near["rate"],
         f"sqs receive+delete c=16 {at} p99 ms": far["p99_ms"],
+        "sqs receive+delete c=16 at 0 msg/s": near["rate"],
     }
     for kind, unit, size in (("send", "/s", 1), ("batch", "msg/s", BATCH)):
         before = rate(load(server, kind, 16, seconds, server.create_queue(f"{kind}-{tag}")))
@@ -42,5 +44,6 @@ def _compare(server: Server, seconds: float, deep: str, tag: str, at: str) -> di
         out[f"sqs {kind} c=16 {at} {unit}"] = size * rate(found)
         out[f"sqs {kind} c=16 {at}, share of almost empty"] = rate(found) / before
         out[f"sqs {kind} c=16 {at} p99 ms"] = found["p99_ms"]
+        out[f"sqs {kind} c=16 at 0 {unit}"] = size * before
     out[f"memory {at} MB"] = server.memory_mb()
     return out

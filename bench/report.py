@@ -61,14 +61,28 @@ def _least(*figures: str) -> Callable[[Figures], float | None]:
     return value
 
 
-def _power_share(figures: Figures) -> float | None:
-    """Sends of "power" durability over what the disk's sync allows: 16 connections take the time of 16 sends without a
-    sync, and one sync."""
-    plain, synced = median(figures, "preheat", SEND), median(figures, "preheat-power", SEND)
+class Power(NamedTuple):
+    """Sends a second in "power" durability at so many connections, and what the disk's sync allows: as many sends take
+    the time that they take without a sync, and that of one sync."""
+
+    connections: int
+    sends: float
+    allowed: float
+
+
+def power(figures: Figures, connections: int) -> Power | None:
+    """None when something of it was not measured."""
+    figure = f"sqs send c={connections} /s"
+    plain, synced = median(figures, "preheat", figure), median(figures, "preheat-power", figure)
     sync_ms = median(figures, "preheat-power", "fdatasync ms")
     if plain is None or synced is None or sync_ms is None:
         return None
-    return synced * (16 / plain + sync_ms / 1_000) / 16
+    return Power(connections, synced, connections / (connections / plain + sync_ms / 1_000))
+
+
+def _power_share(figures: Figures) -> float | None:
+    found = power(figures, 16)
+    return None if found is None else found.sends / found.allowed
 
 
 def _curve(figures: Figures) -> float | None:
@@ -92,6 +106,7 @@ EXPECTED = (
     Expectation("sends, batches and receives at 1,000,000 messages over an almost empty queue, the least, at least",
                 _least(DEEP, DEEP_SEND, DEEP_BATCH), 0.8, True),
     Expectation("p99 of sends at 1,000,000, ms, at most", _own("sqs send c=16 at 1,000,000 p99 ms"), 10, False),
+    Expectation("p99 of batches at 1,000,000, ms, at most", _own("sqs batch c=16 at 1,000,000 p99 ms"), 10, False),
     Expectation("p99 of receives and deletes at 1,000,000, ms, at most",
                 _own("sqs receive+delete c=16 at 1,000,000 p99 ms"), 10, False),
     Expectation("memory at 5,000,000 messages, MB, at most", _own("memory at 5,000,000 MB"), 200, False),
@@ -99,6 +114,10 @@ EXPECTED = (
                 _against("sns fan-out to 100, envelope, deliveries /s", "ministack"), 10, True),
     Expectation("events put against 1,000 rules over MiniStack's, at least",
                 _against("events put, 1,000 rules, entries /s", "ministack"), 10, True),
+    Expectation("SNS deliveries to 100 queues over moto's, at least",
+                _against("sns fan-out to 100, envelope, deliveries /s", "moto"), 10, True),
+    Expectation("events put against 1,000 rules over moto's, at least",
+                _against("events put, 1,000 rules, entries /s", "moto"), 10, True),
     Expectation("an event's cost at 1,000 rules over that at none, at most", _curve, 2, False),
     Expectation("processor share of 10,000 parked receives, %, at most", _own("10,000 parked receives, processor %"),
                 1, False),
@@ -132,6 +151,17 @@ def document(figures: Figures, notes: list[str], about: dict) -> dict:
     return {"about": about, "expected": expected, "figures": figures, "notes": notes}
 
 
+def verdicts(figures: Figures) -> list[str]:
+    """One line for each expectation: met or not, what was measured, what was expected."""
+    words = {True: "met", False: "NOT MET", None: "not measured"}
+    lines = []
+    for each in EXPECTED:
+        value = each.value(figures)
+        measured = "-" if value is None else number(value)
+        lines.append(f"{words[each.met(figures)]:12}  {measured:>9}  {each.text} {each.bound:,g}")
+    return lines
+
+
 def markdown(figures: Figures, notes: list[str], about: dict) -> str:
     names = [name for name in figures if figures[name]]
     rows = list(dict.fromkeys(figure for name in names for figure in figures[name]))
@@ -152,6 +182,7 @@ def markdown(figures: Figures, notes: list[str], about: dict) -> str:
         value = each.value(figures)
         verdict = {True: "met", False: "**not met**", None: "not measured"}[each.met(figures)]
         lines.append(f"| {each.text} | {each.bound:g} | {'-' if value is None else number(value)} | {verdict} |")
+    lines += _power_table(figures)
     lines += [
         "",
         "## Figures",
@@ -166,6 +197,18 @@ def markdown(figures: Figures, notes: list[str], about: dict) -> str:
     if notes:
         lines += ["", "## What did not run", "", *(f"- {note}" for note in notes)]
     return "\n".join(lines) + "\n"
+
+
+def _power_table(figures: Figures) -> list[str]:
+    found = [each for each in (power(figures, connections) for connections in (1, 16, 64, 256)) if each is not None]
+    if not found:
+        return []
+    lines = ["", "## Power durability beside the disk", "", "| connections | sends /s | the sync allows /s | share |"]
+    lines.append("|---|---|---|---|")
+    for each in found:
+        share = f"{each.sends / each.allowed:.0%}"
+        lines.append(f"| {each.connections} | {number(each.sends)} | {number(each.allowed)} | {share} |")
+    return lines
 
 
 def cell(figures: Figures, figure: str, name: str) -> str:

@@ -57,6 +57,15 @@ FEATURES = {
     "serverless-offline": {"lambda"},
 }  # fmt: skip
 """What each can do without Docker and without downloads at run time."""
+QUICK = {
+    **FEATURES,
+    "preheat-power": {"start", "sqs"},
+    "ministack": {"start", "sqs", "storage", "lambda", "trigger", "fanout", "events"},
+    "moto": {"start", "sqs", "fanout", "events"},
+    "elasticmq": {"start", "sqs"},
+}
+"""What of it a quick run asks for: of Preheat everything, of the others what Preheat is compared by."""
+QUICK_SERVERS = ("preheat", "preheat-power", "ministack", "moto", "elasticmq")
 SCOPE = "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/%s/aws4_request, SignedHeaders=host;x-amz-date, Signature="
 
 
@@ -163,10 +172,12 @@ def _command(command: list[str]) -> str | None:
 
 
 class Server:
-    """One server: `start()` gives (seconds to the first answer, seconds to the first CreateQueue)."""
+    """One server: `start()` gives (seconds to the first answer, seconds to the first CreateQueue). `quick`: cases take
+    their shortest form."""
 
-    def __init__(self, name: str, home: PeerHome | None = None) -> None:
+    def __init__(self, name: str, home: PeerHome | None = None, quick: bool = False) -> None:
         self.name = name
+        self.quick = quick
         self.home = home
         self.port = free_port()
         self.process: subprocess.Popen | None = None

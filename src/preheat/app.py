@@ -46,6 +46,7 @@ from preheat.services.machine import HOME, ROOT, Machine
 from preheat.services.sts.service import session_credentials
 from preheat.services.table import SERVICES
 from preheat.settings import Settings
+from preheat.snowflake.door import SnowflakeDoor
 from preheat.store.database import Database
 from preheat.store.errors import StoreError
 from preheat.template import service as template_service
@@ -55,6 +56,8 @@ from preheat.wire import Wire
 
 WARM_UP_AFTER_S = 0.2
 LOG_DELAY_S = 0.02
+SNOWFLAKE_THREADS = 8
+"""Statements of Snowflake sessions at a time: MAX_CONCURRENCY_LEVEL of a warehouse."""
 LOG_SLICE = 128
 LOG_BACKLOG_BYTES = 8 * 1024 * 1024
 LOG_LINE_BYTES = 256
@@ -242,12 +245,24 @@ class Server:
         return [
             CustomResourceDoor(machine, services["cloudformation"]),
             *([] if enforce else [PageDoor(machine, "/_preheat/console", PAGE, VIEWS)]),
+            *self._snowflake(),
             TopicDoor(wire, machine, services["sns"], entropy),
             self._control(),
             FunctionUrlDoor(machine, services["lambda"], entropy, UrlAuthorizer(identify, authorizer)),
             ExecuteApiDoor(machine, services["apigatewayv2"], services["lambda"], entropy, enforce=enforce),
             ApiDoor(wire, machine, identify, entropy),
         ]
+
+    def _snowflake(self) -> list[Door]:
+        """The Snowflake endpoint; DuckDB is loaded, and its threads are started, at the first login."""
+        self.snowflake = None
+        if self.settings.snowflake == "on":
+            loop, state = asyncio.get_running_loop(), self.settings.state
+            self.snowflake = SnowflakeDoor(
+                None if state is None else state / "snowflake", self.scratch / "snowflake", self.clock, SystemEntropy(),
+                loop.call_later, lambda: ThreadBackground(loop, SNOWFLAKE_THREADS),
+            )  # fmt: skip
+        return [] if self.snowflake is None else [self.snowflake]
 
     def _control(self) -> ControlDoor:
         """The platform's own paths."""
@@ -292,6 +307,8 @@ class Server:
         self.driver.stop()
         self.pool.close()
         self.background.close()
+        if self.snowflake is not None:
+            self.snowflake.close()
         with contextlib.suppress(StoreError):
             self.sink.close(self.db, self.clock.now())
         self.db.close()
@@ -299,7 +316,7 @@ class Server:
 
 
 def _weight(lines: list[LogLine]) -> int:
-    return sum(len(line.message) for line in lines) + LOG_LINE_BYTES * len(lines)
+    return sum([len(line.message) for line in lines]) + LOG_LINE_BYTES * len(lines)
 
 
 def _stream_of(line: LogLine) -> tuple[str, str]:

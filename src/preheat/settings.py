@@ -33,6 +33,10 @@ class Settings:
     """"aws": 2 MB a second after the first 6 MB of a streamed answer."""
     event_rules: int = 300
     """EventBridge's quota of rules on one bus; AWS raises it on request."""
+    service_quotas: Literal["off", "enforce"] = "off"
+    """"enforce": FIFO queues refuse calls beyond AWS's request rates; services/sqs/quotas.py."""
+    snowflake: Literal["on", "off"] = "on"
+    """Whether Snowflake's drivers may log in, on the same port; snowflake/README.md."""
     models: dict[str, Any] = field(default_factory=dict)
 
     @property

@@ -227,7 +227,7 @@ def test_settings_of_the_template_hold(rag):
             assert int(found["VisibilityTimeout"]) >= 6 * function["Timeout"]
             assert int(json.loads(found["RedrivePolicy"])["maxReceiveCount"]) >= 3
             seen += 1
-    assert seen == 3
+    assert seen == 4
     worker = next(one for one in functions.list_functions()["Functions"] if "WorkerFunction" in one["FunctionName"])
     reserved = functions.get_function_concurrency(FunctionName=worker["FunctionName"])
     assert reserved["ReservedConcurrentExecutions"] == 12

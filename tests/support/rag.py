@@ -93,7 +93,10 @@ class RagStack:
         return sorted((one["metadata"] for one in found), key=lambda one: one["number"])
 
     def ask(self, question: str) -> list[tuple[str, dict[str, Any]]]:
-        return list(self.events(question))
+        """The events of the answer after the first, which names the session and the turn."""
+        (name, _), *events = self.events(question)
+        assert name == "session"
+        return events
 
     def events(self, question: str) -> Iterator[tuple[str, dict[str, Any]]]:
         """The events of the answer, as they come."""

@@ -11,7 +11,7 @@ LAYERS = [
     {"cli"},
     {"simulate"},
     {"app", "settings"},
-    {"gateway", "triggers", "template", "console"},
+    {"gateway", "triggers", "template", "console", "snowflake"},
     {"services"},
     {"execution", "models", "identity"},
     {"wire"},

@@ -11,7 +11,12 @@ import pytest
 from preheat.cli.inventory import inventory
 
 SOURCE = Path(__file__).parents[2] / "src" / "preheat"
-FOLDERS = {"lambda": "services/awslambda", "bedrock-runtime": "services/bedrock_runtime", "cloudformation": "template"}
+FOLDERS = {
+    "lambda": "services/awslambda",
+    "bedrock-runtime": "services/bedrock_runtime",
+    "bedrock-agent-runtime": "services/bedrock_agent_runtime",
+    "cloudformation": "template",
+}
 LEDGER = json.loads((SOURCE / "services" / "fidelity.json").read_text())
 
 

@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
 import generator
 import queues
 import report
+import servers
 
 QUEUE = "http://127.0.0.1/000000000000/q"
 
@@ -203,3 +204,21 @@ def test_report_says_what_was_met_missed_and_not_measured():
     assert "- moto: pip failed" in text
     met = {each["text"]: each["met"] for each in report.document(figures, [], about)["expected"]}
     assert met["idle memory, MB, at most"] is False
+
+
+def test_power_is_shown_beside_the_disk_and_each_expectation_has_a_line():
+    figures = {
+        "preheat": {"sqs send c=64 /s": [64_000.0], report.SEND: [26_000.0]},
+        "preheat-power": {"sqs send c=64 /s": [24_000.0], "fdatasync ms": [1.0]},
+    }
+    about = {"repeats": 1, "seconds": 1, "cores": 2, "generator": "wrk", "took_s": 9, "load_average": 0.5}
+    assert "| 64 | 24,000 | 32,000 | 75% |" in report.markdown(figures, [], about)
+    lines = report.verdicts(figures)
+    assert len(lines) == len(report.EXPECTED)
+    assert "met              26,000  SQS sends a second at 16 connections, at least 25,000" in lines
+    assert report.power(figures, 16) is None
+
+
+def test_a_quick_run_asks_for_all_of_preheat_and_nothing_that_a_peer_cannot():
+    assert servers.QUICK["preheat"] == servers.FEATURES["preheat"]
+    assert all(servers.QUICK[name] <= servers.FEATURES[name] for name in servers.QUICK_SERVERS)

@@ -133,7 +133,7 @@ def test_partial_failures_come_in_order(world):
 
 
 def test_a_request_that_is_too_large_or_too_long(world):
-    entry = {"Source": "a", "DetailType": "t", "Detail": json.dumps({"x": "p" * 262_144})}
+    entry = {"Source": "a", "DetailType": "t", "Detail": json.dumps({"x": "p" * 1_048_576})}
     assert refused(world, "PutEvents", Entries=[entry]) == (
         "ValidationException", "Total size of the entries in the request is over the limit."
     )  # fmt: skip

@@ -81,7 +81,11 @@ def test_policies_that_are_refused(world):
     assert refused(world, "AddPermission", **{**base, "Action": "s3:Get"})[0] == "ValidationException"
     assert refused(world, "AddPermission", **{**base, "StatementId": "a b"})[0] == "ValidationException"
     assert "principal was invalid" in refused(world, "AddPermission", **{**base, "Principal": "me"})[1]
-    assert refused(world, "AddPermission", **{**base, "SourceArn": "x" * 20_500})[0] == "PolicyLengthExceededException"
+    long = f"arn:aws:s3:::{'x' * 9_900}"
+    assert refused(world, "AddPermission", **{**base, "SourceArn": f"{long}{long}"})[0] == "ValidationException"
+    for sid in ("b", "c"):
+        world("lambda", "AddPermission", **{**base, "StatementId": sid, "SourceArn": long})
+    assert refused(world, "AddPermission", **{**base, "SourceArn": long})[0] == "PolicyLengthExceededException"
 
 
 def test_a_function_url_can_be_found_by_its_id(world):

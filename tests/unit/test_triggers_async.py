@@ -324,9 +324,10 @@ def test_an_error_message_of_a_dead_letter_is_cut_to_a_kilobyte(world):
 
 def test_what_becomes_of_events_is_measured(world):
     fire(world)
-    failing_to(world, "arn:aws:sqs:us-east-1:000000000000:gone")
-    world("lambda", "UpdateFunctionConfiguration", FunctionName="f",
-          DeadLetterConfig={"TargetArn": "arn:aws:sqs:us-east-1:000000000000:gone"})  # fmt: skip
+    url, arn = world.queue("gone")
+    failing_to(world, arn)
+    world("lambda", "UpdateFunctionConfiguration", FunctionName="f", DeadLetterConfig={"TargetArn": arn})
+    world("sqs", "DeleteQueue", QueueUrl=url)
     fire(world)
     seen = metrics(world)
     counted = {name: sample.count for name, sample in seen.items() if name.startswith(("Async", "Dest", "DeadL"))}

@@ -54,7 +54,20 @@ def local_template(path: Path) -> str:
         properties = resource.setdefault("Properties", {})
         if isinstance(properties.get(name), str):
             properties[name] = _place(base, properties[name], bucket, key)
+        if name == "CodeUri":
+            _mark(properties, globals_)
     return json.dumps(document)
+
+
+def _mark(properties: dict[str, Any], shared: dict[str, Any]) -> None:
+    """Local code behind AutoPublishAlias: what it holds now is part of its place, so that an edit is a change of the
+    template and publishes a version, as an upload would on AWS. `shared`: the Globals."""
+    from preheat.services.awslambda.code import fingerprint
+
+    code = properties.get("CodeUri") or shared.get("CodeUri")
+    aliased = properties.get("AutoPublishAlias") or shared.get("AutoPublishAlias")
+    if aliased and isinstance(code, dict) and code.get("Bucket") == LOCAL_BUCKET:
+        properties["CodeUri"] = {**code, "Version": fingerprint(Path(code["Key"]))}
 
 
 def _place(base: Path, text: str, bucket: str, key: str) -> Any:

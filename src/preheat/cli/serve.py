@@ -29,7 +29,9 @@ def serve(
     sandbox: Annotated[str, typer.Option(help="auto, bwrap (process ids apart too), or off.")] = "auto",
     cpu_share: Annotated[str, typer.Option(help="memory: processor time by memory size; whole: all of it.")] = "auto",
     streaming_bandwidth: Annotated[str, typer.Option(help="aws: 2 MB/s after 6 MB of a stream. off: none.")] = "off",
+    snowflake: Annotated[str, typer.Option(help="on: Snowflake's drivers may log in, on the same port. off.")] = "on",
     event_rules: Annotated[int, typer.Option(help="EventBridge's quota of rules on one bus.", min=1)] = 300,
+    service_quotas: Annotated[str, typer.Option(help="enforce: AWS's rates of FIFO queues. off: none.")] = "off",
 ) -> None:
     """Run the platform until SIGTERM or Ctrl-C."""
     if durability not in ("process", "power"):
@@ -44,6 +46,10 @@ def serve(
         _fail(f"--cpu-share is auto, memory or whole, not {cpu_share!r}", 2)
     if streaming_bandwidth not in ("off", "aws"):
         _fail(f"--streaming-bandwidth is off or aws, not {streaming_bandwidth!r}", 2)
+    if service_quotas not in ("off", "enforce"):
+        _fail(f"--service-quotas is off or enforce, not {service_quotas!r}", 2)
+    if snowflake not in ("on", "off"):
+        _fail(f"--snowflake is on or off, not {snowflake!r}", 2)
     settings = Settings(
         state=state.absolute(),
         port=port,
@@ -59,6 +65,8 @@ def serve(
         cpu_share=cpu_share,
         streaming_bandwidth=streaming_bandwidth,
         event_rules=event_rules,
+        snowflake=snowflake,
+        service_quotas=service_quotas,
     )
     run_server(settings)
 

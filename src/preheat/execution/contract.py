@@ -8,7 +8,7 @@ table), `runtime_api` (AWS's Lambda Runtime API for the worker processes), `work
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from preheat.kernel.meter import Meter
 from preheat.kernel.stream import Channel
@@ -135,8 +135,7 @@ class Throttled:
     until: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class LogLine:
+class LogLine(NamedTuple):
     """One line of output or of Lambda's own (START, END, REPORT). `at` in epoch milliseconds."""
 
     log_group: str

@@ -14,6 +14,7 @@ from preheat.execution.extensions.house import Extensions
 from preheat.execution.flow import Bandwidth, Flow
 from preheat.execution.lifecycle import ALLOWED, IllegalTransition, Job, State
 from preheat.execution.runtime_api import MAX_RESPONSE_BYTES
+from preheat.execution.variables import log_group
 from preheat.execution.workers.contract import Answer, Exit, Worker, WorkRequest
 from preheat.execution.workers.runtime.hooks import AFTER_RESTORE_ERROR, AFTER_RESTORE_STATUS
 from preheat.kernel.clock import Clock
@@ -48,8 +49,8 @@ class Host(Protocol):
 
     def log(self, environment: "Environment", message: str) -> None: ...
     def flush(self) -> None: ...
-    def due(self, at: float) -> None:
-        """Have `expire` looked at by then (monotonic seconds)."""
+    def due(self, at: float, now: float | None = None) -> None:
+        """Have `expire` looked at by then; both in monotonic seconds, `now` when it is known."""
 
     def available(self, environment: "Environment") -> None:
         """It can take an invocation."""
@@ -74,6 +75,7 @@ class Environment:
         self.init_limit_s = min(MAX_INIT_LIMIT_S, max(AHEAD_INIT_LIMIT_S, spec.timeout_s)) if ahead else INIT_LIMIT_S
         self.spec = spec
         self.name = name
+        self.log_group = log_group(spec)
         self.log_stream = log_stream
         self.scratch = scratch
         self.state = State.STARTING
@@ -362,9 +364,9 @@ class Environment:
         """START: the invocation's time runs."""
         job = self.job
         assert job is not None
-        job.begun = self.host.clock.monotonic()
-        self.deadline = job.begun + self.spec.timeout_s
-        self.host.due(self.deadline)
+        now = job.begun = self.host.clock.monotonic()
+        self.deadline = now + self.spec.timeout_s
+        self.host.due(self.deadline, now)
         if self._partial:
             self._line(self._partial)
             self._partial = b""
@@ -397,7 +399,7 @@ class Environment:
             self._measure()
         self.worker.collect_output()
         self.move(State.IDLE)
-        self._finish(None, None)
+        self._finish(None, None, now)
 
     def _expire(self, now: float) -> None:
         """Out of time: the ten seconds of initialisation, or the function's timeout."""
@@ -496,7 +498,9 @@ class Environment:
         job = self.job
         if job is not None and not job.delivered:
             job.delivered = True
-            job.done(self._outcome(job, (now - (job.begun or now)) * 1000.0))
+            outcome = self._outcome((now - (job.begun or now)) * 1000.0)
+            outcome.log_tail = reports.last_bytes(self._tail, TAIL_BYTES)
+            job.done(outcome)
 
     def _runtime_ends(self, status: str | None, error_type: str | None) -> None:
         job, answer = self.job, self._answer
@@ -508,12 +512,14 @@ class Environment:
             job.invocation, said, error_type or answer.error, job.begun or 0.0, *times, produced_bytes=size
         )
 
-    def _finish(self, status: str | None, error_type: str | None) -> None:
+    def _finish(self, status: str | None, error_type: str | None, now: float | None = None) -> None:
+        """`now` is monotonic."""
         job = self.job
         assert job is not None and self._answer is not None
         self.deadline = None
-        begun = self.host.clock.monotonic() if job.begun is None else job.begun
-        duration_ms = (self.host.clock.monotonic() - begun) * 1000.0
+        if now is None:
+            now = self.host.clock.monotonic()
+        duration_ms = (now - (now if job.begun is None else job.begun)) * 1000.0
         if status == "timeout":
             duration_ms = self.spec.timeout_s * 1000.0
         if self._partial:
@@ -522,7 +528,7 @@ class Environment:
             status, error_type = "error", self._answer.error
         invocation = job.invocation
         self._runtime_ends(status, error_type)
-        outcome = self._outcome(job, duration_ms)
+        outcome = self._outcome(duration_ms)
         self._system(reports.end(invocation.request_id))
         self._system(
             reports.report(
@@ -539,7 +545,8 @@ class Environment:
             )
         )
         self.extensions.reported(invocation, outcome, status, error_type, self._restore)
-        outcome.log_tail = reports.last_bytes(self._tail, TAIL_BYTES)
+        if self._tail:
+            outcome.log_tail = reports.last_bytes(self._tail, TAIL_BYTES)
         self.job = None
         self._init_ms = self._restore = None
         self._reset()
@@ -549,7 +556,8 @@ class Environment:
             job.done(outcome)
         self.host.flush()
 
-    def _outcome(self, job: Job, duration_ms: float) -> Outcome:
+    def _outcome(self, duration_ms: float) -> Outcome:
+        """Without its log's tail."""
         answer = self._answer
         assert answer is not None
         streamed = self._channel is not None
@@ -557,7 +565,6 @@ class Environment:
             payload=answer.payload,
             error=answer.error,
             content_type=self._stream_type if streamed else answer.content_type,
-            log_tail=reports.last_bytes(self._tail, TAIL_BYTES),
             duration_ms=duration_ms,
             billed_ms=reports.billed(duration_ms, self._init_ms if self._restore is None else self._restore[1]),
             init_ms=self._init_ms,

@@ -332,16 +332,18 @@ class Pool:
 
     def log(self, environment: Environment, message: str) -> None:
         at = int(self.clock.now() * 1000.0)
-        self._lines.append(LogLine(log_group(environment.spec), environment.log_stream, at, message))
+        self._lines.append(LogLine(environment.log_group, environment.log_stream, at, message))
 
     def flush(self) -> None:
         if self._lines:
             lines, self._lines = self._lines, []
             self._on_log(lines)
 
-    def due(self, at: float) -> None:
-        sample = self.clock.monotonic() + SAMPLE_S
-        at = min(at, sample)
+    def due(self, at: float, now: float | None = None) -> None:
+        if now is None:
+            now = self.clock.monotonic()
+        if now + SAMPLE_S < at:
+            at = now + SAMPLE_S
         if at < self._due:
             self._due = at
             self.on_wake()
@@ -385,7 +387,7 @@ class Pool:
 
     def gate_of(self, spec: FunctionSpec) -> Gate:
         """The gate of the function's account and region."""
-        return self._gate(Scope(spec.account, spec.region))
+        return self._gates.get((spec.account, spec.region)) or self._gate(Scope(spec.account, spec.region))
 
     def _gate(self, scope: Scope) -> Gate:
         gate = self._gates.get(scope)

@@ -43,7 +43,7 @@ class ProvisionHost(Protocol):
     def start_worker(self, environment: Environment) -> Worker: ...
     def log(self, environment: Environment, message: str) -> None: ...
     def flush(self) -> None: ...
-    def due(self, at: float) -> None: ...
+    def due(self, at: float, now: float | None = None) -> None: ...
     def make_room(self) -> bool:
         """Whether one more environment may start now. If not, what idles may be giving way: ask again when one is
         gone."""
@@ -179,8 +179,8 @@ class Provision:
     def flush(self) -> None:
         self.host.flush()
 
-    def due(self, at: float) -> None:
-        self.host.due(at)
+    def due(self, at: float, now: float | None = None) -> None:
+        self.host.due(at, now)
 
     def available(self, environment: Environment) -> None:
         """It has initialised."""

@@ -99,11 +99,8 @@ def report(
     """The REPORT line. `status` is "timeout" or "error" (with `error_type`), None for anything the runtime answered.
     `restore` is the time of the restore and the part of it that is billed, in ms."""
     fields = [
-        f"REPORT RequestId: {request_id}",
-        f"Duration: {duration_ms:.2f} ms",
-        f"Billed Duration: {billed_ms} ms",
-        f"Memory Size: {memory_mb} MB",
-        f"Max Memory Used: {used_mb} MB",
+        f"REPORT RequestId: {request_id}\tDuration: {duration_ms:.2f} ms\tBilled Duration: {billed_ms} ms\t"
+        f"Memory Size: {memory_mb} MB\tMax Memory Used: {used_mb} MB"
     ]
     if init_ms is not None:
         fields.append(f"Init Duration: {init_ms:.2f} ms")

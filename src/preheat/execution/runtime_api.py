@@ -19,6 +19,7 @@ from preheat.execution.workers.contract import Answer, WorkRequest
 
 MAX_RESPONSE_BYTES = 6 * 1024 * 1024 + 100
 PREFIX = "/2018-06-01/runtime/"
+NEXT = PREFIX + "invocation/next"
 JSON = b"application/json"
 REASONS = {200: b"OK", 202: b"Accepted", 400: b"Bad Request", 403: b"Forbidden", 404: b"Not Found",
            405: b"Method Not Allowed", 413: b"Payload Too Large"}  # fmt: skip
@@ -191,8 +192,8 @@ class RuntimeConnection:
     def on_headers_complete(self) -> None:
         self._in_body = True
         mode = self._headers.get("lambda-runtime-function-response-mode", "").lower()
-        request_id = self._answered_id()
-        if request_id is None or not mode:
+        request_id = self._answered_id() if mode else None
+        if request_id is None:
             return
         if mode not in ("streaming", "buffered"):
             self._rejected = True
@@ -241,9 +242,11 @@ class RuntimeConnection:
         target = self._target.decode("latin-1")
         method = self._parser.get_method()
         error_type = self._headers.get("lambda-runtime-function-error-type", "")
-        if target == PREFIX + "invocation/next" and method == b"GET":
+        if target == NEXT and method == b"GET":
             self._parked = True
             session.ask_next(self)
+        elif method == b"POST" and (request_id := self._answered_id()) is not None:
+            self._response(request_id)
         elif method == b"GET" and target in ("/ping", "/2018-06-01/ping"):
             self._send(200, b"pong", b"text/plain")
         elif method == b"GET" and target == PREFIX + "restore/next" and session.restorable:
@@ -253,8 +256,6 @@ class RuntimeConnection:
         elif method == b"POST" and target.startswith(PREFIX + "invocation/") and target.endswith("/error"):
             if session.may_answer(self, target[len(PREFIX) + 11 : -6], "InvocationErrorResponse"):
                 session.fail(self, error_type, b"".join(self._body))
-        elif method == b"POST" and (request_id := self._answered_id()) is not None:
-            self._response(request_id)
         elif session.others is None or not session.others.take(
             self, method, target, self._headers, b"".join(self._body)
         ):

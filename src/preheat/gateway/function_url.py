@@ -103,10 +103,11 @@ class FunctionUrlDoor:
         return invoke_buffered(self._functions, target, payload, request_id, _settle, trace)
 
     def _caller(self, ctx: Context, request: HttpRequest, url: Any) -> dict[str, Any] | None:
-        """The event's authorizer member. An AWS_IAM URL is closed to unsigned requests and to callers without a name.
-        Raises AwsError 403."""
-        signed = url.auth_type == "NONE" or sigv4.parse(request) is not None
-        authorizer = self._authorize(ctx, request, url) if signed else None
+        """The event's authorizer member. An AWS_IAM URL is closed to unsigned requests, to signatures for another
+        service or region, and to callers without a name. Raises AwsError 403."""
+        signature = None if url.auth_type == "NONE" else sigv4.parse(request)
+        fits = signature is not None and (signature.service, signature.region) == ("lambda", url.scope.region)
+        authorizer = self._authorize(ctx, request, url) if fits or url.auth_type == "NONE" else None
         if authorizer is None and url.auth_type != "NONE":
             raise AwsError("AccessDeniedException", ACCESS_DENIED, 403)
         return authorizer

@@ -171,17 +171,25 @@ def event_v1(request: HttpRequest, origin: Origin) -> dict[str, Any]:
 def _scalar(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, dict | list):
+        raise BadHandlerAnswer("a header's value must be a string, a number or a boolean")
     return str(value)
+
+
+def _status(value: Any) -> int:
+    """A final status as a number or its text; 1xx would leave the client waiting for another."""
+    try:
+        status = int(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise BadHandlerAnswer(f"statusCode is {value!r}") from error
+    if not 200 <= status <= 599 or (isinstance(value, float) and value != status):
+        raise BadHandlerAnswer(f"statusCode is {value!r}")
+    return status
 
 
 def response_head(document: dict[str, Any]) -> tuple[int, list[tuple[str, str]]]:
     """(status, headers) of a structured response or a streaming prelude. Raises BadHandlerAnswer."""
-    try:
-        status = int(document.get("statusCode", 200))
-    except (TypeError, ValueError) as error:
-        raise BadHandlerAnswer(f"statusCode is {document.get('statusCode')!r}") from error
-    if not 100 <= status <= 599:
-        raise BadHandlerAnswer(f"statusCode is {status}")
+    status = _status(document.get("statusCode", 200))
     headers = document.get("headers") or {}
     several = document.get("multiValueHeaders") or {}
     if not isinstance(headers, dict) or not isinstance(several, dict):
@@ -197,7 +205,7 @@ def response_head(document: dict[str, Any]) -> tuple[int, list[tuple[str, str]]]
             raise BadHandlerAnswer(f"{name!r} is no header name")
     multi = {name.lower() for name in several}
     for name, value in headers.items():
-        if name.lower() not in HOP_BY_HOP and name.lower() not in multi:
+        if name.lower() not in HOP_BY_HOP and name.lower() not in multi and value is not None:
             out.append((name.lower(), _scalar(value)))
     for name, values in several.items():
         if name.lower() not in HOP_BY_HOP:

@@ -22,6 +22,7 @@ from preheat.services.contract import Principal, Reply
 from preheat.services.machine import Machine
 from preheat.wire import Wire
 
+Result = Reply | AwsError
 Identify = Callable[[HttpRequest, Call], Principal]
 
 
@@ -81,7 +82,7 @@ class ApiDoor:
             return
         known = call
 
-        def answer(reply: Reply | AwsError) -> None:
+        def answer(reply: Result) -> None:
             if isinstance(reply, Reply):
                 response = wire.reply(known, reply.output, request_id, reply.status, reply.headers)
             else:

@@ -9,7 +9,7 @@ import importlib.util
 import json
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -106,6 +106,15 @@ class MiniLM:
             for row, length, vectors in zip(rows, mask.sum(axis=1), states):
                 result[row] = vectors[:length].copy()
         return result
+
+    def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """For each text the ids of its tokens, one for each row of `token_vectors`."""
+        tokenizer = self._load_tokenizer()
+        return [tokenizer.encode(text, self.max_tokens) for text in texts]
+
+    def vocabulary(self) -> Mapping[str, int]:
+        """Token -> id."""
+        return self._load_tokenizer().vocabulary
 
     def count_tokens(self, text: str) -> int:
         return self._load_tokenizer().count(text)

@@ -2,14 +2,15 @@
 
 Configuration is a dict, model id to
 
-    {"backend": "minilm" | "hashing" | "extractive" | "openai" | "bedrock", "options": {...},
+    {"backend": "minilm" | "hashing" | "extractive" | "late-interaction" | "openai" | "bedrock", "options": {...},
      "requests_per_minute": number, "tokens_per_minute": number}
 
 Options, by backend: minilm `engine` ("auto", "onnxruntime", "numpy"), `threads`, `max_tokens` (3-512), `dimension`
 (384; more is filled with zeros, which changes no distance); hashing `dimension`; extractive `similarity` (true, false);
+late-interaction (a reranker) `cache_mb` (0-65536: how much of passages' token vectors is kept in memory);
 openai `base_url`, `model`, `kind` ("chat", "embedding"), `dimension`, `api_key_env` (name of an environment variable),
 `timeout_s`; bedrock `model_id`, `region`, `profile`, `endpoint_url`, `timeout_s`.
-The three default ids are always there; configuration may set their limits and options.
+The default ids are always there; configuration may set their limits and options.
 """
 
 import os
@@ -19,9 +20,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from preheat.models.bedrock_passthrough import BedrockPassthrough
-from preheat.models.contract import Embedder, Generator, Kind
+from preheat.models.contract import Embedder, Generator, Kind, Reranker
 from preheat.models.extractive import ExtractiveAnswerer
 from preheat.models.hashing import SIZES, HashingEmbedder
+from preheat.models.late_interaction import CACHE_BYTES, LateInteraction
 from preheat.models.limits import Limits
 from preheat.models.minilm import DIMENSION, LONGEST, MAX_TOKENS, MiniLM
 
@@ -32,17 +34,19 @@ DEFAULTS: Mapping[str, str] = {
     "preheat.minilm-l6-v2": "minilm",
     "preheat.hashing-1024": "hashing",
     "preheat.extractive-v1": "extractive",
+    "preheat.late-interaction-v1": "late-interaction",
 }
 OPTIONS: Mapping[str, frozenset[str]] = {
     "minilm": frozenset({"engine", "threads", "max_tokens", "dimension"}),
     "hashing": frozenset({"dimension"}),
     "extractive": frozenset({"similarity"}),
+    "late-interaction": frozenset({"cache_mb"}),
     "openai": frozenset({"base_url", "model", "kind", "dimension", "api_key_env", "timeout_s"}),
     "bedrock": frozenset({"model_id", "region", "profile", "endpoint_url", "timeout_s"}),
 }
 KEYS = frozenset({"backend", "options", "requests_per_minute", "tokens_per_minute"})
 
-Backend = Embedder | Generator | BedrockPassthrough
+Backend = Embedder | Generator | Reranker | BedrockPassthrough
 
 
 class ModelConfigurationError(ValueError):
@@ -51,13 +55,15 @@ class ModelConfigurationError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """One id and what answers under it; exactly one of `embedder`, `generator`, `passthrough` is set."""
+    """One id and what answers under it; exactly one of `embedder`, `generator`, `reranker`, `passthrough`
+    is set."""
 
     id: str
     backend: str
     limits: Limits
     embedder: Embedder | None = None
     generator: Generator | None = None
+    reranker: Reranker | None = None
     passthrough: BedrockPassthrough | None = None
 
 
@@ -100,6 +106,8 @@ class Registry:
             return Model(id, backend, limits, passthrough=made)
         if hasattr(made, "embed"):
             return Model(id, backend, limits, embedder=made)
+        if hasattr(made, "score"):
+            return Model(id, backend, limits, reranker=made)
         return Model(id, backend, limits, generator=made)
 
     def minilm(self, engine: str = "auto", threads: int = 0, max_tokens: int = MAX_TOKENS) -> MiniLM:
@@ -125,6 +133,10 @@ class Registry:
             raise ModelConfigurationError(f"models.{id}: similarity must be true or false")
         model = self.minilm()
         return ExtractiveAnswerer(id, model if similarity and model.available() else None)
+
+    def _build_late_interaction(self, id: str, options: dict[str, Any]) -> Reranker:
+        kept_mb = _integer(id, options, "cache_mb", CACHE_BYTES >> 20, 0, 65_536)
+        return LateInteraction(id, self.minilm(), kept_mb << 20)
 
     def _build_openai(self, id: str, options: dict[str, Any]) -> Backend:
         from preheat.models.openai_compatible import ChatGenerator, Server, ServerEmbedder
@@ -188,6 +200,7 @@ _BUILDERS: Mapping[str, Callable[[Registry, str, dict[str, Any]], Any]] = {
     "minilm": Registry._build_minilm,
     "hashing": Registry._build_hashing,
     "extractive": Registry._build_extractive,
+    "late-interaction": Registry._build_late_interaction,
     "openai": Registry._build_openai,
     "bedrock": Registry._build_bedrock,
 }

@@ -5,7 +5,7 @@ One deliberate difference: a literal "[SEP]" or "[CLS]" in a text is text, not a
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 CACHED_WORDS = 50_000
@@ -35,6 +35,11 @@ class WordPiece:
         self.cls, self.sep = self._ids["[CLS]"], self._ids["[SEP]"]
         self._unknown = (self._ids["[UNK]"],)
         self._words: dict[str, tuple[int, ...]] = {}
+
+    @property
+    def vocabulary(self) -> Mapping[str, int]:
+        """Token -> id; do not change it."""
+        return self._ids
 
     def encode(self, text: str, max_tokens: int = 0) -> list[int]:
         """Ids with [CLS] and [SEP]; cut to `max_tokens` in all when that is not 0."""

@@ -11,6 +11,8 @@ SERVICES: dict[str, str] = {
     "dynamodb": "preheat.services.dynamodb.service",
     "s3vectors": "preheat.services.s3vectors.service",
     "bedrock-runtime": "preheat.services.bedrock_runtime.service",
+    "bedrock": "preheat.services.bedrock.service",
+    "bedrock-agent-runtime": "preheat.services.bedrock_agent_runtime.service",
     "logs": "preheat.services.logs.service",
     "cloudwatch": "preheat.services.cloudwatch.service",
     "iam": "preheat.services.iam.service",

@@ -14,11 +14,12 @@ from preheat.kernel.scope import Scope
 from preheat.kernel.stream import Background
 from preheat.services.contract import Context, Deferred, Outcome, Wait
 from preheat.services.deliveries import Attributes, Counts, Delivery, emit
+from preheat.services.sns import status
 from preheat.triggers import dead_letters
 from preheat.triggers.contract import Notice, OnNotice
 from preheat.triggers.outbox import Event
 from preheat.triggers.targets import permission
-from preheat.triggers.targets.contract import acting
+from preheat.triggers.targets.contract import acting, answered
 from preheat.triggers.targets.table import TARGETS
 
 TOO_OFTEN = "MaximumRetryAttempts"
@@ -58,6 +59,8 @@ class Deliver:
             raise RuntimeError(f"{delivery.target} does not answer")
         if delivery.counts is not None:
             count(ctx, delivery, delivery.counts, delivery.counts.delivered)
+        if status.STATUS in delivery.options:
+            _tell(ctx, delivery, event.attempts + 1, outcome)
         event.settle(ctx)
         return {}
 
@@ -83,11 +86,27 @@ class Deliver:
             count(ctx, delivery, delivery.counts, delivery.counts.failed)
         if delivery.dead_letter and delivery.dead_letter != delivery.target:
             emit(ctx, dead_letter(delivery, event.attempts, error, condition))
+        if status.STATUS in delivery.options:
+            told, words = delivery.options[status.STATUS], f"{error.code}: {error.message}"
+            status.report(ctx, told, event.attempts + 1, _code(error), words, good=False)
         event.settle(ctx)
         sender = delivery.source_arn or delivery.source_service
         text = f"A delivery from {sender} to {delivery.target} was given up. {error.code}: {error.message}"
         ctx.db.after_commit(lambda: self._on_notice(Notice("delivery-failed", delivery.target, text)))
         return {}
+
+
+def _tell(ctx: Context, delivery: Delivery, attempts: int, outcome: Outcome) -> None:
+    """Write SNS's delivery status log of a success."""
+    kind = delivery.target.split(":", 3)[2] if delivery.target.startswith("arn:") else "http"
+    code, response = status.answer(kind, answered(outcome))
+    status.report(ctx, delivery.options[status.STATUS], attempts, code, response, good=True)
+
+
+def _code(error: AwsError) -> int:
+    """The HTTP status that an endpoint answered, or that of the error."""
+    number = error.code.removeprefix("HTTP_")
+    return int(number) if number.isdigit() else error.status
 
 
 def permanent(error: AwsError) -> bool:

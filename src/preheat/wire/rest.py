@@ -123,7 +123,8 @@ class RestOperation(Operation):
         code = status or (output.get(member) if member else None) or self._status
         body: bytes | FileSlice | Channel
         if self._stream is not None:
-            headers.append(("Content-Type", eventstream.CONTENT_TYPE))
+            if not any(name.lower() == "content-type" for name, _ in headers):
+                headers.append(("Content-Type", eventstream.CONTENT_TYPE))
             source = output.get(self._stream.member)
             body = b"" if source is None else self._stream.open(source, None, self.output.shape)
         elif self._out_payload_shape is not None and self._out_payload_shape.type in ("blob", "string"):

@@ -247,12 +247,16 @@ class TreeWriters:
         return self._dialect.writers.get(shape.type)
 
     def structure(self, name: str, only: tuple[str, ...] | None = None) -> Convert:
-        """Members with value None, and members that the model does not know, are left out."""
+        """Members with value None, and members that the model does not know, are left out; a value in which all is as
+        it has to be is given back itself."""
         if only is None and name in self._structures:
             return self._structures[name]
         members: dict[str, tuple[str, Convert | None]] = {}
+        ready: set[str] = set()
 
         def write(value: Any) -> dict[str, Any]:
+            if ready.issuperset(value) and None not in value.values():
+                return value
             out = {}
             for own, item in value.items():
                 member = members.get(own)
@@ -266,7 +270,9 @@ class TreeWriters:
             self._structures[name] = write
         for own, ref in self._model.shapes[name].members.items():
             if only is None or own in only:
-                members[own] = (ref.location_name or own, self.writer(ref))
+                key, convert = members[own] = (ref.location_name or own, self.writer(ref))
+                if convert is None and key == own:
+                    ready.add(own)
         return write
 
     def _list(self, shape: Shape) -> Convert | None:

@@ -1,70 +1,126 @@
-"""The function URL: the chat page on GET, its example questions on GET /examples, a stream of server-sent events on
-POST /ask.
+"""The function URL: the chat page and its files, answers as server-sent events, conversations, documents.
 
 A generator handler streams: its first item is the head of the response, what follows are pieces of the body.
 """
 
 import json
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from botocore.exceptions import ClientError
-from ragkit.trace import HEADER
+from ragkit.identity import Caller
+from ragkit.sessions import NoSession
+from ragkit.trace import HEADER, Trace
 
-from handlers import wiring
-from handlers.requests import BadRequest, asked_of, trace_of
+from handlers import conversations, library, turns, wiring
+from handlers.requests import Question, Refusal, admit, caller_of, new_id, question_of, trace_of
 
-wiring.prepare("bedrock-runtime", "s3vectors")
+wiring.prepare("bedrock-runtime", "s3vectors", "dynamodb")
 
-PAGE = Path(__file__).parents[1] / "web" / "index.html"
+WEB = Path(__file__).parents[1] / "web"
+KINDS = {
+    ".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}  # fmt: skip
 POLICY = "; ".join(
-    ("default-src 'none'", "style-src 'unsafe-inline'", "script-src 'unsafe-inline'", "connect-src 'self'",
-     "img-src data:", "base-uri 'none'", "form-action 'none'", "frame-ancestors 'none'")
+    ("default-src 'none'", "style-src 'self' 'unsafe-inline'", "script-src 'self' 'unsafe-inline'", "connect-src *",
+     "img-src 'self' data:", "base-uri 'none'", "form-action 'none'", "frame-ancestors 'none'")
 )  # fmt: skip
 
+Piece = dict[str, Any] | str
+Answer = dict[str, Any] | list[Any] | None
+Route = Callable[[dict[str, Any], Caller, str], Answer]
 
-def handler(event: dict[str, Any], context: Any) -> Iterator[dict[str, Any] | str]:
+ROUTES: tuple[tuple[str, re.Pattern[str], Route], ...] = tuple(
+    (method, re.compile(pattern), function)
+    for method, pattern, function in (
+        ("GET", r"/sessions", conversations.sessions),
+        ("GET", r"/sessions/([^/]+)", conversations.session),
+        ("DELETE", r"/sessions/([^/]+)", conversations.forget),
+        ("POST", r"/turns/([^/]+)/cancel", conversations.cancel),
+        ("POST", r"/turns/([^/]+)/feedback", conversations.feedback),
+        ("GET", r"/documents", library.documents),
+        ("GET", r"/documents/(.+)", library.document),
+        ("POST", r"/uploads", library.upload),
+    )
+)
+
+
+def handler(event: dict[str, Any], context: Any) -> Iterator[Piece]:
     method = event["requestContext"]["http"]["method"]
     path = event["rawPath"].rstrip("/")
-    if method == "POST" and path == "/ask":
-        yield from _ask(event)
-    elif method in ("GET", "HEAD") and not path:
-        yield _head(200, "text/html; charset=utf-8", {"content-security-policy": POLICY})
-        yield PAGE.read_text()
-    elif method == "GET" and path == "/examples":
-        yield _head(200, "application/json", {})
-        asked = os.environ.get("EXAMPLE_QUESTIONS", "").split("|")
-        yield json.dumps({"questions": [one.strip() for one in asked if one.strip()]})
-    else:
-        yield from _refusal(404, f"there is nothing at {method} {event['rawPath']}; POST /ask takes a question")
-
-
-def _ask(event: dict[str, Any]) -> Iterator[dict[str, Any] | str]:
-    try:
-        asked = asked_of(event)
-    except BadRequest as error:
-        yield from _refusal(400, str(error))
-        return
     trace = trace_of(event)
+    try:
+        if method == "POST" and path == "/ask":
+            yield from _ask(event, trace)
+        elif method in ("GET", "HEAD") and (not path or path.startswith("/web/")):
+            yield from _file(path.removeprefix("/web/") or "index.html")
+        elif method == "GET" and path == "/examples":
+            asked = os.environ.get("EXAMPLE_QUESTIONS", "").split("|")
+            yield from _document({"questions": [one.strip() for one in asked if one.strip()]})
+        else:
+            yield from _document(_routed(event, method, path))
+    except Refusal as refusal:
+        yield _head(refusal.status, "application/json", {HEADER: trace.correlation, **refusal.headers})
+        yield json.dumps({"message": str(refusal)})
+
+
+def _routed(event: dict[str, Any], method: str, path: str) -> Answer:
+    for wanted, pattern, function in ROUTES:
+        found = pattern.fullmatch(path)
+        if found and wanted == method:
+            try:
+                return function(event, caller_of(event), unquote(found[1]) if found.groups() else "")
+            except NoSession as error:
+                raise Refusal(404, str(error)) from error
+    raise Refusal(404, f"there is nothing at {method} {event['rawPath']}; POST /ask takes a question")
+
+
+def _ask(event: dict[str, Any], trace: Trace) -> Iterator[Piece]:
+    given = question_of(event)
+    caller = caller_of(event)
+    admit(caller)
+    try:
+        known = turns.replayed(given, caller.user)
+        question = Question(given.text, given.session or new_id(), given.turn or new_id(), given.where)
+        asked = turns.asked(question, caller.user) if given.session else turns.first(question, caller.user)
+    except NoSession as error:
+        raise Refusal(404, str(error)) from error
     kind = "text/event-stream; charset=utf-8"
     yield _head(200, kind, {"cache-control": "no-store", "x-accel-buffering": "no", HEADER: trace.correlation})
+    yield _event("session", {"session": question.session, "turn": question.turn})
     try:
-        for name, data in wiring.answerer().answer(asked, trace):
+        for name, data in known if known is not None else turns.answer(asked, trace, caller.allowance):
             yield _event(name, data)
     except Exception as error:
         trace.error("the answer failed", error=f"{type(error).__name__}: {error}")
         cause = error.__cause__ or error
-        code = f" ({cause.response['Error']['Code']})" if isinstance(cause, ClientError) else ""
-        yield _event("error", {"message": f"the answer could not be completed{code}; try again"})
+        code = cause.response["Error"]["Code"] if isinstance(cause, ClientError) else type(error).__name__
+        told = {"message": f"the answer could not be completed ({code}); try again", "code": code}
+        yield _event("error", {**told, "correlation": trace.correlation})
     finally:
         wiring.METRICS.flush()
 
 
-def _refusal(status: int, message: str) -> Iterator[dict[str, Any] | str]:
-    yield _head(status, "application/json", {})
-    yield json.dumps({"message": message})
+def _file(name: str) -> Iterator[Piece]:
+    """A file of the page."""
+    path = WEB / name
+    if path.suffix not in KINDS or path.resolve().parent != WEB.resolve() or not path.is_file():
+        raise Refusal(404, f"there is no file {name}")
+    yield _head(200, KINDS[path.suffix], {"content-security-policy": POLICY, "cache-control": "no-cache"})
+    yield path.read_text()
+
+
+def _document(document: Answer) -> Iterator[Piece]:
+    if document is None:
+        yield _head(204, "application/json", {})
+        return
+    yield _head(200, "application/json", {"cache-control": "no-store"})
+    yield json.dumps(document)
 
 
 def _head(status: int, kind: str, headers: dict[str, str]) -> dict[str, Any]:

@@ -72,15 +72,15 @@ def refresh(bucket: str, key: str, last: bool = False) -> None:
             gone = wiring.store(recipes[0]).delete(key)
             for recipe in recipes[1:]:
                 wiring.store(recipe).delete(key)
-            _note(key, status="failed", etag=found.tag, reason=str(error)[:LONGEST_REASON], chunks=0, deleted=gone,
+            _note(key, found, status="failed", reason=str(error)[:LONGEST_REASON], chunks=0, deleted=gone,
                   recipes={recipe.id: found.tag for recipe in recipes})  # fmt: skip
             raise
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"[:LONGEST_REASON]
-            _note(key, status="failed" if last else "retrying", etag=found.tag, reason=reason)
+            _note(key, found, status="failed" if last else "retrying", reason=reason)
             raise
         if _version(bucket, key) == found.version:
-            _note(key, etag=found.tag, **details)
+            _note(key, found, **details)
             if trouble is not None:
                 raise trouble
             return
@@ -176,6 +176,7 @@ def _version(bucket: str, key: str) -> tuple[str, tuple[tuple[str, str], ...]]:
     return Found(found["ETag"], metadata=tuple(sorted(found["Metadata"].items()))).version
 
 
-def _note(key: str, **details: Any) -> None:
-    item = {"document": key, "updated_ms": time.time_ns() // 1_000_000, **details}
+def _note(key: str, found: Found, **details: Any) -> None:
+    now_ms = time.time_ns() // 1_000_000
+    item = {"document": key, "updated_ms": now_ms, "etag": found.tag, "labels": list(found.labels), **details}
     wiring.table("DOCUMENTS_TABLE").put_item(Item=item)

@@ -3,14 +3,15 @@
 import json
 import os
 import time
-import uuid
+from dataclasses import asdict
 from decimal import Decimal
 from typing import Any
 
+from botocore.exceptions import ClientError
 from ragkit.trace import HEADER
 
 from handlers import wiring
-from handlers.requests import BadRequest, asked_of, trace_of
+from handlers.requests import Refusal, admit, caller_of, new_id, question_of, trace_of
 
 KEPT_S = 86_400
 
@@ -19,20 +20,34 @@ wiring.prepare("dynamodb", "sqs")
 
 def submit(event: dict[str, Any], context: Any) -> dict[str, Any]:
     try:
-        asked = asked_of(event)
-    except BadRequest as error:
-        return _response(400, {"message": str(error)})
+        question, caller = question_of(event), caller_of(event)
+        admit(caller)
+    except Refusal as refusal:
+        return _response(refusal.status, {"message": str(refusal)}, refusal.headers)
     trace = trace_of(event)
-    job = str(uuid.uuid4())
-    now = int(time.time())
-    item = {"id": job, "status": "queued", "question": asked.question, "created": now, "expires": now + KEPT_S,
-            "correlation": trace.correlation}  # fmt: skip
-    wiring.table("JOBS_TABLE").put_item(Item=item)
-    message = {"id": job, "question": asked.question, "correlation": trace.correlation}
+    job = question.turn or new_id()
+    item = {"id": job, "status": "queued", "question": question.text, "created": int(time.time()),
+            "expires": int(time.time()) + KEPT_S, "correlation": trace.correlation}  # fmt: skip
+    if not _put(item):
+        return _response(202, {"id": job, "status": "known"}, {"location": f"/questions/{job}"})
+    user = {"id": caller.user.id, "labels": list(caller.user.labels)}
+    message = {"id": job, "question": question.text, "session": question.session, "where": question.where,
+               "user": user, "allowance": asdict(caller.allowance), "correlation": trace.correlation}  # fmt: skip
     wiring.client("sqs").send_message(QueueUrl=os.environ["QUESTIONS_QUEUE"], MessageBody=json.dumps(message))
     trace.info("queued", job=job)
     headers = {"location": f"/questions/{job}", HEADER: trace.correlation}
     return _response(202, {"id": job, "status": "queued"}, headers)
+
+
+def _put(item: dict[str, Any]) -> bool:
+    """Write a job; False when it was handed in before."""
+    try:
+        wiring.table("JOBS_TABLE").put_item(Item=item, ConditionExpression="attribute_not_exists(id)")
+    except ClientError as error:
+        if error.response["Error"]["Code"] == "ConditionalCheckFailedException":
+            return False
+        raise
+    return True
 
 
 def status(event: dict[str, Any], context: Any) -> dict[str, Any]:

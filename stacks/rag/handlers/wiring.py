@@ -12,9 +12,12 @@ from ragkit.answering import Answerer
 from ragkit.embed import BedrockEmbedder
 from ragkit.generate import BedrockGenerator
 from ragkit.guards import GuardedEmbedder, GuardedGenerator, GuardedStore, Kept
+from ragkit.identity import Directory
+from ragkit.limits import Allowance, Limits
 from ragkit.metrics import Metrics
 from ragkit.resilience import Breaker
 from ragkit.retrieve import Retriever
+from ragkit.sessions import Sessions
 from ragkit.store import S3VectorStore
 from ragkit.versions import Recipe, Registry
 
@@ -109,3 +112,19 @@ def answerer() -> Answerer:
 def generator() -> GuardedGenerator:
     model = os.environ["GENERATION_MODEL_ID"]
     return GuardedGenerator(BedrockGenerator(client("bedrock-runtime"), model), breaker(f"the model {model}"))
+
+
+@lru_cache(maxsize=1)
+def sessions() -> Sessions:
+    return Sessions(table("SESSIONS_TABLE"))
+
+
+@lru_cache(maxsize=1)
+def limits() -> Limits:
+    return Limits(table("LIMITS_TABLE"))
+
+
+@lru_cache(maxsize=1)
+def directory() -> Directory:
+    usual = Allowance(int(os.environ["REQUESTS_A_MINUTE"]), int(os.environ["TOKENS_A_DAY"]))
+    return Directory(table("ACCESS_TABLE"), usual)

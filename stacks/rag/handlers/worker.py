@@ -9,10 +9,11 @@ import os
 from typing import Any
 
 from botocore.exceptions import ClientError
-from ragkit.asked import Asked
+from ragkit.limits import Allowance
 from ragkit.trace import Trace
 
-from handlers import wiring
+from handlers import turns, wiring
+from handlers.requests import Question, user_in
 
 LONGEST_REASON = 1_000
 SHOWN = ("n", "document", "title", "headings", "source", "text")
@@ -50,7 +51,11 @@ def _work(job: dict[str, Any], attempt: int) -> None:
     done: dict[str, Any] = {}
     passages: list[dict[str, Any]] = []
     note = ""
-    for name, data in wiring.answerer().answer(Asked(job["question"]), Trace(job.get("correlation"), job=job["id"])):
+    question = Question(job["question"], job.get("session", ""), job["id"], job.get("where"))
+    trace = Trace(job.get("correlation"), job=job["id"])
+    user, allowance = user_in(job), Allowance(**job.get("allowance", {}))
+    asked = turns.asked(question, user) if question.session else turns.first(question, user)
+    for name, data in turns.answer(asked, trace, allowance):
         if name == "retrieval":
             passages, note = data["passages"], data["note"]
         elif name == "done":

@@ -10,7 +10,7 @@ from typing import Any
 
 from ragkit.asked import Asked
 from ragkit.citations import cited, without_unknown
-from ragkit.generate import Generator, Usage
+from ragkit.generate import Generator, Message, Usage
 from ragkit.prompt import SYSTEM, user_message
 from ragkit.retrieve import Retriever
 from ragkit.store import Passage
@@ -43,39 +43,45 @@ class Answerer:
             step["passages"] = {one.id: round(one.score, 4) for one in found.passages}
         passages = [shown(number, one) for number, one in enumerate(found.passages, 1)]
         yield "retrieval", {"mode": found.mode, "note": found.note, "passages": passages}
-        text, usage = "", Usage()
+        text, usage, cancelled = "", Usage(), False
         with trace.step("generation") as step:
             for piece in self._pieces(asked, found.passages, usage):
                 trace.mark("first_token")
                 text += piece
                 yield "token", {"text": piece}
+                cancelled = asked.cancelled()
+                if cancelled:
+                    break
             step["tokens"] = {"input": usage.input, "output": usage.output}
         final = without_unknown(text, len(found.passages))
         marks = cited(final, found.passages)
         citations = [{"n": one.number, "document": one.passage.document, "id": one.passage.id} for one in marks]
-        yield (
-            "done",
-            {
-                "answer": final, "citations": citations, "usage": {"input": usage.input, "output": usage.output},
-                "timing": _timing(trace), "mode": found.mode, "correlation": trace.correlation,
-            },
-        )  # fmt: skip
+        yield "done", {
+            "answer": final, "citations": citations, "usage": {"input": usage.input, "output": usage.output},
+            "timing": _timing(trace), "mode": found.mode, "correlation": trace.correlation, "cancelled": cancelled,
+        }  # fmt: skip
 
     def _pieces(self, asked: Asked, passages: list[Passage], usage: Usage) -> Iterator[str]:
         """Pieces of the answer; `usage` is filled in at the end."""
         if not passages:
             yield NOTHING_FOUND
             return
-        prompt = user_message(asked.question, passages)
-        generation = self._generator.stream(SYSTEM, [{"role": "user", "text": prompt}], self._settings.max_tokens)
+        generation = self._generator.stream(SYSTEM, messages(asked, passages), self._settings.max_tokens)
         try:
-            for piece in generation:
-                if asked.cancelled():
-                    return
-                yield piece
+            yield from generation
         finally:
             generation.close()
             usage.input, usage.output = generation.usage.input, generation.usage.output
+
+
+def messages(asked: Asked, passages: list[Passage]) -> list[Message]:
+    """What was said before, then the passages and the question."""
+    said: list[Message] = []
+    for number, turn in enumerate(asked.earlier):
+        before = f"Earlier in this conversation:\n{asked.summary}\n\n" if asked.summary and number == 0 else ""
+        said.append({"role": "user", "text": before + turn.question})
+        said.append({"role": "assistant", "text": turn.answer})
+    return [*said, {"role": "user", "text": user_message(asked.question, passages)}]
 
 
 def shown(number: int, passage: Passage) -> dict[str, Any]:

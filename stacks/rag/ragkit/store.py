@@ -36,6 +36,7 @@ class Passage:
     text: str
     page: int = 0
     score: float = 0.0
+    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -198,4 +199,5 @@ def _passage(key: str, metadata: dict[str, Any]) -> Passage:
         str(metadata.get("context", "")),
         str(metadata.get("text", "")),
         int(metadata.get("page", 0)),
+        labels=tuple(metadata.get("labels", ())),
     )

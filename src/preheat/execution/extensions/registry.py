@@ -99,7 +99,10 @@ class Registry:
 
     @property
     def ready(self) -> bool:
-        return self._runtime_waits and all(member.state == "Ready" for member in self.members)
+        return self._runtime_waits and (not self.members or self._all_ready())
+
+    def _all_ready(self) -> bool:
+        return all(member.state == "Ready" for member in self.members)
 
     def runtime_asks(self) -> bool:
         """The runtime asks for its next event, which closes registration. True: everybody is ready."""

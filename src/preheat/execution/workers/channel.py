@@ -70,20 +70,15 @@ class ChannelConnection:
     # -- what the session asks of a connection ----------------------------------------------------------------------
 
     def send_event(self, request: WorkRequest) -> None:
-        texts = (
-            request.request_id.encode(),
-            request.invoked_arn.encode(),
-            (request.trace_id or "").encode(),
-            (request.client_context or "").encode(),
-            (request.cognito_identity or "").encode(),
-        )
-        sizes = [len(text) for text in texts]
-        payload = request.payload
-        head = EVENT.pack(sum(sizes) + len(payload), request.deadline_ms, *sizes) + b"".join(texts)
+        request_id, payload, deadline_ms, arn, trace, client, cognito = request
+        texts = [request_id.encode(), arn.encode(), trace.encode() if trace else b"",
+                 client.encode() if client else b"", cognito.encode() if cognito else b""]  # fmt: skip
+        sizes = list(map(len, texts))
+        head = EVENT.pack(sum(sizes) + len(payload), deadline_ms, *sizes)
         if len(payload) <= JOIN_BYTES:
-            self._write(head + payload)
+            self._write(b"".join((head, *texts, payload)))
         else:
-            self._write(head)
+            self._write(b"".join((head, *texts)))
             self._write(payload)
 
     def accept(self) -> None:

@@ -7,7 +7,7 @@ delivered from inside `start`, `invoke` or `kill`; all come on the core's thread
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from preheat.execution.contract import FunctionSpec
 
@@ -26,8 +26,7 @@ class WorkerPlan:
     """What the environment knows of its extensions; their processes start and end with the worker's."""
 
 
-@dataclass(frozen=True, slots=True)
-class WorkRequest:
+class WorkRequest(NamedTuple):
     """One event for a worker, as the Runtime API hands it out. `deadline_ms` is epoch milliseconds."""
 
     request_id: str
@@ -39,8 +38,7 @@ class WorkRequest:
     cognito_identity: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What the runtime posted for a request. `error` is None for success, else the error type it named and `payload`
     the error document. After a streamed answer `payload` is empty, and an error came in the trailers."""
 

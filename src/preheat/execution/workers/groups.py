@@ -57,10 +57,10 @@ class Group:
         except OSError:
             return 0
         key = b"anon " if self._owner.version == 2 else b"total_rss "
-        for line in text.splitlines():
-            if line.startswith(key):
-                return int(line[len(key) :])
-        return 0
+        start = text.find(key)
+        while start > 0 and text[start - 1 : start] != b"\n":
+            start = text.find(key, start + 1)
+        return 0 if start < 0 else int(text[start + len(key) :].partition(b"\n")[0])
 
     def out_of_memory(self) -> bool:
         """Whether the kernel has killed in this group for want of memory."""

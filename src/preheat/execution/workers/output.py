@@ -1,6 +1,7 @@
 """The pipe into which a process writes its log."""
 
 import os
+import select
 from collections.abc import Callable
 from typing import Any
 
@@ -24,12 +25,14 @@ class OutputPipe:
         self._crowded = crowded
         self._descriptor, self.writing = os.pipe()
         os.set_blocking(self._descriptor, False)
+        self._there = select.poll()
+        self._there.register(self._descriptor, select.POLLIN)
         self._listen()
 
     def collect(self) -> None:
         """Read what is there now, and no more when somebody goes on writing."""
         for _ in range(READS):
-            if not self._read():
+            if self._descriptor < 0 or not self._there.poll(0) or not self._read():
                 return
 
     def close(self) -> None:

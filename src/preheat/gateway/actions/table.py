@@ -1,7 +1,7 @@
 """Which IAM actions an operation needs, on which resources: the names and ARNs of AWS's service authorization
 reference, for every operation that is implemented. An operation without a rule is denied."""
 
-from preheat.gateway.actions import control, events, messaging, storage
+from preheat.gateway.actions import bedrock, control, events, messaging, storage
 from preheat.gateway.actions.need import Need, Rule
 from preheat.services.contract import Context, Params
 
@@ -11,7 +11,9 @@ RULES: dict[str, dict[str, Rule]] = {
     "lambda": control.lambda_rules(),
     "dynamodb": storage.dynamodb_rules(),
     "s3vectors": storage.s3vectors_rules(),
-    "bedrock-runtime": storage.bedrock_rules(),
+    "bedrock-runtime": bedrock.runtime_rules(),
+    "bedrock": bedrock.control_rules(),
+    "bedrock-agent-runtime": bedrock.agent_rules(),
     "apigatewayv2": control.api_rules(),
     "logs": control.logs_rules(),
     "cloudwatch": control.cloudwatch_rules(),

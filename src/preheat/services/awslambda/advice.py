@@ -1,6 +1,7 @@
 """What is risky in an event source mapping's settings, found from the settings alone."""
 
 import json
+from dataclasses import replace
 
 from preheat.kernel.errors import AwsError
 from preheat.kernel.scope import Arn
@@ -30,6 +31,38 @@ def advise_function(ctx: Context, function_arn: str) -> None:
         advise(ctx, mapping)
 
 
+class AdviceLoop:
+    """Brings the findings up to date when a queue of a mapping has changed, was made or is gone."""
+
+    name = "lambda-advice"
+    topics = ("sqs:queues",)
+
+    def __init__(self) -> None:
+        self._seen: dict[str, dict[str, str] | None] = {}
+        """What the findings last spoke of, by mapping: the queue's attributes, None without a queue."""
+
+    def step(self, ctx: Context) -> None:
+        seen: dict[str, dict[str, str] | None] = {}
+        for mapping in repository.mappings(ctx.db):
+            if not mapping.enabled or ":sqs:" not in mapping.source_arn:
+                continue
+            scoped = replace(ctx, scope=mapping.scope)
+            seen[mapping.uuid] = attributes = _queue_attributes(scoped, mapping)
+            if mapping.uuid not in self._seen or self._seen[mapping.uuid] != attributes:
+                advise(scoped, mapping)
+        self._seen = seen
+
+
+def _queue_attributes(ctx: Context, mapping: Mapping) -> dict[str, str] | None:
+    queue = Arn.parse(mapping.source_arn)
+    try:
+        url = ctx.call("sqs", "GetQueueUrl", {"QueueName": queue.resource})["QueueUrl"]
+        wanted = {"QueueUrl": url, "AttributeNames": ["VisibilityTimeout", "RedrivePolicy"]}
+        return ctx.call("sqs", "GetQueueAttributes", wanted)["Attributes"]
+    except AwsError:
+        return None
+
+
 def _found(ctx: Context, mapping: Mapping) -> list[Finding]:
     queue = Arn.parse(mapping.source_arn)
     if queue.service != "sqs":
@@ -37,10 +70,10 @@ def _found(ctx: Context, mapping: Mapping) -> list[Finding]:
     function = parse_name(mapping.function_arn, mapping.scope)
     try:
         timeout_s = load(ctx, function).settings.timeout_s
-        url = ctx.call("sqs", "GetQueueUrl", {"QueueName": queue.resource})["QueueUrl"]
-        wanted = {"QueueUrl": url, "AttributeNames": ["VisibilityTimeout", "RedrivePolicy"]}
-        attributes = ctx.call("sqs", "GetQueueAttributes", wanted)["Attributes"]
     except AwsError:
+        return []
+    attributes = _queue_attributes(ctx, mapping)
+    if attributes is None:
         return []
     receives = max_receive_count(attributes.get("RedrivePolicy"))
     reserved = repository.reserved(ctx.db, function)

@@ -10,9 +10,11 @@ import tempfile
 import weakref
 import zipfile
 import zlib
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
+from preheat.execution.watch import IGNORED
 from preheat.kernel.stream import FileSlice
 from preheat.services.awslambda.domain import Package, invalid
 
@@ -73,6 +75,16 @@ class CodeStore:
         digest = hashlib.sha256(f"{LOCAL_BUCKET}:{path}".encode()).hexdigest()
         return Package(digest, 0, str(path), in_place=True)
 
+    def freeze(self, package: Package) -> Package:
+        """A copy, as it is now, of code that is run in place; any other package is itself. The same files give the same
+        package. Raises AwsError. Blocks on files: for a background thread."""
+        if not package.in_place:
+            return package
+        try:
+            return self.store(_pack(Path(package.path)))
+        except OSError as error:
+            raise invalid(f"The code in {package.path} could not be read: {error.strerror}") from error
+
     def sweep(self, referenced: set[str]) -> list[Path]:
         """Set aside everything that no version names (`referenced`: sha256); returns what may be removed at leisure."""
         aside = []
@@ -93,6 +105,51 @@ def remove(paths: list[Path]) -> None:
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
+
+
+def fingerprint(directory: Path) -> str:
+    """A hex digest that differs when a file of the directory does. Blocks on files."""
+    digest = hashlib.sha256()
+    for path in _files(directory):
+        content = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest.update(f"{path.relative_to(directory).as_posix()}\0{_mode(path)}\0{content}\n".encode())
+    return digest.hexdigest()
+
+
+def _files(directory: Path) -> Iterator[Path]:
+    """A directory's files in order, but for what `execution.watch` overlooks. Links are followed; a folder that leads
+    back to one that was seen is left out."""
+    seen: set[str] = set()
+    for folder, folders, files in os.walk(directory, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if name not in IGNORED)
+        for name in sorted(files):
+            path = Path(folder, name)
+            if not name.endswith(".pyc") and path.is_file():
+                yield path
+
+
+def _mode(path: Path) -> int:
+    return 0o755 if os.access(path, os.X_OK) else 0o644
+
+
+def _pack(directory: Path) -> bytes:
+    """A zip of a directory's files; the same files give the same bytes."""
+    packed, left = io.BytesIO(), MAX_UNZIPPED
+    with zipfile.ZipFile(packed, "w") as archive:
+        for path in _files(directory):
+            left -= path.stat().st_size
+            if left < 0:
+                raise invalid(f"Unzipped size must be smaller than {MAX_UNZIPPED} bytes")
+            info = zipfile.ZipInfo(path.relative_to(directory).as_posix())
+            info.external_attr = _mode(path) << 16
+            info.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(info, path.read_bytes(), compresslevel=1)
+    return packed.getvalue()
 
 
 def _read(piece: FileSlice) -> bytes:

@@ -32,6 +32,7 @@ _SNAP_START = re.compile(r"python3\.1[2-9]")
 _ROLE_PATTERN = r"arn:(aws[a-zA-Z-]*)?:iam::\d{12}:role/?[a-zA-Z_0-9+=,.@\-_/]+"
 _LAYER = re.compile(r"arn:aws[a-zA-Z-]*:lambda:[a-z0-9-]+:\d{12}:layer:([a-zA-Z0-9-_]+):\d+")
 _VARIABLE = re.compile(r"[a-zA-Z]([a-zA-Z0-9_])+")
+_TARGET_PATTERN = r"arn:(aws[a-zA-Z-]*)?:[a-z0-9-.]+:.*"
 _LOG_GROUP_PATTERN = r"[\.\-_/#A-Za-z0-9]+"
 _RESERVED_VARIABLES = (
     "_HANDLER", "_X_AMZN_TRACE_ID", "AWS_DEFAULT_REGION", "AWS_REGION", "AWS_EXECUTION_ENV",
@@ -162,7 +163,12 @@ def _layers(value: list[str]) -> dict[str, Any]:
 
 def _dead_letter(value: Params) -> dict[str, Any]:
     target = value.get("TargetArn", "")
-    if target and not re.match(r"arn:aws[a-zA-Z-]*:(sqs|sns):", target):
+    if target and re.fullmatch(_TARGET_PATTERN, target) is None:
+        raise violation(
+            target, "deadLetterConfig.targetArn",
+            f"Member must satisfy regular expression pattern: ({_TARGET_PATTERN})|()",
+        )  # fmt: skip
+    if target and not re.fullmatch(r"arn:aws[a-zA-Z-]*:(sqs|sns):[^:]+:\d{12}:[^:]+", target):
         raise invalid(f"The provided dead letter target {target} must be an SQS queue or SNS topic.")
     if target.endswith(".fifo"):
         raise invalid(f"The provided dead letter target {target} is a FIFO resource; only standard ones are supported.")

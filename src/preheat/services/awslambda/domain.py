@@ -101,6 +101,8 @@ def parse_name(text: str, scope: Scope, qualifier: str | None = None) -> Functio
         raise violation(name, "functionName", "Member must have length less than or equal to 64")
     if region and region != scope.region:
         raise not_found(f"Functions from '{region}' are not reachable in this region ('{scope.region}')")
+    if qualifier and len(qualifier) > 128:
+        raise violation(qualifier, "qualifier", "Member must have length less than or equal to 128")
     if qualifier and _QUALIFIER.fullmatch(qualifier) is None:
         raise violation(qualifier, "qualifier", "Member must satisfy regular expression pattern: (|[a-zA-Z0-9$_-]+)")
     if inner and qualifier and inner != qualifier:

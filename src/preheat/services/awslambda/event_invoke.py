@@ -22,6 +22,8 @@ from preheat.services.contract import Context, Outcome, Params, Reply
 from preheat.services.deliveries import role_principal
 
 SIDES = {"OnSuccess": ("lambda", "sqs", "sns", "events"), "OnFailure": ("lambda", "sqs", "sns", "events", "s3")}
+UNIMPLEMENTED = 501
+"""The status of a service that this platform was built without."""
 _ARN_PATTERN = (
     r"$|kafka://([^.]([a-zA-Z0-9\-_.]{0,248}))|arn:(aws[a-zA-Z0-9-]*):([a-zA-Z0-9\-])+:"
     r"((eusc-)?[a-z]{2}((-gov)|(-iso([a-z]?)))?-[a-z]+-\d{1})?:(\d{12})?:(.*)"
@@ -46,6 +48,8 @@ def _destinations(ctx: Context, function: FunctionName, given: Params) -> Params
         raise invalid(f"The provided destination config {text} is invalid.")
     for target in filter(None, asked.values()):
         _check_function(ctx, function, target)
+        if not target_exists(ctx, target):
+            raise invalid(f"The destination ARN {target} is invalid.")
         check_role(ctx, load(ctx, function).settings.role, target, "The function's execution role")
     return {side: {"Destination": target} if target else {} for side, target in asked.items()}
 
@@ -88,8 +92,32 @@ def check_role(ctx: Context, role: str, target: str, who: str, where: str = "") 
     except AwsError as error:
         if not error.code.startswith("AccessDenied"):
             raise
-        name = "InvokeFunction" if service == "lambda" else operation
-        raise invalid(f"{who} does not have permissions to call {name} on {where or target}") from error
+        raise denied_target(who, target, where) from error
+
+
+def denied_target(who: str, target: str, where: str = "") -> AwsError:
+    """`who` may not send to a target; `where` is how AWS calls it, if not by its ARN."""
+    operation = _CALLS[Arn.parse(target).service][1]
+    name = "InvokeFunction" if operation == "Invoke" else operation
+    return invalid(f"{who} does not have permissions to call {name} on {where or target}")
+
+
+def target_exists(ctx: Context, target: str) -> bool:
+    """Whether a queue, topic, event bus or bucket is there. Functions are looked up by name, elsewhere."""
+    arn = Arn.parse(target)
+    lookups: dict[str, tuple[str, Params]] = {
+        "sqs": ("GetQueueUrl", {"QueueName": arn.resource}),
+        "sns": ("GetTopicAttributes", {"TopicArn": target}),
+        "events": ("DescribeEventBus", {"Name": target}),
+        "s3": ("HeadBucket", {"Bucket": arn.resource}),
+    }
+    if arn.service not in lookups:
+        return True
+    try:
+        replace(ctx, scope=arn.scope if arn.account else ctx.scope).call(arn.service, *lookups[arn.service])
+    except AwsError as error:
+        return error.status == UNIMPLEMENTED
+    return True
 
 
 def _asked(ctx: Context, function: FunctionName, params: Params) -> Params:

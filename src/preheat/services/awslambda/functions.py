@@ -34,8 +34,8 @@ from preheat.services.awslambda.domain import (
     invalid,
     parse_name,
 )
-from preheat.services.awslambda.event_invoke import check_role
-from preheat.services.awslambda.versions import publish
+from preheat.services.awslambda.event_invoke import check_role, denied_target, target_exists
+from preheat.services.awslambda.versions import frozen, publish
 from preheat.services.contract import Context, Deferred, Outcome, Params, Reply
 from preheat.services.findings import Finding
 
@@ -135,7 +135,8 @@ def create_function(core: Core, ctx: Context, params: Params) -> Outcome:
     if function.qualifier:
         raise invalid("The function name must not carry a qualifier.")
     settings = settings_of(params)
-    _check_references(ctx, function, settings)
+    _check_layers(ctx, function, settings)
+    _check_dead_letter(ctx, function, settings)
     _check_assumable(ctx, settings.role)
     signing = params.get("CodeSigningConfigArn")
     if signing:
@@ -145,7 +146,12 @@ def create_function(core: Core, ctx: Context, params: Params) -> Outcome:
         raise conflict(f"Function already exist: {function.name}")
     wants_version = bool(params.get("Publish"))
 
-    def finish(ctx: Context, package: Package) -> Outcome:
+    def got(ctx: Context, package: Package) -> Outcome:
+        if not wants_version:
+            return finish(ctx, package, package)
+        return frozen(core, ctx, package, lambda ctx, kept: finish(ctx, package, kept))
+
+    def finish(ctx: Context, package: Package, kept: Package) -> Outcome:
         if repository.exists(ctx.db, function):
             raise conflict(f"Function already exist: {function.name}")
         _check_size(ctx, package, settings)
@@ -157,21 +163,27 @@ def create_function(core: Core, ctx: Context, params: Params) -> Outcome:
         repository.save_version(ctx.db, version)
         _tell_of_runtime(core, ctx, version)
         if wants_version:
-            version = publish(core, ctx, function, version, None)
+            version = publish(core, ctx, function, version, None, kept)
         return Reply(pending(answer(version, layer_sizes(ctx, version), qualified=wants_version)), 201)
 
-    return with_package(core, ctx, params.get("Code") or {}, finish)
+    return with_package(core, ctx, params.get("Code") or {}, got)
 
 
-def _check_references(ctx: Context, function: FunctionName, settings: Settings) -> None:
+def _check_layers(ctx: Context, function: FunctionName, settings: Settings) -> None:
     for arn in settings.layers:
         layer_policies.check_use(ctx, arn, function.scope)
         layer_row(ctx, arn, deleted=False)
-    if settings.dead_letter and settings.dead_letter.startswith(function.arn):
-        raise invalid("A function cannot be its own dead letter target.")
-    if settings.dead_letter:
-        where = settings.dead_letter.split(":", 3)[2].upper()
-        check_role(ctx, settings.role, settings.dead_letter, "The provided execution role", where)
+
+
+def _check_dead_letter(ctx: Context, function: FunctionName, settings: Settings) -> None:
+    """The queue or topic is there and the execution role may send to it. AWS has one answer to both."""
+    target = settings.dead_letter
+    if not target:
+        return
+    who, where = "The provided execution role", target.split(":", 3)[2].upper()
+    check_role(ctx, settings.role, target, who, where)
+    if not target_exists(ctx, target):
+        raise denied_target(who, target, where)
 
 
 def _check_size(ctx: Context, package: Package, settings: Settings) -> None:
@@ -248,9 +260,15 @@ def update_function_code(core: Core, ctx: Context, params: Params) -> Outcome:
     check_revision(params.get("RevisionId"), latest.revision_id)
     members = {"Architectures": params.get("Architectures"), "PublishTo": params.get("PublishTo")}
     settings_of(members, latest.settings)
-    dry_run, wants_version = bool(params.get("DryRun")), bool(params.get("Publish"))
+    dry_run = bool(params.get("DryRun"))
+    wants_version = bool(params.get("Publish")) and not dry_run
 
-    def finish(ctx: Context, package: Package) -> Outcome:
+    def got(ctx: Context, package: Package) -> Outcome:
+        if not wants_version:
+            return finish(ctx, package, package)
+        return frozen(core, ctx, package, lambda ctx, kept: finish(ctx, package, kept))
+
+    def finish(ctx: Context, package: Package, kept: Package) -> Outcome:
         if not repository.exists(ctx.db, function):
             raise function.missing()
         before = load(ctx, function)
@@ -258,14 +276,17 @@ def update_function_code(core: Core, ctx: Context, params: Params) -> Outcome:
         _check_size(ctx, package, settings)
         code_signing.check_deployment(ctx, function)
         revision = before.revision if dry_run else ctx.entropy.uuid()
-        version = replace(before, settings=settings, package=package, revision=revision, modified=ctx.now)
+        version = replace(
+            before, settings=settings, package=package, revision=revision, modified=ctx.now,
+            policy_revision=before.policy_revision if dry_run else "",
+        )  # fmt: skip
         if not dry_run:
             _replace_latest(core, ctx, version)
-        if wants_version and not dry_run:
-            version = publish(core, ctx, function, version, None)
+        if wants_version:
+            version = publish(core, ctx, function, version, None, kept)
         return updating(answer(version, layer_sizes(ctx, version), qualified=version.version != LATEST))
 
-    return with_package(core, ctx, params, finish, "UpdateFunctionCode")
+    return with_package(core, ctx, params, got, "UpdateFunctionCode")
 
 
 def _unpublished(ctx: Context, params: Params) -> FunctionName:
@@ -285,12 +306,15 @@ def update_function_configuration(core: Core, ctx: Context, params: Params) -> O
     check_revision(params.get("RevisionId"), latest.revision_id)
     asked = {member: params[member] for member in _CONFIGURATION_MEMBERS if member in params}
     settings = settings_of(asked, latest.settings)
-    if "Layers" in asked or "DeadLetterConfig" in asked:
-        _check_references(ctx, function, settings)
+    if "Layers" in asked:
+        _check_layers(ctx, function, settings)
         _check_size(ctx, latest.package, settings)
+    if "DeadLetterConfig" in asked:
+        _check_dead_letter(ctx, function, settings)
     if "Role" in asked:
         _check_assumable(ctx, settings.role)
-    version = replace(latest, settings=settings, revision=ctx.entropy.uuid(), modified=ctx.now)
+    revision = ctx.entropy.uuid()
+    version = replace(latest, settings=settings, revision=revision, modified=ctx.now, policy_revision="")
     _replace_latest(core, ctx, version)
     advise_function(ctx, function.arn)
     return updating(answer(version, layer_sizes(ctx, version)))

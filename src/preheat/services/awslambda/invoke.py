@@ -29,6 +29,8 @@ MAX_CLIENT_CONTEXT = 3_583
 MAX_DEPRECATED_BYTES = 262_144
 ASYNC_KIND = "lambda.async"
 
+Resolve = Callable[[Any], None]
+
 
 def start_invocation(
     core: Core,
@@ -190,7 +192,7 @@ def _run(core: Core, ctx: Context, target: Target, payload: bytes, tail: bool, c
     request_id = ctx.request_id
     trace_id = recursion.check(ctx, target.spec, (trace_header(ctx),), request_id)
 
-    def start(resolve: Callable[[Any], None]) -> None:
+    def start(resolve: Resolve) -> None:
         refusal = start_invocation(
             core, target.spec, payload, done=resolve, request_id=request_id, invoked_arn=target.invoked_arn, tail=tail,
             client_context=client_context, trace_id=trace_id,
@@ -229,7 +231,7 @@ def invoke_with_response_stream(core: Core, ctx: Context, params: Params) -> Out
     trace_id = recursion.check(ctx, target.spec, (trace_header(ctx),), request_id)
     answer = _StreamedAnswer(tail)
 
-    def start(resolve: Callable[[Any], None]) -> None:
+    def start(resolve: Resolve) -> None:
         answer.resolve = resolve
         refusal = start_invocation(
             core, target.spec, payload, done=answer.finished, request_id=request_id, invoked_arn=target.invoked_arn,
@@ -256,7 +258,7 @@ class _StreamedAnswer:
 
     def __init__(self, tail: bool) -> None:
         self.events = Channel()
-        self.resolve: Callable[[Any], None] = lambda value: None
+        self.resolve: Resolve = lambda value: None
         self._tail = tail
         self._streaming = False
         self._ended = False

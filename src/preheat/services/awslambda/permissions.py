@@ -18,9 +18,22 @@ from preheat.services.awslambda.domain import (
     parse_name,
     violation,
 )
+from preheat.services.constraints import check_choice, check_text
 from preheat.services.contract import Context, Outcome, Params, Reply
 
 MAX_POLICY_BYTES = 20_480
+_TEXTS = {
+    "Principal": (2_048, r"[^\s]+"),
+    "SourceArn": (
+        10_000,
+        r"arn:(aws[a-zA-Z0-9-]*):([a-zA-Z0-9\-])+:((eusc-)?[a-z]{2}((-gov)|(-iso([a-z]?)))?-[a-z]+-\d{1})?:(\d{12})?:"
+        r"(.*)",
+    ),
+    "SourceAccount": (12, r"\d{12}"),
+    "EventSourceToken": (256, r"[a-zA-Z0-9._\-]+"),
+    "PrincipalOrgID": (34, r"o-[a-z0-9]{10,32}"),
+}
+"""The most characters of a member, and its pattern."""
 _SID = re.compile(r"[a-zA-Z0-9-_]{1,100}")
 _ACTION = re.compile(r"lambda:[*]|lambda:[a-zA-Z]+|[*]")
 
@@ -103,6 +116,9 @@ def add_permission(core: Core, ctx: Context, params: Params) -> Outcome:
         raise violation(
             action, "action", "Member must satisfy regular expression pattern: (lambda:[*]|lambda:[a-zA-Z]+|[*])"
         )
+    check_choice(params, "FunctionUrlAuthType", ("NONE", "AWS_IAM"))
+    for member, (most, pattern) in _TEXTS.items():
+        check_text(params, member, most, pattern)
     if params.get("FunctionUrlAuthType") and action != "lambda:InvokeFunctionUrl":
         raise invalid("FunctionUrlAuthType is only supported for lambda:InvokeFunctionUrl action")
     if params.get("RevisionId"):

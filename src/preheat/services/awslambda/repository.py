@@ -66,10 +66,11 @@ def exists(db: Database, function: FunctionName) -> bool:
 
 
 def create(db: Database, function: FunctionName, tags: dict[str, str]) -> None:
-    account, region, name = _key(function)
+    """Its versions are numbered on from those of a deleted function of that name."""
+    spent = db.value(f"SELECT last_version FROM lambda_spent_versions WHERE {_OF}", *_key(function)) or 0
     db.run(
-        "INSERT INTO lambda_functions (account, region, name, tags) VALUES (?, ?, ?, ?)",
-        account, region, name, json.dumps(tags),
+        "INSERT INTO lambda_functions (account, region, name, tags, last_version) VALUES (?, ?, ?, ?, ?)",
+        *_key(function), json.dumps(tags), spent,
     )  # fmt: skip
 
 
@@ -126,6 +127,11 @@ def functions(db: Database, scope: Scope, after: tuple[str, int], limit: int, ev
 
 
 def delete(db: Database, function: FunctionName) -> None:
+    db.run(
+        "INSERT OR REPLACE INTO lambda_spent_versions SELECT account, region, name, last_version "
+        f"FROM lambda_functions WHERE {_OF} AND last_version > 0",
+        *_key(function),
+    )
     db.run(f"DELETE FROM lambda_functions WHERE {_OF}", *_key(function))
 
 

@@ -8,6 +8,14 @@ CREATE TABLE IF NOT EXISTS lambda_functions (
     PRIMARY KEY (account, region, name)
 ) WITHOUT ROWID;
 
+CREATE TABLE IF NOT EXISTS lambda_spent_versions (
+    account TEXT NOT NULL,
+    region TEXT NOT NULL,
+    name TEXT NOT NULL,
+    last_version INTEGER NOT NULL,
+    PRIMARY KEY (account, region, name)
+) WITHOUT ROWID;
+
 CREATE TABLE IF NOT EXISTS lambda_versions (
     account TEXT NOT NULL,
     region TEXT NOT NULL,

@@ -61,7 +61,7 @@ class LambdaService:
 
     def __init__(self, core: Core) -> None:
         self.core = core
-        self.loops = (provisioned.ProvisionedLoop(core),)
+        self.loops = (provisioned.ProvisionedLoop(core), advice.AdviceLoop())
         self.operations: dict[str, Operation] = {name: operation(core, name, run) for name, run in OPERATIONS.items()}
 
     def remark(self, runtime: str) -> str | None:

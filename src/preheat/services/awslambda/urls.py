@@ -8,11 +8,26 @@ from typing import Any
 from preheat.kernel.scope import Scope
 from preheat.services.awslambda import repository
 from preheat.services.awslambda.core import Core, Operation, existing, marker, page, resource_missing
-from preheat.services.awslambda.domain import LATEST, FunctionName, conflict, invalid, timestamp, violation
+from preheat.services.awslambda.domain import (
+    LATEST,
+    FunctionName,
+    check_range,
+    conflict,
+    invalid,
+    parse_name,
+    timestamp,
+    violation,
+)
 from preheat.services.contract import Context, Outcome, Params, Reply
 from preheat.store.database import Database
 
 _ALPHABET = string.ascii_lowercase + string.digits
+_NAME_PATTERN = (
+    r"(arn:(aws[a-zA-Z-]*)?:lambda:)?((eusc-)?[a-z]{2}((-gov)|(-iso([a-z]?)))?-[a-z]+-\d{1}:)?(\d{12}:)?(function:)?"
+    r"([a-zA-Z0-9-_]{1,64})(:((?!\d+$)[0-9a-zA-Z-_]+))?"
+)
+_LENGTHS = {"AllowOrigins": (1, 253), "AllowMethods": (0, 6), "AllowHeaders": (0, 1024), "ExposeHeaders": (0, 1024)}
+"""The least and most characters of each entry."""
 _LIMITS = {"AllowOrigins": 100, "AllowMethods": 6, "AllowHeaders": 100, "ExposeHeaders": 100}
 _METHODS = ("GET", "PUT", "HEAD", "POST", "PATCH", "DELETE", "*")
 
@@ -48,11 +63,15 @@ def url_text(endpoint: str, url_id: str, region: str) -> str:
 
 
 def _function(ctx: Context, params: Params) -> FunctionName:
-    qualifier = params.get("Qualifier")
+    """The function or alias; $LATEST by that name and versions have no URL."""
+    qualifier, name = params.get("Qualifier"), params["FunctionName"]
     if qualifier and (qualifier.isdigit() or qualifier == LATEST):
         raise violation(
             qualifier, "qualifier", r"Member must satisfy regular expression pattern: ((?!^\d+$)^[0-9a-zA-Z-_]+$)"
         )
+    inner = parse_name(name, ctx.scope, qualifier).qualifier
+    if inner and inner != qualifier and (inner.isdigit() or inner == LATEST):
+        raise violation(name, "functionName", f"Member must satisfy regular expression pattern: {_NAME_PATTERN}")
     return existing(ctx, params)
 
 
@@ -82,12 +101,20 @@ def _check(auth: str, mode: str, cors: Params | None) -> None:
             raise violation(
                 cors, f"cors.{member[0].lower()}{member[1:]}", f"Member must have length less than or equal to {limit}"
             )
+        least, most = _LENGTHS[member]
+        for entry in (cors or {}).get(member) or []:
+            if not least <= len(entry) <= most:
+                raise violation(
+                    f"[{entry}]", f"cors.{member[0].lower()}{member[1:]}",
+                    f"Member must satisfy constraint: [Member must have length less than or equal to {most}, "
+                    f"Member must have length greater than or equal to {least}]",
+                )  # fmt: skip
     for method in (cors or {}).get("AllowMethods") or []:
         if method not in _METHODS:
             raise invalid(f"Invalid value for AllowMethods: {method}")
     age = (cors or {}).get("MaxAge")
-    if age is not None and not 0 <= age <= 86_400:
-        raise violation(age, "cors.maxAge", "Member must have value between 0 and 86400")
+    if age is not None:
+        check_range(age, "cors.maxAge", 0, 86_400)
 
 
 def create_function_url_config(core: Core, ctx: Context, params: Params) -> Outcome:

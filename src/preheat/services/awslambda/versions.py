@@ -1,6 +1,7 @@
 """Published versions and the aliases that point to them."""
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 
 from preheat.services.awslambda import provisioned, repository, snapshots
@@ -10,6 +11,7 @@ from preheat.services.awslambda.domain import (
     LATEST,
     Alias,
     FunctionName,
+    Package,
     Version,
     check_revision,
     conflict,
@@ -31,16 +33,22 @@ _WEIGHED = (
 
 
 def publish(
-    core: Core, ctx: Context, function: FunctionName, latest: Version, description: str | None
+    core: Core, ctx: Context, function: FunctionName, latest: Version, description: str | None, package: Package
 ) -> Version:
-    """A new version of `latest`, or the last one when neither code nor configuration has changed since. With SnapStart
-    it is Pending until its snapshot stands."""
+    """A new version of `latest`, or the last one when neither code nor configuration has changed since; another
+    description is no change. `package` is the version's code: `latest`'s, frozen. With SnapStart the version is Pending
+    until its snapshot stands."""
     settings = latest.settings if description is None else replace(latest.settings, description=description)
     newest = repository.newest(ctx.db, function)
-    if newest and newest.package.sha256 == latest.package.sha256 and newest.settings == settings:
-        return newest
+    if newest is not None and newest.package.sha256 == package.sha256:
+        described = replace(newest.settings, description=settings.description)
+        if newest.settings == settings or (described == settings and latest.modified <= newest.modified):
+            return newest
     number = repository.next_number(ctx.db, function)
-    version = replace(latest, version=str(number), settings=settings, revision=ctx.entropy.uuid(), modified=ctx.now)
+    version = replace(
+        latest, version=str(number), settings=settings, package=package, revision=ctx.entropy.uuid(), modified=ctx.now,
+        policy_revision="",
+    )  # fmt: skip
     repository.save_version(ctx.db, version)
     if snapshots.wanted(version):
         repository.save_version_state(
@@ -50,8 +58,27 @@ def publish(
     return version
 
 
+def frozen(core: Core, ctx: Context, package: Package, then: Callable[[Context, Package], Outcome]) -> Outcome:
+    """`then(ctx, package)` with the code that a version keeps: of code run in place a copy, made on another thread."""
+    if not package.in_place:
+        return then(ctx, package)
+    return ctx.offload(lambda: core.code.freeze(package), then)
+
+
 def publish_version(core: Core, ctx: Context, params: Params) -> Outcome:
     function = existing(ctx, params, unqualified=True)
+    package = _publishable(ctx, function, params).package
+
+    def finish(ctx: Context, package: Package) -> Outcome:
+        latest = _publishable(ctx, function, params)
+        version = publish(core, ctx, function, latest, params.get("Description") or None, package)
+        return Reply(pending(answer(version, layer_sizes(ctx, version), qualified=True)), 201)
+
+    return frozen(core, ctx, package, finish)
+
+
+def _publishable(ctx: Context, function: FunctionName, params: Params) -> Version:
+    """$LATEST, when the request may publish it."""
     latest = load(ctx, function)
     check_revision(params.get("RevisionId"), latest.revision_id)
     wanted = params.get("CodeSha256")
@@ -62,8 +89,7 @@ def publish_version(core: Core, ctx: Context, params: Params) -> Outcome:
         )
     if params.get("PublishTo"):
         raise invalid("Preheat does not support PublishTo.")
-    version = publish(core, ctx, function, latest, params.get("Description") or None)
-    return Reply(pending(answer(version, layer_sizes(ctx, version), qualified=True)), 201)
+    return latest
 
 
 def list_versions_by_function(core: Core, ctx: Context, params: Params) -> Outcome:

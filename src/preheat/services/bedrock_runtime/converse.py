@@ -1,12 +1,13 @@
 """Converse: parameters, answers, and the events of ConverseStream."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 from typing import Any
 
 from preheat.models.contract import Generation, Message
 from preheat.services.bedrock_runtime.domain import DEFAULT_MAX_TOKENS, Answer, TextRequest, conversation
 from preheat.services.bedrock_runtime.errors import invalid, out_of_range
+from preheat.services.bedrock_runtime.guarding import read_block
 
 REFUSED = {
     "toolConfig": "tool use",
@@ -44,7 +45,8 @@ def read_converse(params: Mapping[str, Any]) -> TextRequest:
     )
 
 
-def write_converse(answer: Answer, params: Mapping[str, Any]) -> dict[str, Any]:
+def write_converse(answer: Answer, params: Mapping[str, Any], trace: Mapping[str, Any]) -> dict[str, Any]:
+    """`trace` is what a guardrail adds."""
     output: dict[str, Any] = {
         "output": {"message": {"role": "assistant", "content": [{"text": answer.text}] if answer.text else []}},
         "stopReason": answer.stop_reason,
@@ -54,11 +56,15 @@ def write_converse(answer: Answer, params: Mapping[str, Any]) -> dict[str, Any]:
     extra = _additional(params, answer.stop_sequence)
     if extra:
         output["additionalModelResponseFields"] = extra
-    return {**output, **echoes(params)}
+    return {**output, **trace, **echoes(params)}
 
 
 def converse_events(
-    generation: Generation, first: str | None, params: Mapping[str, Any], latency_ms: Any
+    generation: Generation,
+    first: str | None,
+    params: Mapping[str, Any],
+    latency_ms: Callable[[], int],
+    trace: Callable[[], Mapping[str, Any]],
 ) -> Iterator[dict[str, Any]]:
     """Events in Bedrock's order; a text block has no contentBlockStart, as with Bedrock's own text models."""
     yield {"messageStart": {"role": "assistant"}}
@@ -75,6 +81,7 @@ def converse_events(
         "metadata": {
             "usage": _usage(usage.input_tokens, usage.output_tokens),
             "metrics": {"latencyMs": latency_ms()},
+            **trace(),
             **echoes(params),
         }
     }
@@ -106,7 +113,9 @@ def _text(blocks: list[dict[str, Any]], where: str) -> str:
     passages: list[str] = []
     for at, block in enumerate(blocks):
         place = f"{where}.content.{at}"
-        if "text" in block:
+        if "guardContent" in block:
+            texts.append(read_block(block["guardContent"], f"{place}.guardContent").text)
+        elif "text" in block:
             if not block["text"].strip():
                 raise invalid(
                     f"The text field in the ContentBlock object at {place} is blank. Add text to the text field, and "
@@ -152,9 +161,12 @@ def _document(document: Mapping[str, Any], place: str) -> str:
 def _system(blocks: list[dict[str, Any]]) -> str:
     texts = []
     for at, block in enumerate(blocks):
-        if "text" not in block:
+        if "guardContent" in block:
+            texts.append(read_block(block["guardContent"], f"system.{at}.guardContent").text)
+        elif "text" in block:
+            texts.append(block["text"])
+        else:
             raise invalid(f"This model doesn't support the {next(iter(block), 'empty')} content block at system.{at}.")
-        texts.append(block["text"])
     return "\n".join(texts)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from preheat.models.contract import Generation, Kind, Message, StopReason
+from preheat.models.contract import Generation, Kind, Message
 from preheat.services.bedrock_runtime.errors import invalid, malformed
 
 DEFAULT_MAX_TOKENS = 4_096
@@ -31,10 +31,11 @@ class TextRequest:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A finished text. `latency_ms` from the operation's start."""
+    """A finished text. `stop_reason` is the model's, or "guardrail_intervened". `latency_ms` from the operation's
+    start."""
 
     text: str
-    stop_reason: StopReason
+    stop_reason: str
     stop_sequence: str | None
     input_tokens: int
     output_tokens: int

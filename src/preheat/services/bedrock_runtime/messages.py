@@ -1,6 +1,6 @@
 """Anthropic's Messages format: bodies, answers, and the events of a stream."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 from typing import Any
 
@@ -28,7 +28,10 @@ MOST_TOKENS = 1_000_000
 
 
 def read_messages(body: bytes) -> TextRequest:
-    document = read_json(body)
+    return read_document(read_json(body))
+
+
+def read_document(document: dict[str, Any]) -> TextRequest:
     for key, name in (("tools", "tool use"), ("tool_choice", "tool use"), ("thinking", "reasoning")):
         if key in document:
             raise invalid(f"This model doesn't support {name} (#/{key}).")
@@ -55,7 +58,8 @@ def read_messages(body: bytes) -> TextRequest:
     )
 
 
-def write_message(answer: Answer, model_id: str, id: str) -> bytes:
+def write_message(answer: Answer, model_id: str, id: str, more: Mapping[str, Any]) -> bytes:
+    """`more` is what a guardrail adds to the body."""
     return write_json(
         {
             "id": f"msg_bdrk_{id}",
@@ -63,17 +67,24 @@ def write_message(answer: Answer, model_id: str, id: str) -> bytes:
             "role": "assistant",
             "model": model_id,
             "content": [{"type": "text", "text": answer.text}] if answer.text else [],
-            "stop_reason": answer.stop_reason,
+            "stop_reason": _stopped(answer.stop_reason),
             "stop_sequence": answer.stop_sequence,
             "usage": {"input_tokens": answer.input_tokens, "output_tokens": answer.output_tokens},
+            **more,
         }
     )
 
 
 def message_events(
-    generation: Generation, first: str | None, model_id: str, id: str, latency_ms: Any
+    generation: Generation,
+    first: str | None,
+    model_id: str,
+    id: str,
+    latency_ms: Callable[[], int],
+    more: Callable[[], Mapping[str, Any]],
 ) -> Iterator[dict[str, Any]]:
-    """Chunks for InvokeModelWithResponseStream; `first` is the piece already drawn, `latency_ms()` the time so far."""
+    """Chunks for InvokeModelWithResponseStream; `first` is the piece already drawn, `latency_ms()` the time so far,
+    `more()` what a guardrail adds at the end."""
     usage = generation.usage
     message = {
         "id": f"msg_bdrk_{id}",
@@ -94,7 +105,7 @@ def message_events(
     yield _chunk(
         {
             "type": "message_delta",
-            "delta": {"stop_reason": generation.stop_reason, "stop_sequence": generation.stop_sequence},
+            "delta": {"stop_reason": _stopped(generation.stop_reason), "stop_sequence": generation.stop_sequence},
             "usage": {"output_tokens": usage.output_tokens},
         }
     )
@@ -104,7 +115,12 @@ def message_events(
         "invocationLatency": latency_ms(),
         "firstByteLatency": first_byte_ms,
     }
-    yield _chunk({"type": "message_stop", "amazon-bedrock-invocationMetrics": metrics})
+    yield _chunk({"type": "message_stop", "amazon-bedrock-invocationMetrics": metrics, **more()})
+
+
+def _stopped(reason: str) -> str:
+    """Anthropic's format has no word for a guardrail: Bedrock's own members tell of it."""
+    return "end_turn" if reason == "guardrail_intervened" else reason
 
 
 def _chunk(event: dict[str, Any]) -> dict[str, Any]:

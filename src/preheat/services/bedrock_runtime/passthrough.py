@@ -25,8 +25,9 @@ def forward(
     def then(answer: dict[str, Any]) -> Outcome:
         headers = answer.pop("ResponseMetadata", {}).get("HTTPHeaders", {})
         kept = {name.title(): headers[name] for name in HEADERS if name in headers}
-        counted = sum(int(headers.get(name, 0)) for name in COUNTS)
-        work.reservation.settle(answer.get("usage", {}).get("totalTokens", counted))
+        usage = answer.get("usage", {})
+        read, written = (int(headers.get(name, 0)) for name in COUNTS)
+        work.finish(usage.get("inputTokens", read), usage.get("outputTokens", written))
         return Reply(answer, headers=kept)
 
     return work.deferred(compute, then, backend.id)
@@ -36,17 +37,23 @@ def forward_stream(
     work: Work, backend: BedrockPassthrough, method: str, params: Mapping[str, Any]
 ) -> Outcome:
     member = "stream" if method == "converse_stream" else "body"
-    counted = {"tokens": 0}
+    counted = {"inputTokens": 0, "outputTokens": 0}
 
     def events(stream: Any) -> Iterator[dict[str, Any]]:
         for event in backend.events(stream):
-            counted["tokens"] += event.get("metadata", {}).get("usage", {}).get("totalTokens", 0)
+            usage = event.get("metadata", {}).get("usage", {})
+            for name in counted:
+                counted[name] += usage.get(name, 0)
             yield event
 
     def then(answer: dict[str, Any]) -> Outcome:
         answer.pop("ResponseMetadata", None)
         stream = answer[member]
-        channel = work.channel(lambda: events(stream), lambda: counted["tokens"], member == "body")
+
+        def used() -> tuple[int, int]:
+            return counted["inputTokens"], counted["outputTokens"]
+
+        channel = work.channel(lambda: events(stream), used, member == "body")
         return Reply({**answer, member: channel})
 
     return work.deferred(lambda: backend.call(method, dict(params)), then, backend.id)

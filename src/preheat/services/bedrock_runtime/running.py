@@ -5,14 +5,15 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from preheat.kernel.clock import Clock
-from preheat.kernel.errors import AwsError
 from preheat.kernel.stream import Channel
 from preheat.models.contract import Generation, ModelError
 from preheat.models.limits import RateLimit
 from preheat.models.registry import Model
-from preheat.services.bedrock_runtime.domain import Answer, TextRequest
+from preheat.services.bedrock_runtime.domain import Answer
 from preheat.services.bedrock_runtime.errors import DEFECT, to_aws, to_event
 from preheat.services.contract import Deferred, Outcome, Platform, Reply
+
+Record = Callable[[str, float, str], None]
 
 
 class Reservation:
@@ -33,15 +34,31 @@ class Reservation:
 class Work:
     """One admitted call. `cancelled` is set when the client has gone; `on_cancel` is told."""
 
-    def __init__(self, platform: Platform, reservation: Reservation) -> None:
+    def __init__(self, platform: Platform, reservation: Reservation, record: Record) -> None:
+        """`record(name, value, unit)` keeps a metric of the model."""
         self.platform = platform
         self.reservation = reservation
+        self.record = record
+        self.first_token_ms: int | None = None
+        self.on_finish: Callable[[], None] | None = None
         self.cancelled = False
         self.on_cancel: Callable[[], None] | None = None
         self._started = platform.clock.monotonic()
 
     def latency_ms(self) -> int:
         return round((self.platform.clock.monotonic() - self._started) * 1_000)
+
+    def finish(self, read: int, written: int) -> None:
+        """The call is over: tokens are accounted for and metrics kept. On the core's thread."""
+        self.reservation.settle(read + written)
+        self.record("Invocations", 1.0, "Count")
+        self.record("InvocationLatency", self.latency_ms(), "Milliseconds")
+        self.record("InputTokenCount", read, "Count")
+        self.record("OutputTokenCount", written, "Count")
+        if self.first_token_ms is not None:
+            self.record("TimeToFirstToken", self.first_token_ms, "Milliseconds")
+        if self.on_finish is not None:
+            self.on_finish()
 
     def cancel(self) -> None:
         self.cancelled = True
@@ -70,21 +87,21 @@ class Work:
         return Deferred(start, lambda ctx, value: then(value), self.cancel)
 
     def channel(
-        self, events: Callable[[], Iterator[dict[str, Any]]], used: Callable[[], int], timeout_event: bool
+        self, events: Callable[[], Iterator[dict[str, Any]]], used: Callable[[], tuple[int, int]], timeout_event: bool
     ) -> Channel:
         """Events made on another thread. Errors become the stream's last event; at the end, or when the client goes
-        away, what was `used` is accounted for."""
+        away, what was `used` (tokens read, tokens written) is accounted for."""
         source = self.platform.background.stream(lambda: self._guarded(events(), timeout_event))
         out = Channel()
 
         def end(error: BaseException | None) -> None:
-            self.reservation.settle(used())
+            self.finish(*used())
             out.close(error)
 
         def cancel() -> None:
             self.cancelled = True
             source.cancel()
-            self.reservation.settle(used())
+            self.finish(*used())
 
         out.on_cancel = cancel
         source.attach(out.send, end)
@@ -104,22 +121,25 @@ def failure(error: Exception, model_id: str) -> Exception:
     return to_aws(error, model_id) if isinstance(error, ModelError) else error
 
 
-def complete(work: Work, model: Model, request: TextRequest, reply: Callable[[Answer], Reply]) -> Outcome:
+def complete(
+    work: Work, model: Model, begin: Callable[[], Generation], reply: Callable[[Answer, Generation], Reply]
+) -> Outcome:
     """The whole text at once. Generation ends early when the client goes away."""
 
-    def compute() -> Answer:
-        generation = _generate(model, request)
+    def compute() -> tuple[Answer, Generation]:
+        generation = begin()
         pieces = []
         for piece in generation:
             pieces.append(piece)
             if work.cancelled:
                 generation.close()
                 break
-        return Answer.of("".join(pieces), generation, work.latency_ms())
+        return Answer.of("".join(pieces), generation, work.latency_ms()), generation
 
-    def then(answer: Answer) -> Outcome:
-        work.reservation.settle(answer.input_tokens + answer.output_tokens)
-        return reply(answer)
+    def then(made: tuple[Answer, Generation]) -> Outcome:
+        answer, generation = made
+        work.finish(answer.input_tokens, answer.output_tokens)
+        return reply(answer, generation)
 
     return work.deferred(compute, then, model.id)
 
@@ -127,7 +147,7 @@ def complete(work: Work, model: Model, request: TextRequest, reply: Callable[[An
 def stream(
     work: Work,
     model: Model,
-    request: TextRequest,
+    begin: Callable[[], Generation],
     events: Callable[[Generation, str | None], Iterator[dict[str, Any]]],
     reply: Callable[[Channel], Reply],
     timeout_event: bool,
@@ -135,14 +155,16 @@ def stream(
     """The reply leaves with the first piece, so a backend that fails before it still answers with an HTTP error."""
 
     def compute() -> tuple[Generation, str | None]:
-        generation = _generate(model, request)
+        generation = begin()
         return generation, next(generation, None)
 
     def then(begun: tuple[Generation, str | None]) -> Outcome:
         generation, first = begun
 
-        def used() -> int:
-            return generation.usage.input_tokens + generation.usage.output_tokens
+        work.first_token_ms = work.latency_ms()
+
+        def used() -> tuple[int, int]:
+            return generation.usage.input_tokens, generation.usage.output_tokens
 
         def made() -> Iterator[dict[str, Any]]:
             try:
@@ -153,11 +175,3 @@ def stream(
         return reply(work.channel(made, used, timeout_event))
 
     return work.deferred(compute, then, model.id)
-
-
-def _generate(model: Model, request: TextRequest) -> Generation:
-    if model.generator is None:
-        raise AwsError("ValidationException", "The model is unsupported for text.", 400)
-    return model.generator.generate(
-        request.messages, request.system, request.max_tokens, request.stop, request.temperature, request.top_p
-    )

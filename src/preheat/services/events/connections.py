@@ -111,7 +111,8 @@ def destination(db: Database, column: str, scope: Scope, value: str) -> Destinat
 class Connections:
     def __init__(self) -> None:
         self._tokens: dict[str, tuple[str, float]] = {}
-        self._rates: dict[str, tuple[int, int]] = {}
+        self._rates: dict[str, tuple[float, float]] = {}
+        self._free: dict[str, float] = {}
         self.operations: dict[str, Operation] = {
             "CreateConnection": self.create_connection,
             "UpdateConnection": self.update_connection,
@@ -311,7 +312,10 @@ class Connections:
         )
 
     def delete_api_destination(self, ctx: Context, params: Params) -> Outcome:
-        ctx.db.run("DELETE FROM events_destinations WHERE row = ?", self._destination(ctx, params).row)
+        found = self._destination(ctx, params)
+        ctx.db.run("DELETE FROM events_destinations WHERE row = ?", found.row)
+        for kept in (self._rates, self._free):
+            kept.pop(found.arn, None)
         return {}
 
     # -- calling ----------------------------------------------------------------------------------------------------
@@ -330,14 +334,23 @@ class Connections:
         stored = ctx.call("secretsmanager", "GetSecretValue", {"SecretId": used.secret})["SecretString"]
         return self._call(ctx, found, used, _parameters(used.type, stored), http, body)
 
+    def slot(self, ctx: Context, arn: str) -> float | None:
+        """When an event for an API destination may leave, after those before it by its rate; None: there is no such
+        destination."""
+        found = destination(ctx.db, "arn", Arn.parse(arn).scope, arn)
+        if found is None:
+            return None
+        at = max(ctx.now, self._free.get(arn, 0.0))
+        self._free[arn] = at + 1.0 / found.rate
+        return at
+
     def _take(self, ctx: Context, found: Destination) -> None:
-        second, taken = int(ctx.now), 0
-        last = self._rates.get(found.arn)
-        if last is not None and last[0] == second:
-            taken = last[1]
-        if taken >= found.rate:
+        """Events leave one by one already; this holds back what comes besides, such as further attempts."""
+        left, since = self._rates.get(found.arn, (float(found.rate), ctx.now))
+        left = min(float(found.rate), left + (ctx.now - since) * found.rate)
+        if left < 1.0:
             raise AwsError("ThrottlingException", f"{found.name} takes {found.rate} invocations a second.", 429)
-        self._rates[found.arn] = (second, taken + 1)
+        self._rates[found.arn] = (left - 1.0, ctx.now)
 
     def _call(
         self, ctx: Context, found: Destination, used: Connection, given: Params, http: dict[str, Any], body: str

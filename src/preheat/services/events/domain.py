@@ -15,8 +15,8 @@ DEFAULT_BUS = "default"
 SERVICE = "events.amazonaws.com"
 NAMESPACE = "AWS/Events"
 MAX_ENTRIES = 10
-MAX_REQUEST_BYTES = 262_144
-"""Of all entries of one PutEvents together (the API's model; a text of AWS of January 2026 says 1 MB)."""
+MAX_REQUEST_BYTES = 1_048_576
+"""Of all entries of one PutEvents together, since January 2026."""
 MAX_DETAIL_TYPE = 128
 MAX_RULES = 300
 MAX_TARGETS = 5
@@ -32,6 +32,7 @@ NAME = r"[\.\-_A-Za-z0-9]+"
 BUS_NAME = r"[/\.\-_A-Za-z0-9]+"
 BUS_REFERENCE = r"(arn:aws[\w-]*:events:[a-z]+-[a-z]+-[\w-]+:[0-9]{12}:event-bus\/)?[/\.\-_A-Za-z0-9]+"
 _COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+_DECODER = json.JSONDecoder()
 TOO_MANY = "The requested resource exceeds the maximum number allowed."
 
 
@@ -198,8 +199,10 @@ def paged(
 def entry_size(entry: dict[str, Any]) -> int:
     """Bytes as PutEvents counts them."""
     size = 14 if entry.get("Time") is not None else 0
-    texts = [entry.get("Source"), entry.get("DetailType"), entry.get("Detail"), *entry.get("Resources", ())]
-    return size + sum(len(text.encode()) for text in texts if text)
+    for text in (entry.get("Source"), entry.get("DetailType"), entry.get("Detail"), *entry.get("Resources", ())):
+        if text:
+            size += len(text) if text.isascii() else len(text.encode())
+    return size
 
 
 class Rejected(Exception):
@@ -218,7 +221,7 @@ def event_of(entry: dict[str, Any], scope: Scope, event_id: str, now: float) -> 
         reason = f"Parameter DetailType is not valid. Reason: DetailType has more than {MAX_DETAIL_TYPE} characters."
         raise Rejected("InvalidArgument", reason)
     try:
-        detail = json.loads(entry["Detail"])
+        detail = _DECODER.decode(entry["Detail"])
     except ValueError:
         detail = None
     if not isinstance(detail, dict):
@@ -238,7 +241,7 @@ def new_event(
         "detail-type": detail_type,
         "source": source,
         "account": scope.account,
-        "time": datetime.fromtimestamp(int(at // 1), UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "time": datetime.fromtimestamp(int(at // 1), UTC).isoformat()[:-6] + "Z",
         "region": scope.region,
         "resources": resources,
         "detail": detail,

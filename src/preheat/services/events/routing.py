@@ -5,15 +5,15 @@ What is compiled from the rules of a bus is kept in memory until they change; th
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import msgspec
 
 from preheat.kernel.errors import AwsError
-from preheat.kernel.scope import Arn
+from preheat.kernel.scope import Arn, Scope
 from preheat.services.contract import Context, Params, Principal
 from preheat.services.deliveries import Counts, Delivery, emit, role_principal, trace_header
 from preheat.services.events import repository, transform
@@ -37,17 +37,21 @@ TRANSFORMING = frozenset({"Input", "InputPath", "InputTransformer"})
 
 @dataclass(slots=True)
 class Plan:
-    """A bus, compiled: its enabled pattern rules with their targets, and its archives."""
+    """A bus, compiled: its enabled pattern rules with their targets, and its archives. `members`: the members of an
+    event that any of their patterns looks at."""
 
     index: RuleIndex[int] = field(default_factory=RuleIndex)
     rules: dict[int, tuple[Rule, list[Target]]] = field(default_factory=dict)
     archives: list[tuple[int, Pattern | None]] = field(default_factory=list)
+    members: set[str] = field(default_factory=set)
 
 
 class Router:
-    """`changed(ctx, bus)` after every write about a bus, `route(ctx, bus, event)` for every event on it."""
+    """`changed(ctx, bus)` after every write about a bus, `route(ctx, bus, event)` for every event on it. `pace` says
+    when an event may leave for an API destination."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, pace: Callable[[Context, str], float | None]) -> None:
+        self._pace = pace
         self._plans: dict[BusName, Plan] = {}
         self._compiled: dict[str, Pattern] = {}
         self._unsure = False
@@ -82,12 +86,16 @@ class Router:
             for rule in repository.rules(ctx.db, *bus):
                 if rule.enabled and rule.pattern is not None:
                     plan.rules[rule.row] = (rule, repository.targets(ctx.db, rule.row))
-                    plan.index.add(rule.row, self.pattern(rule.pattern))
+                    pattern = self.pattern(rule.pattern)
+                    plan.index.add(rule.row, pattern)
+                    plan.members |= _members(pattern)
             rows = ctx.db.all(
                 "SELECT row, pattern FROM events_archives WHERE account = ? AND region = ? AND bus = ?",
                 *bus.scope, bus.name,
             )  # fmt: skip
             plan.archives = [(row[0], None if row[1] is None else self.pattern(row[1])) for row in rows]
+            for _, archived in plan.archives:
+                plan.members |= set() if archived is None else _members(archived)
         return plan
 
     def route(
@@ -99,7 +107,7 @@ class Router:
         plan = self._plan(ctx, bus)
         if not plan.rules and not plan.archives:
             return
-        fields = flatten(event)
+        fields = flatten({name: event[name] for name in plan.members if name in event})
         for row in plan.index.matching_fields(fields):
             rule, targets = plan.rules[row]
             if only and rule.arn not in only:
@@ -129,7 +137,8 @@ class Router:
             if kind == "sqs" and self._to_queue(ctx, rule, target, event, whole, trace):
                 counted.append("SuccessfulInvocationAttempts")
             else:
-                emit(ctx, _delivery(ctx, rule, target, event, whole, trace))
+                due_at = self._pace(ctx, target["Arn"]) if ":api-destination/" in target["Arn"] else None
+                emit(ctx, _delivery(ctx, rule, target, event, whole, trace), due_at)
         ctx.db.after_commit(partial(_count, ctx.machine.meter.record, rule, counted))
 
     def _to_queue(
@@ -140,13 +149,8 @@ class Router:
         queues: Any = ctx.machine.services.get("sqs")
         if queues is None or ctx.machine.authorizer is not None:
             return False
-        arn = Arn.parse(target["Arn"])
-        params: Params = {
-            "QueueUrl": f"/{arn.account}/{arn.resource}",
-            "MessageBody": _body(ctx, rule, target, event, whole),
-        }
-        role = target.get("RoleArn") or rule.role
-        sender = role_principal(role, "events") if role else Principal(SERVICE, arn.account, "service", SERVICE)
+        place, url, sender = _queue(target["Arn"], target.get("RoleArn") or rule.role)
+        params: Params = {"QueueUrl": url, "MessageBody": _body(ctx, rule, target, event, whole)}
         group = target.get("SqsParameters", {}).get("MessageGroupId")
         if group is not None:
             params["MessageGroupId"] = group
@@ -154,7 +158,8 @@ class Router:
         if trace is not None:
             params["MessageSystemAttributes"] = {"AWSTraceHeader": {"DataType": "String", "StringValue": trace}}
         try:
-            queues.operations["SendMessage"](replace(ctx, scope=arn.scope, principal=sender, request=None), params)
+            there = Context(place, ctx.now, ctx.db, sender, ctx.request_id, ctx.machine)
+            queues.operations["SendMessage"](there, params)
         except AwsError:
             return False
         return True
@@ -163,6 +168,19 @@ class Router:
         """A schedule was due at `at`."""
         event = new_event(rule.scope, ctx.entropy.uuid(), "aws.events", "Scheduled Event", {}, [rule.arn], at)
         self.invoke(ctx, rule, repository.targets(ctx.db, rule.row), event)
+
+
+def _members(pattern: Pattern) -> set[str]:
+    """The members of an event that a pattern looks at."""
+    return {path.partition(".")[0] for alternative in pattern.alternatives for path in alternative}
+
+
+@lru_cache(4_096)
+def _queue(target: str, role: str | None) -> tuple[Scope, str, Principal]:
+    """Where the queue with this ARN is, its address, and who sends to it."""
+    arn = Arn.parse(target)
+    sender = role_principal(role, "events") if role else Principal(SERVICE, arn.account, "service", SERVICE)
+    return arn.scope, f"/{arn.account}/{arn.resource}", sender
 
 
 def _count(record: Callable[..., None], rule: Rule, names: list[str]) -> None:

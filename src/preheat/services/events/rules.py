@@ -27,7 +27,8 @@ from preheat.services.schedules.retries import DEFAULT_AGE_S, DEFAULT_RETRIES
 SCHEDULES = "events:schedules"
 MAX_SCHEDULE = 256
 TARGET_KINDS = ("lambda", "sqs", "sns", "events", "states", "kinesis", "logs", "firehose")
-ROLE_KINDS = ("states", "kinesis", "firehose")
+SERVICE_OF = {"states": "stepfunctions", "kinesis": "kinesis", "firehose": "firehose"}
+"""Kinds of targets that need a role, and the services that they need and that a platform may be without."""
 NOT_HERE = (
     "RunCommandParameters", "EcsParameters", "BatchParameters", "RedshiftDataParameters", "SageMakerPipelineParameters",
     "AppSyncParameters",
@@ -191,6 +192,7 @@ class Rules:
         present = {target["Id"] for target in repository.targets(ctx.db, rule.row)}
         for target in params["Targets"]:
             check_target(target, rule)
+            _check_service(ctx, target["Arn"])
             present.add(target["Id"])
         if len(present) > domain.MAX_TARGETS:
             raise domain.too_many()
@@ -256,12 +258,19 @@ def check_target(target: Params, rule: Rule) -> None:
             raise invalid(f"Preheat does not implement {member} of target {name}.")
     _check_sizes(target)
     transform.check(target)
-    if kind in ROLE_KINDS and not (target.get("RoleArn") or rule.role):
+    if kind in SERVICE_OF and not (target.get("RoleArn") or rule.role):
         raise invalid(f"RoleArn is required for target {arn}.")
     if kind == "sqs" and arn.endswith(".fifo") and not target.get("SqsParameters", {}).get("MessageGroupId"):
         raise invalid(f"Parameter(s) SqsParameters must be specified for target: {name}.")
     _check_extras(target, kind)
     _check_retries(target)
+
+
+def _check_service(ctx: Context, arn: str) -> None:
+    """Raises ValidationException for a target that nothing can reach."""
+    service = SERVICE_OF.get(Arn.parse(arn).service)
+    if service is not None and service not in ctx.machine.services:
+        raise bad_parameter(arn, f"Preheat does not implement {service}.")
 
 
 def _check_sizes(target: Params) -> None:

@@ -89,11 +89,11 @@ class EventsService:
     schema = (Path(__file__).parent / "schema.sql").read_text()
 
     def __init__(self, platform: Platform) -> None:
-        router = Router(platform.db)
+        self._connections = Connections()
+        router = Router(platform.db, self._connections.slot)
         rules = Rules(router, getattr(platform.settings, "event_rules", MAX_RULES))
         self._buses = Buses(router)
         self._archives = Archives(router, rules)
-        self._connections = Connections()
         self.loops: tuple[Loop, ...] = (Schedules(router), Replays(self._archives), Expiry(self._archives))
         self.operations: dict[str, Operation] = {
             **self._buses.operations,

@@ -18,7 +18,8 @@ UNIVERSAL = re.compile(r"arn:aws:scheduler:::aws-sdk:([\w-]+):(\w+)")
 TARGET_KINDS = ("lambda", "sqs", "sns", "events", "states", "kinesis", "firehose")
 READING = (
     "get", "describe", "list", "poll", "receive", "search", "scan", "query", "select", "read", "lookup", "discover",
-    "validate", "batchGet", "batchDescribe", "batchRead", "transactGet", "retrieve", "invokeModel",
+    "validate", "batchGet", "batchDescribe", "batchRead", "transactGet", "adminGet", "adminList", "testMigration",
+    "retrieve", "testConnection", "translateDocument", "isAuthorized", "invokeModel",
 )  # fmt: skip
 NOT_HERE = (
     "EcsParameters", "SageMakerPipelineParameters", "EventBridgePutEventsV2Parameters",
@@ -29,18 +30,25 @@ QUEUE = r"^arn:aws[a-z-]*:sqs:[a-z0-9\-]+:\d{12}:[a-zA-Z0-9\-_]+$"
 ATTRIBUTE = re.compile(r"<aws\.scheduler\.(schedule-arn|scheduled-time|execution-id|attempt-number)>")
 
 
-SDK_NAMES = {
-    "sfn": "stepfunctions", "cloudwatchlogs": "logs", "eventbridge": "events", "bedrockruntime": "bedrock-runtime",
-}  # fmt: skip
+SDK_NAMES = {"stepfunctions": "sfn", "logs": "cloudwatchlogs", "events": "eventbridge"}
+"""How AWS's SDKs call a service, where that is not botocore's name without its hyphens."""
+SERVICE_OF = {"states": "stepfunctions", "kinesis": "kinesis", "firehose": "firehose"}
+"""The services that kinds of targets need and that a platform may be without."""
+START_GRACE_S = 300
+
+
+def sdk_name(service: str) -> str:
+    """A service as universal targets name it, of botocore's name for it."""
+    return SDK_NAMES.get(service, service.replace("-", ""))
 
 
 def universal_operation(services: Mapping[str, Any], arn: str) -> tuple[str, str] | None:
     """(service, operation) of a universal target, None for what this platform does not implement."""
     name, _, wanted = arn.rpartition(":aws-sdk:")[2].partition(":")
-    service = SDK_NAMES.get(name, name)
-    operations = services[service].operations if service in services else ()
+    service = next((one for one in services if sdk_name(one) == name), None)
+    operations = services[service].operations if service is not None and wanted[:1].islower() else ()
     operation = next((one for one in operations if one.lower() == wanted.lower()), None)
-    return None if operation is None else (service, operation)
+    return None if service is None or operation is None else (service, operation)
 
 
 class Schedule(NamedTuple):
@@ -93,17 +101,28 @@ def check_schedule(given: dict[str, Any]) -> None:
     if given.get("KmsKeyArn"):
         raise invalid("Preheat does not implement KmsKeyArn: there is no KMS.")
     try:
-        parse(given["ScheduleExpression"], one_time=True)
+        expression = parse(given["ScheduleExpression"], one_time=True)
     except ScheduleError:
         raise invalid(f"Invalid Schedule Expression {given['ScheduleExpression']}.") from None
     try:
         zone(given.get("ScheduleExpressionTimezone", "UTC"))
     except ScheduleError:
         raise invalid("The ScheduleExpressionTimezone you provided is invalid.") from None
-    if given.get("EndDate") is not None and given["EndDate"] <= given.get("StartDate", 0.0):
+    end = None if isinstance(expression, At) else given.get("EndDate")
+    if end is not None and end <= given.get("StartDate", 0.0):
         raise invalid("The EndDate you specify must come after the StartDate.")
     _check_window(given["FlexibleTimeWindow"])
     _check_target(given["Target"])
+
+
+def check_start(given: dict[str, Any], before: float | None, now: float) -> None:
+    """Raises ValidationException for a StartDate that has passed, unless it is that of `before`; a one-time schedule
+    has no use for it."""
+    start = given.get("StartDate")
+    if start is None or start == before or isinstance(parse(given["ScheduleExpression"], one_time=True), At):
+        return
+    if start < now - START_GRACE_S:
+        raise invalid("The StartDate you specify cannot be earlier than 5 minutes ago.")
 
 
 def _check_window(window: dict[str, Any]) -> None:
@@ -128,7 +147,7 @@ def _check_target(target: dict[str, Any]) -> None:
             raise invalid(f"Preheat does not implement {member}.")
     universal = UNIVERSAL.fullmatch(target["Arn"])
     if universal is not None:
-        if universal[2].startswith(READING):
+        if universal[2].startswith(READING) or not universal[2][0].islower():
             raise invalid(f"Invalid RequestJson provided. Reason The api {universal[2]} is not supported.")
         try:
             given = json.loads(target.get("Input", "{}"))

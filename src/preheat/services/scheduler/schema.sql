@@ -9,6 +9,16 @@ CREATE TABLE IF NOT EXISTS scheduler_groups (
     PRIMARY KEY (account, region, name)
 );
 
+-- `token` is that of the request that made the group, `deleting` since when it is being deleted.
+CREATE TABLE IF NOT EXISTS scheduler_group_notes (
+    account TEXT NOT NULL,
+    region TEXT NOT NULL,
+    name TEXT NOT NULL,
+    token TEXT,
+    deleting REAL,
+    PRIMARY KEY (account, region, name)
+);
+
 -- `given` are the parameters of the request as JSON, moments in epoch seconds. `due_at` is the scheduled time, `fire_at`
 -- that moment or one in its flexible window; NULL: it is never due again.
 CREATE TABLE IF NOT EXISTS scheduler_schedules (

@@ -19,9 +19,11 @@ from preheat.services.schedules.retries import ladder
 from preheat.store.database import Database
 
 TOPIC = "scheduler:schedules"
+GROUPS = "scheduler:groups"
 NAMESPACE = "AWS/Scheduler"
 SERVICE = "scheduler.amazonaws.com"
 FIRES_PER_STEP = 100
+DELETED_PER_STEP = 500
 MOMENTS = ("StartDate", "EndDate")
 GIVEN = (
     "Name", "GroupName", "ScheduleExpression", "StartDate", "EndDate", "Description", "ScheduleExpressionTimezone",
@@ -64,12 +66,19 @@ def _page(items: list[Params], params: Params, member: str, key: str) -> Params:
 
 
 def _check_target(ctx: Context, target: Params) -> None:
-    """Raises ValidationException for an operation that is not here and, when policies are enforced, for a role that
-    Scheduler may not assume."""
+    """Raises ValidationException for an operation or a service that is not here and, when policies are enforced, for a
+    role that Scheduler may not assume."""
+    services = ctx.machine.services
     universal = domain.UNIVERSAL.fullmatch(target["Arn"])
-    if universal is not None and domain.universal_operation(ctx.machine.services, target["Arn"]) is None:
+    if universal is not None and domain.universal_operation(services, target["Arn"]) is None:
         text = f"Preheat does not implement {universal[1]}:{universal[2]}."
+        if universal[1] in services and domain.sdk_name(universal[1]) != universal[1]:
+            text += f" The SDKs call the service {domain.sdk_name(universal[1])}."
         raise domain.invalid(f"Invalid RequestJson provided. Reason {text}")
+    kind = target["Arn"].split(":", 3)[2]
+    if domain.SERVICE_OF.get(kind, kind) not in services and kind in domain.SERVICE_OF:
+        name = domain.SERVICE_OF[kind]
+        raise domain.invalid(f"Preheat does not implement {name}: nothing can reach {target['Arn']}.")
     if ctx.machine.authorizer is None:
         return
     try:
@@ -111,6 +120,30 @@ class Firing:
             ctx.db.run("DELETE FROM scheduler_schedules WHERE row = ?", schedule.row)
             return
         plan(ctx, schedule, following)
+
+
+class Emptying:
+    """Takes the schedules of deleted groups away, a bounded number at a time, then the groups."""
+
+    name = "scheduler-groups"
+    topics = (GROUPS,)
+
+    def step(self, ctx: Context) -> float | None:
+        row = ctx.db.one(
+            "SELECT account, region, name FROM scheduler_group_notes WHERE deleting IS NOT NULL"
+            " ORDER BY deleting LIMIT 1"
+        )
+        if row is None:
+            return None
+        gone = ctx.db.run(
+            "DELETE FROM scheduler_schedules WHERE row IN (SELECT row FROM scheduler_schedules WHERE account = ?"
+            " AND region = ? AND schedule_group = ? LIMIT ?)",
+            *row, DELETED_PER_STEP,
+        )  # fmt: skip
+        if gone < DELETED_PER_STEP:
+            for table in ("scheduler_groups", "scheduler_group_notes"):
+                ctx.db.run(f"DELETE FROM {table} WHERE account = ? AND region = ? AND name = ?", *row)
+        return ctx.now
 
 
 def plan(ctx: Context, schedule: Schedule, due_at: float | None) -> None:
@@ -164,7 +197,7 @@ class SchedulerService:
     schema = (Path(__file__).parent / "schema.sql").read_text()
 
     def __init__(self) -> None:
-        self.loops: tuple[Loop, ...] = (Firing(),)
+        self.loops: tuple[Loop, ...] = (Firing(), Emptying())
         self.operations: dict[str, Operation] = {
             "CreateSchedule": self.create_schedule,
             "UpdateSchedule": self.update_schedule,
@@ -187,11 +220,13 @@ class SchedulerService:
         domain.check_schedule(given)
         _check_target(ctx, given["Target"])
         group = self._group(ctx, params.get("GroupName"))[0]
+        self._check_open(ctx, group)
         present = _find(ctx.db, ctx.scope, group, params["Name"])
         if present is not None:
             if token is not None and present.token == token and present.given == given:
                 return {"ScheduleArn": present.arn}
             raise domain.conflict("Schedule", params["Name"])
+        domain.check_start(given, None, ctx.now)
         ctx.db.insert(
             "INSERT INTO scheduler_schedules (account, region, schedule_group, name, given, token, created, modified)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -220,6 +255,7 @@ class SchedulerService:
         domain.check_schedule(given)
         _check_target(ctx, given["Target"])
         found = self._found(ctx, params)
+        domain.check_start(given, found.given.get("StartDate"), ctx.now)
         ctx.db.run(
             "UPDATE scheduler_schedules SET given = ?, modified = ? WHERE row = ?",
             json.dumps(given), ctx.now, found.row,
@@ -276,6 +312,19 @@ class SchedulerService:
             raise domain.not_found("Schedule group", name)
         return name, {}, 0.0, 0.0
 
+    def _noted(self, ctx: Context, name: str) -> tuple[str | None, float | None]:
+        """(the token of the request that made a group, since when it is being deleted)."""
+        row = ctx.db.one(
+            "SELECT token, deleting FROM scheduler_group_notes WHERE account = ? AND region = ? AND name = ?",
+            *ctx.scope, name,
+        )  # fmt: skip
+        return (None, None) if row is None else (row[0], row[1])
+
+    def _check_open(self, ctx: Context, name: str) -> None:
+        """Raises ConflictException for a group that is being deleted."""
+        if self._noted(ctx, name)[1] is not None:
+            raise AwsError("ConflictException", f"Schedule group {name} is being deleted.", 409)
+
     def _put_group(self, ctx: Context, name: str, tags: dict[str, str], created: float) -> None:
         if len(tags) > 200:
             raise domain.invalid("A schedule group can have at most 200 tags.")
@@ -288,18 +337,24 @@ class SchedulerService:
     def create_schedule_group(self, ctx: Context, params: Params) -> Outcome:
         check_text(params, "Name", 64, domain.NAME, 1)
         name = params["Name"]
+        tags, token = {tag["Key"]: tag["Value"] for tag in params.get("Tags", ())}, params.get("ClientToken")
         there = ctx.db.value(
-            "SELECT 1 FROM scheduler_groups WHERE account = ? AND region = ? AND name = ?", *ctx.scope, name
+            "SELECT tags FROM scheduler_groups WHERE account = ? AND region = ? AND name = ?", *ctx.scope, name
         )
-        if there or name == DEFAULT_GROUP:
-            raise domain.conflict("Schedule group", name)
-        self._put_group(ctx, name, {tag["Key"]: tag["Value"] for tag in params.get("Tags", ())}, ctx.now)
+        if there is not None or name == DEFAULT_GROUP:
+            known, deleting = self._noted(ctx, name)
+            if token is None or token != known or deleting is not None or json.loads(there) != tags:
+                raise domain.conflict("Schedule group", name)
+            return {"ScheduleGroupArn": self._group_arn(ctx, name)}
+        self._put_group(ctx, name, tags, ctx.now)
+        ctx.db.run("INSERT OR REPLACE INTO scheduler_group_notes VALUES (?, ?, ?, ?, NULL)", *ctx.scope, name, token)
         return {"ScheduleGroupArn": self._group_arn(ctx, name)}
 
     def _shown_group(self, ctx: Context, name: str, created: float, modified: float) -> Params:
         return {
-            "Arn": self._group_arn(ctx, name), "Name": name, "State": "ACTIVE", "CreationDate": moment(created),
-            "LastModificationDate": moment(modified),
+            "Arn": self._group_arn(ctx, name), "Name": name,
+            "State": "ACTIVE" if self._noted(ctx, name)[1] is None else "DELETING",
+            "CreationDate": moment(created), "LastModificationDate": moment(modified),
         }  # fmt: skip
 
     def get_schedule_group(self, ctx: Context, params: Params) -> Outcome:
@@ -317,12 +372,16 @@ class SchedulerService:
         return _page(items, params, "ScheduleGroups", "Name")
 
     def delete_schedule_group(self, ctx: Context, params: Params) -> Outcome:
-        """Its schedules go with it, at once."""
+        """It is DELETING until `Emptying` has taken its schedules away."""
         name = self._group(ctx, params["Name"])[0]
         if name == DEFAULT_GROUP:
             raise domain.invalid("The default schedule group cannot be deleted.")
-        for table, column in (("scheduler_schedules", "schedule_group"), ("scheduler_groups", "name")):
-            ctx.db.run(f"DELETE FROM {table} WHERE account = ? AND region = ? AND {column} = ?", *ctx.scope, name)
+        ctx.db.run(
+            "INSERT INTO scheduler_group_notes VALUES (?, ?, ?, NULL, ?) ON CONFLICT (account, region, name)"
+            " DO UPDATE SET deleting = coalesce(deleting, excluded.deleting)",
+            *ctx.scope, name, ctx.now,
+        )  # fmt: skip
+        ctx.db.notify(GROUPS)
         return {}
 
     def _tagged(self, ctx: Context, params: Params) -> tuple[str, dict[str, str], float]:
@@ -335,6 +394,7 @@ class SchedulerService:
 
     def tag_resource(self, ctx: Context, params: Params) -> Outcome:
         name, tags, created = self._tagged(ctx, params)
+        self._check_open(ctx, name)
         self._put_group(ctx, name, tags | {tag["Key"]: tag["Value"] for tag in params["Tags"]}, created)
         return {}
 

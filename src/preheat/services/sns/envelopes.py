@@ -36,18 +36,26 @@ class Envelopes:
 
     def notification(self, ctx: Context, message: Message, subscription: Subscription) -> str:
         """The JSON that queues, http(s) endpoints and email-json get. FIFO topics do not sign."""
-        text = message.text(subscription.protocol)
+        head, tail = self.halves(ctx, message, subscription.protocol)
+        return f"{head}{self.own(subscription)}{tail}"
+
+    def own(self, subscription: Subscription) -> str:
+        """What in a notification is the subscription's alone; it stands between the `halves`."""
+        return f',"UnsubscribeURL":"{self.unsubscribe_url(subscription)}"'
+
+    def halves(self, ctx: Context, message: Message, protocol: str) -> tuple[str, str]:
+        """The notification's JSON before and after what is a subscription's own."""
+        text = message.text(protocol)
         known = message.memory.get(("envelope", text))
         if known is None:
-            document = notification(message, subscription.protocol)
+            document = notification(message, protocol)
             if not message.topic.fifo:
                 document |= self._signature(ctx, message, document)
-            tail = ""
+            tail = "}"
             if message.attributes:
-                tail = ',"MessageAttributes":' + _json(shown_attributes(message.attributes))
+                tail = ',"MessageAttributes":' + _json(shown_attributes(message.attributes)) + "}"
             known = message.memory["envelope", text] = (_json(document)[:-1], tail)
-        head, tail = known
-        return f'{head},"UnsubscribeURL":"{self.unsubscribe_url(subscription)}"{tail}}}'
+        return known
 
     def _signature(self, ctx: Context, message: Message, document: dict[str, Any]) -> dict[str, str]:
         version = message.topic.signature_version

@@ -19,7 +19,7 @@ from preheat.kernel.meter import MINUTE_S, Meter, Sample, Series
 from preheat.kernel.scope import Arn, Scope
 from preheat.services.contract import Context, Params, Principal
 from preheat.services.deliveries import Counts, Delivery, emit, trace_header
-from preheat.services.sns import policies
+from preheat.services.sns import policies, status
 from preheat.services.sns.domain import SERVICE, Subscription, Topic
 from preheat.services.sns.envelopes import Envelopes, web_headers
 from preheat.services.sns.filters import ATTRIBUTES, Filter, Subject, compile_filter
@@ -37,18 +37,22 @@ PRINCIPAL = Principal(SERVICE, "", "service", SERVICE)
 @dataclass(frozen=True, slots=True)
 class Route:
     """A confirmed subscription with everything of it that is the same for every message. `place` is the queue's account
-    and region; `policy` the effective delivery policy of an http(s) endpoint."""
+    and region; `own` what only this subscription's notifications hold; `policy` the effective delivery policy of an
+    http(s) endpoint."""
 
     subscription: Subscription
     filter: Filter | None
     dead_letter: str | None
     counts: Counts
+    own: str
+    raw: bool
     place: Scope | None = None
     queue_url: str = ""
     queue_name: str = ""
     fifo: bool = False
     policy: dict[str, Any] | None = None
     interval_ms: float = 0.0
+    feedback: status.Feedback | None = None
 
 
 class Tally:
@@ -83,7 +87,7 @@ class FanOut:
         for route in self._routes_of(topic):
             if route.filter is not None and (why := subject.refuses(route.filter)) is not None:
                 tally.filtered[why] = tally.filtered.get(why, 0) + 1
-            elif together and route.place is not None and not (route.subscription.raw and message.attributes):
+            elif together and route.place is not None and _alike(route, message):
                 copied.append(route)
             elif self._senders[route.subscription.protocol](ctx, route, message):
                 tally.delivered += 1
@@ -96,7 +100,8 @@ class FanOut:
         known = self._routes.get(topic.id)
         if known is not None and known[0] is topic and known[1] is subscriptions:
             return known[2]
-        routes = [_route(topic, subscription) for subscription in subscriptions]
+        own = self._envelopes.own
+        routes = [_route(topic, subscription, own(subscription)) for subscription in subscriptions]
         self._routes[topic.id] = (topic, subscriptions, routes)
         return routes
 
@@ -117,16 +122,18 @@ class FanOut:
     def _copy(self, ctx: Context, routes: list[Route], message: Message) -> int:
         """Put the message into the queues of these routes; how many took it. The others are served one by one."""
         queues: Any = ctx.machine.services["sqs"]
-        text, notification = message.text("sqs"), self._envelopes.notification
-        wanted = [
-            (
-                route.place, route.queue_name,
-                text if route.subscription.raw else notification(ctx, message, route.subscription),
-            )
-            for route in routes
-        ]  # fmt: skip
-        taken = queues.copies(ctx, wanted, SERVICE)
-        others = [route for route, one in zip(routes, taken, strict=True) if not one]
+        others: list[Route] = []
+        raw = [route for route in routes if route.raw]
+        if raw:
+            wanted = [(route.place, route.queue_name, "") for route in raw]
+            taken = queues.copies(ctx, wanted, SERVICE, message.text("sqs"))
+            others += [route for route, one in zip(raw, taken, strict=True) if not one]
+        if len(raw) < len(routes):
+            wrapped = [route for route in routes if not route.raw] if raw else routes
+            head, tail = self._envelopes.halves(ctx, message, "sqs")
+            wanted = [(route.place, route.queue_name, route.own + tail) for route in wrapped]
+            taken = queues.copies(ctx, wanted, SERVICE, head)
+            others += [route for route, one in zip(wrapped, taken, strict=True) if not one]
         return len(routes) - len(others) + sum(self._to_queue(ctx, route, message) for route in others)
 
     def _to_queue(self, ctx: Context, route: Route, message: Message) -> bool:
@@ -154,7 +161,7 @@ class FanOut:
             dead_letter_attributes={} if many else None,
             ladder=policies.MANAGED,
         )  # fmt: skip
-        emit(ctx, delivery)
+        self._emit(ctx, route, message, delivery)
         return False
 
     def _put(self, ctx: Context, route: Route, message: Message, params: Params) -> bool:
@@ -172,9 +179,12 @@ class FanOut:
         if there is None:
             there = message.memory[place] = replace(ctx, scope=place, principal=PRINCIPAL, request=None)
         try:
-            queues.operations["SendMessage"](there, params)
+            output = queues.operations["SendMessage"](there, params)
         except AwsError:
             return False
+        told = status.wanted(ctx, route.feedback, message, route.subscription.endpoint)
+        if told is not None:
+            status.report(ctx, told, 1, *status.answer("sqs", output), good=True)
         return True
 
     # -- functions and web endpoints ------------------------------------------------------------------------------
@@ -183,7 +193,7 @@ class FanOut:
         subscription = route.subscription
         event = self._envelopes.lambda_event(ctx, message, subscription)
         letter = self._envelopes.notification(ctx, message, subscription) if route.dead_letter else None
-        emit(ctx, self._delivery(
+        self._emit(ctx, route, message, self._delivery(
             route, message, subscription.endpoint, event, dead_letter_body=letter, ladder=policies.MANAGED
         ))  # fmt: skip
         return False
@@ -204,8 +214,17 @@ class FanOut:
         due_at = None
         if route.interval_ms:
             due_at = self._rows.slot(subscription, ctx.now_ms, route.interval_ms) / 1_000
-        emit(ctx, delivery, due_at)
+        self._emit(ctx, route, message, delivery, due_at)
         return False
+
+    def _emit(
+        self, ctx: Context, route: Route, message: Message, delivery: Delivery, due_at: float | None = None
+    ) -> None:
+        """Store a delivery, with what it is to report."""
+        told = status.wanted(ctx, route.feedback, message, route.subscription.endpoint)
+        if told is not None:
+            delivery = msgspec.structs.replace(delivery, options={**delivery.options, status.STATUS: told})
+        emit(ctx, delivery, due_at)
 
     def _delivery(self, route: Route, message: Message, target: str, body: str, **more: Any) -> Delivery:
         return Delivery(
@@ -250,7 +269,7 @@ def web_address(endpoint: str) -> tuple[str, dict[str, str]]:
     return urlunsplit(parts._replace(netloc=host)), {"Authorization": f"Basic {token}"}
 
 
-def _route(topic: Topic, subscription: Subscription) -> Route:
+def _route(topic: Topic, subscription: Subscription, own: str) -> Route:
     attributes = subscription.attributes
     redrive = attributes.get("RedrivePolicy")
     route = Route(
@@ -265,6 +284,9 @@ def _route(topic: Topic, subscription: Subscription) -> Route:
             dead_lettered="NumberOfNotificationsRedrivenToDlq",
             dead_letter_failed="NumberOfNotificationsFailedToRedriveToDlq",
         ),
+        own,
+        subscription.raw,
+        feedback=status.feedback(topic, subscription.protocol),
     )
     if subscription.protocol == "sqs":
         arn = Arn.parse(subscription.endpoint)
@@ -277,6 +299,11 @@ def _route(topic: Topic, subscription: Subscription) -> Route:
         rate = (policy["throttlePolicy"] or {}).get("maxReceivesPerSecond")
         return replace(route, policy=policy, interval_ms=1_000 / rate if rate else 0.0)
     return route
+
+
+def _alike(route: Route, message: Message) -> bool:
+    """Whether a queue gets no more than a body, and nobody is told about it."""
+    return route.feedback is None and not (route.raw and message.attributes)
 
 
 def _lets_in(queues: Any, route: Route, topic: Topic) -> bool:

@@ -23,6 +23,8 @@ from preheat.services.sqs.domain import (
 
 DIGITS = re.compile(r"[0-9]{1,10}")
 MAX_SOURCES = 10
+MAX_TAGS = 50
+TAG = re.compile(r"[\w\s.:/=+\-@]*\Z")
 
 
 def check_name(name: str, fifo: bool) -> None:
@@ -62,6 +64,27 @@ def check_attributes(attributes: dict[str, str], *, fifo: bool, create: bool) ->
             raise invalid_attribute_value("Invalid value for the parameter SqsManagedSseEnabled.")
         elif name in ("RedrivePolicy", "RedriveAllowPolicy", "Policy") and value:
             _check_document(name, value)
+
+
+def plain_numbers(attributes: dict[str, str]) -> dict[str, str]:
+    """`attributes` with their numbers as they are shown, without leading zeros."""
+    return {
+        name: str(int(value)) if name in INTEGER_RANGES and value != "" else value
+        for name, value in attributes.items()
+    }
+
+
+def check_tags(tags: dict[str, str]) -> None:
+    """Raises InvalidParameterValue."""
+    if len(tags) > MAX_TAGS:
+        raise invalid_value(f"Number of tags [{len(tags)}] exceeds the allowed maximum [{MAX_TAGS}].")
+    for key, value in tags.items():
+        if not 1 <= len(key) <= 128 or not TAG.match(key) or key.lower().startswith("aws:"):
+            raise invalid_value(f"Value {key} for parameter TagKey is invalid. Reason: Tag keys have 1 to 128 letters, "
+                                "digits, spaces or _.:/=+-@ and do not start with aws:.")  # fmt: skip
+        if len(value) > 256 or not TAG.match(value):
+            raise invalid_value(f"Value {value} for parameter TagValue is invalid. Reason: Tag values have up to 256 "
+                                "letters, digits, spaces or _.:/=+-@.")  # fmt: skip
 
 
 def check_together(attributes: dict[str, str]) -> None:

@@ -1,5 +1,6 @@
 """One message to many queues, as a topic sends it: one statement for all of them."""
 
+import hashlib
 from collections.abc import Callable, Iterable
 
 from preheat.kernel.errors import AwsError
@@ -21,25 +22,33 @@ class Copies:
         self._metrics = metrics
         self._appears = appears
 
-    def __call__(self, ctx: Context, wanted: Iterable[tuple[Scope, str, str]], sender: str) -> list[bool]:
-        """Store a body without attributes, group or trace in each queue: (its account and region, its name, the body).
-        False for those that need or allow more than that (no such queue, a FIFO or fair queue, a body that is refused):
-        nothing is stored for them, and SendMessage tells why."""
+    def __call__(
+        self, ctx: Context, wanted: Iterable[tuple[Scope, str, str]], sender: str, head: str = ""
+    ) -> list[bool]:
+        """Store a body without attributes, group or trace in each queue: (its account and region, its name, what the
+        body has after the `head` of all). False for those that need or allow more than that (no such queue, a FIFO or
+        fair queue, a body that is refused): nothing is stored for them, and SendMessage tells why."""
         now_ms, uuid = ctx.now_ms, ctx.entropy.uuid
+        find, fair = self._rows.queue, self._rows.tenants.fair
+        head_size, digest_head = _size(head), hashlib.md5(head.encode(), usedforsecurity=False)
         rows: list[tuple] = []
         stored: list[tuple[Queue, int, int]] = []
         answers: list[bool] = []
         known: str | None = None
-        size, md5 = None, ""
-        for scope, name, body in wanted:
-            queue = self._rows.queue(scope, name)
-            if queue is None or queue.fifo or self._rows.tenants.fair(queue):
+        size, md5, body = 0, "", ""
+        for scope, name, part in wanted:
+            queue = find(scope, name)
+            if queue is None or queue.fifo or fair(queue):
                 answers.append(False)
                 continue
-            if body is not known:
-                known, size = body, _size(body)
-                md5 = domain.body_md5(body) if size is not None else ""
-            if size is None or size > queue.max_bytes:
+            if part is not known:
+                known, part_size = part, _size(part)
+                size = 0 if head_size is None or part_size is None else head_size + part_size
+                if size:
+                    digest = digest_head.copy()
+                    digest.update(part.encode())
+                    md5, body = digest.hexdigest(), head + part
+            if not 0 < size <= queue.max_bytes:
                 answers.append(False)
                 continue
             visible_at = now_ms + queue.delay_ms
@@ -54,10 +63,10 @@ class Copies:
         return answers
 
 
-def _size(body: str) -> int | None:
-    """Bytes, or None for a body that SendMessage refuses."""
+def _size(text: str) -> int | None:
+    """Bytes, or None for a text that SendMessage refuses."""
     try:
-        domain.check_body(body)
+        domain.check_text(text)
     except AwsError:
         return None
-    return domain.message_size({"MessageBody": body})
+    return len(text) if text.isascii() else len(text.encode())

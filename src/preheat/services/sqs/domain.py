@@ -1,11 +1,11 @@
 """SQS's rules, pure: names, attributes, digests, receipt handles. Texts and ranges: aws_facts section 2."""
 
-import base64
 import binascii
 import hashlib
 import re
 import struct
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -16,6 +16,7 @@ from preheat.kernel.scope import Scope
 MAX_MESSAGE_BYTES = 1_048_576
 DEDUPLICATION_WINDOW_MS = 300_000
 MAX_VISIBILITY_S = 43_200
+MAX_DIGITS = 38
 NAME = re.compile(r"[A-Za-z0-9_-]{1,80}\Z")
 FIFO_NAME = re.compile(r"[A-Za-z0-9_-]{1,75}\.fifo\Z")
 ENTRY_ID = re.compile(r"[A-Za-z0-9_-]{1,80}\Z")
@@ -23,6 +24,7 @@ NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 ATTRIBUTE_NAME = re.compile(r"[A-Za-z0-9_.-]{1,256}\Z")
 PUNCTUATED = re.compile(r"[A-Za-z0-9!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~]{1,128}\Z")
 BAD_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
+BAD_BYTES = bytes({*range(32)} - {*b"\t\n\r"})
 INTEGER_RANGES = {
     "VisibilityTimeout": (0, 43_200, "30"),
     "DelaySeconds": (0, 900, "0"),
@@ -175,14 +177,19 @@ def bad_handle(handle: str) -> AwsError:
 def check_body(body: str) -> None:
     if not body:
         raise missing("MessageBody")
-    if not body.isascii() or not body.isprintable():
-        match = BAD_TEXT.search(body)
-        if match:
-            raise AwsError(
-                "InvalidMessageContents",
-                "Invalid characters found. Valid unicode characters are #x9 | #xA | #xD | #x20 to #xD7FF | "
-                "#xE000 to #xFFFD | #x10000 to #x10FFFF",
-            )
+    check_text(body)
+
+
+def check_text(text: str) -> None:
+    """Raises InvalidMessageContents for characters that XML does not have."""
+    if text.isascii() and len(text.encode().translate(None, BAD_BYTES)) == len(text):
+        return
+    if BAD_TEXT.search(text):
+        raise AwsError(
+            "InvalidMessageContents",
+            "Invalid characters found. Valid unicode characters are #x9 | #xA | #xD | #x20 to #xD7FF | "
+            "#xE000 to #xFFFD | #x10000 to #x10FFFF",
+        )
 
 
 def check_group_text(name: str, value: str) -> None:
@@ -227,8 +234,22 @@ def check_message_attributes(attributes: dict[str, Any]) -> None:
         content = value.get(member)
         if not content:
             raise invalid_value(f"Message (user) attribute '{name}' must contain a non-empty value of type '{base}'.")
-        if base == "Number" and not NUMBER.fullmatch(content):
+        if base == "Number" and not _is_number(content):
             raise invalid_value(f"Can't cast the value of message (user) attribute '{name}' to a number.")
+        if base != "Binary":
+            check_text(content)
+
+
+def _is_number(text: str) -> bool:
+    """At most 38 digits, from 10**-128 to 10**126."""
+    match = NUMBER.fullmatch(text)
+    if match is None:
+        return False
+    digits = match[1].replace(".", "").strip("0")
+    value = abs(Decimal(text)) if len(text) < MAX_DIGITS * 8 else None
+    return len(digits) <= MAX_DIGITS and value is not None and (
+        value == 0 or Decimal("1e-128") <= value <= Decimal("1e126")
+    )
 
 
 def check_system_attributes(attributes: dict[str, Any]) -> None:
@@ -242,6 +263,15 @@ def check_system_attributes(attributes: dict[str, Any]) -> None:
 
 def body_md5(body: str) -> str:
     return hashlib.md5(body.encode(), usedforsecurity=False).hexdigest()
+
+
+def measured(body: str) -> tuple[int, str]:
+    """(bytes, MD5) of a body. Raises AwsError as `check_body`."""
+    encoded = body.encode()
+    size = len(encoded)
+    if not size or len(body) != size or len(encoded.translate(None, BAD_BYTES)) != size:
+        check_body(body)
+    return size, hashlib.md5(encoded, usedforsecurity=False).hexdigest()
 
 
 def attributes_md5(attributes: dict[str, Any]) -> str:
@@ -260,13 +290,13 @@ def attributes_md5(attributes: dict[str, Any]) -> str:
 
 
 def receipt_handle(queue_id: int, message: int, nonce: int) -> str:
-    return base64.b64encode(RECEIPT.pack(queue_id, message, nonce)).decode()
+    return binascii.b2a_base64(RECEIPT.pack(queue_id, message, nonce), newline=False).decode()
 
 
 def parse_handle(handle: str) -> tuple[int, int, int]:
     """(queue id, message row, nonce). Raises ReceiptHandleIsInvalid."""
     try:
-        queue_id, message, nonce = RECEIPT.unpack(base64.b64decode(handle, validate=True))
+        queue_id, message, nonce = RECEIPT.unpack(binascii.a2b_base64(handle, strict_mode=True))
         if max(message, nonce) > MAX_ROW:
             raise bad_handle(handle)
         return queue_id, message, nonce
@@ -309,3 +339,8 @@ def receipt_nonce(now_ms: int, chance: int) -> int:
 def received_at(nonce: int) -> int:
     """When the receive of a nonce was, epoch milliseconds."""
     return nonce >> 20
+
+
+def came_after(row: Any, nonce: int) -> bool:
+    """Whether a message only has the row of the one that was received under `nonce` and is gone."""
+    return row["receive_count"] == 0 or row["first_received"] > received_at(nonce)

@@ -10,6 +10,7 @@ from preheat.services.sqs import domain
 from preheat.services.sqs.domain import Queue
 from preheat.services.sqs.metrics import Metrics
 from preheat.services.sqs.polls import Polls
+from preheat.services.sqs.quotas import Quotas
 from preheat.services.sqs.receiving import OWN_SEQUENCE_BASE, Receiver
 from preheat.services.sqs.repository import NewMessage, SqsRepository
 
@@ -22,19 +23,29 @@ class MessageOperations:
     """`find` resolves the QueueUrl of a request."""
 
     def __init__(
-        self, repository: SqsRepository, find: FindQueue, receiver: Receiver, polls: Polls, metrics: Metrics
-    ) -> None:
+        self, repository: SqsRepository, find: FindQueue, receiver: Receiver, polls: Polls, metrics: Metrics,
+        quotas: Quotas,
+    ) -> None:  # fmt: skip
         self._rows = repository
         self._find = find
         self._receiver = receiver
         self._polls = polls
         self._metrics = metrics
+        self._quotas = quotas
 
     # -- send -----------------------------------------------------------------------------------------------------
 
     def send_message(self, ctx: Context, params: Params) -> Outcome:
         queue = self._find(ctx, params)
-        return self._store(ctx, queue, params, self._check(queue, params))
+        if len(params) == NOTHING_BUT_A_BODY and self._takes_plain(ctx, queue):
+            body = params.get("MessageBody", "")
+            row = self._plain_row(ctx, queue, body, *_measured(queue, body))
+            self._rows.add_plain((row,))
+            self.appears(ctx, queue, row[1])
+            return {"MessageId": row[3], "MD5OfMessageBody": row[5]}
+        size = self._check(queue, params)
+        self._quotas.spend(ctx, queue, "send", (params.get("MessageGroupId"),))
+        return self._store(ctx, queue, params, size)
 
     def send_message_batch(self, ctx: Context, params: Params) -> Outcome:
         queue = self._find(ctx, params)
@@ -44,17 +55,41 @@ class MessageOperations:
         if total > domain.MAX_MESSAGE_BYTES:
             raise domain.simple("BatchRequestTooLong", f"Batch requests cannot be longer than "
                                 f"{domain.MAX_MESSAGE_BYTES} bytes. You have sent {total} bytes.")  # fmt: skip
+        self._quotas.spend(ctx, queue, "send", (entry.get("MessageGroupId") for entry in entries))
+        plain = self._takes_plain(ctx, queue) and all(len(entry) == NOTHING_BUT_A_BODY for entry in entries)
+        rows: list[tuple] = []
+        taken: list[str] = []
         done: list[Params] = []
         failed: list[Params] = []
         for entry in entries:
             try:
-                stored = self._store(ctx, queue, entry, self._check(queue, entry))
+                if plain:
+                    body = entry.get("MessageBody", "")
+                    rows.append(self._plain_row(ctx, queue, body, *_measured(queue, body)))
+                else:
+                    done.append(self._store(ctx, queue, entry, self._check(queue, entry)))
             except AwsError as error:
                 failed.append(_failure(entry["Id"], error))
                 continue
-            stored["Id"] = entry["Id"]
-            done.append(stored)
+            taken.append(entry["Id"])
+        if rows:
+            self._rows.add_plain(rows)
+            self.appears(ctx, queue, rows[0][1], len(rows))
+            done = [{"MessageId": row[3], "MD5OfMessageBody": row[5]} for row in rows]
+        for entry_id, stored in zip(taken, done, strict=True):
+            stored["Id"] = entry_id
         return _batch(done, failed)
+
+    def _takes_plain(self, ctx: Context, queue: Queue) -> bool:
+        """Whether a message with a body alone is stored with nothing else."""
+        return not queue.fifo and not self._rows.tenants.fair(queue) and trace_header(ctx) is None
+
+    def _plain_row(self, ctx: Context, queue: Queue, body: str, size: int, md5: str) -> tuple:
+        """What `add_plain` takes, counted as sent."""
+        now_ms, principal = ctx.now_ms, ctx.principal
+        self._metrics.sent(ctx, queue, size)
+        sender = principal.user_id or principal.account
+        return queue.id, now_ms + queue.delay_ms, now_ms, ctx.machine.entropy.uuid(), sender, md5, body
 
     def _check(self, queue: Queue, params: Params) -> int:
         """Validate one message; its size in bytes."""
@@ -64,11 +99,7 @@ class MessageOperations:
             domain.check_message_attributes(attributes)
         size = domain.message_size(params)
         if size > queue.max_bytes:
-            raise domain.invalid_value(
-                f"One or more parameters are invalid. Reason: Message must be shorter than {queue.max_bytes} bytes."
-            )
-        if len(params) == NOTHING_BUT_A_BODY and not queue.fifo:
-            return size
+            raise _too_long(queue)
         system = params.get("MessageSystemAttributes")
         if system:
             domain.check_system_attributes(system)
@@ -122,11 +153,11 @@ class MessageOperations:
             output["SequenceNumber"] = str(OWN_SEQUENCE_BASE + sequence)
         return output
 
-    def appears(self, ctx: Context, queue: Queue, visible_at: int) -> None:
-        """A message may be received from `visible_at` on."""
+    def appears(self, ctx: Context, queue: Queue, visible_at: int, number: int = 1) -> None:
+        """A message, or so many, may be received from `visible_at` on."""
         if visible_at <= ctx.now_ms:
             ctx.db.notify(queue.topic)
-            self._polls.wake(ctx, queue.id, 1)
+            self._polls.wake(ctx, queue.id, number)
         else:
             ctx.db.notify(queue.topic + ":later")
             self._polls.alarm(ctx, queue, visible_at)
@@ -151,6 +182,7 @@ class MessageOperations:
 
     def delete_message(self, ctx: Context, params: Params) -> Outcome:
         queue = self._find(ctx, params)
+        self._quotas.spend(ctx, queue, "delete")
         self._delete(ctx, queue, [self._deletable(ctx, queue, params["ReceiptHandle"])])
         return {}
 
@@ -158,6 +190,7 @@ class MessageOperations:
         queue = self._find(ctx, params)
         entries = params["Entries"]
         domain.check_entries(entries)
+        self._quotas.spend(ctx, queue, "delete")
         done: list[Params] = []
         failed: list[Params] = []
         handles = []
@@ -183,9 +216,9 @@ class MessageOperations:
         message, nonce = self._handle(queue, handle)
         if queue.fifo:
             row = self._rows.message(message)
-            if row is not None and row["queue_id"] == queue.id and (
-                row["receipt"] != nonce or row["visible_at"] <= ctx.now_ms
-            ):
+            if row is None or row["queue_id"] != queue.id or domain.came_after(row, nonce):
+                return message, nonce
+            if row["receipt"] != nonce or row["visible_at"] <= ctx.now_ms:
                 raise domain.invalid_value(f"Value {handle} for parameter ReceiptHandle is invalid. Reason: The "
                                            "receipt handle has expired.")  # fmt: skip
         return message, nonce
@@ -207,6 +240,7 @@ class MessageOperations:
 
     def change_message_visibility(self, ctx: Context, params: Params) -> Outcome:
         queue = self._find(ctx, params)
+        self._quotas.spend(ctx, queue, "visibility")
         self._change(ctx, queue, params["ReceiptHandle"], params["VisibilityTimeout"])
         return {}
 
@@ -214,6 +248,7 @@ class MessageOperations:
         queue = self._find(ctx, params)
         entries = params["Entries"]
         domain.check_entries(entries)
+        self._quotas.spend(ctx, queue, "visibility")
         done: list[Params] = []
         failed: list[Params] = []
         for entry in entries:
@@ -250,6 +285,20 @@ class MessageOperations:
         else:
             self._rows.tenants.hidden(queue, row["group_id"], row["visible_at"], visible_at)
         self.appears(ctx, queue, visible_at)
+
+
+def _measured(queue: Queue, body: str) -> tuple[int, str]:
+    """(bytes, MD5) of a body that the queue takes. Raises AwsError."""
+    size, md5 = domain.measured(body)
+    if size > queue.max_bytes:
+        raise _too_long(queue)
+    return size, md5
+
+
+def _too_long(queue: Queue) -> AwsError:
+    return domain.invalid_value(
+        f"One or more parameters are invalid. Reason: Message must be shorter than {queue.max_bytes} bytes."
+    )
 
 
 def _batch(done: list[Params], failed: list[Params]) -> Params:

@@ -14,6 +14,7 @@ from preheat.services.sqs import domain
 from preheat.services.sqs.domain import Queue
 from preheat.services.sqs.metrics import Metrics
 from preheat.services.sqs.polls import Polls
+from preheat.services.sqs.quotas import Quotas
 from preheat.services.sqs.repository import UNLIMITED, SqsRepository
 
 SYSTEM_ATTRIBUTES = (
@@ -45,12 +46,14 @@ class Receiver:
     """`limit` is how many messages of one queue may be in flight."""
 
     def __init__(
-        self, repository: SqsRepository, find: FindQueue, polls: Polls, metrics: Metrics, limit: int = IN_FLIGHT_LIMIT
-    ) -> None:
+        self, repository: SqsRepository, find: FindQueue, polls: Polls, metrics: Metrics, quotas: Quotas,
+        limit: int = IN_FLIGHT_LIMIT,
+    ) -> None:  # fmt: skip
         self._rows = repository
         self._find = find
         self._polls = polls
         self._metrics = metrics
+        self._quotas = quotas
         self._limit = limit
         self._at_most: dict[int, int] = {}
         self._counted_ms: dict[int, int] = {}
@@ -72,6 +75,7 @@ class Receiver:
                 raise domain.wrong_queue_type("ReceiveRequestAttemptId", attempt)
             domain.check_group_text("ReceiveRequestAttemptId", attempt)
         wanted = _wanted_system_attributes(params)
+        self._quotas.spend(ctx, queue, "receive")
         names = params.get("MessageAttributeNames")
         request = Request(limit, visibility, ctx.now + wait, wait > 0, wanted, names, attempt)
         return self._poll(params, request, ctx)
@@ -169,7 +173,7 @@ class Receiver:
     def _room(self, queue: Queue, now_ms: int) -> int:
         """How many more may be in flight. What is kept is never less than what is: it is counted again at most once in
         a while."""
-        if now_ms - self._counted_ms.get(queue.id, -RECOUNT_MS) >= RECOUNT_MS:
+        if abs(now_ms - self._counted_ms.get(queue.id, -RECOUNT_MS)) >= RECOUNT_MS:
             self._counted_ms[queue.id] = now_ms
             self._at_most[queue.id] = self._rows.in_flight(queue, now_ms)
         return self._limit - self._at_most.get(queue.id, 0)
@@ -200,11 +204,12 @@ class Receiver:
             self._polls.wake(ctx, target.id, moved)
 
     def _dead_letter_queue(self, queue: Queue) -> Queue | None:
-        """Where dead letters go; None when the queue is gone or no longer lets this one in."""
+        """Where dead letters go; None when that queue is gone, is this one, or no longer lets this one in."""
         assert queue.redrive is not None
         name = queue.redrive.dead_letter_arn.rpartition(":")[2]
         target = self._rows.queue(queue.scope, name)
-        return target if target is not None and attributes_of.lets_in(target, queue.arn) else None
+        usable = target is not None and target.id != queue.id and attributes_of.lets_in(target, queue.arn)
+        return target if usable else None
 
     # -- FIFO -----------------------------------------------------------------------------------------------------
 
@@ -248,7 +253,7 @@ class Receiver:
         if dead and target is not None:
             ctx.db.notify(target.topic)
             self._polls.wake(ctx, target.id, dead)
-        return len(heads)
+        return len(heads) or 1
 
 
 def _wanted_system_attributes(params: Params) -> frozenset[str]:

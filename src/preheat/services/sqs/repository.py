@@ -35,8 +35,12 @@ UPDATE sqs_messages
 SET visible_at = ?, receive_count = receive_count + 1, first_received = ifnull(first_received, ?), receipt = ?
 WHERE id = ? RETURNING {COLUMNS}"""
 
+NEW_ROW = "(SELECT max(id) + 1 FROM sqs_messages)"
+"""Of a message that changes its queue: what is still to be purged there has smaller ones."""
+
 UNLIMITED = 2**31
 PURGED_AT_ONCE = 20_000
+NO_QUEUE = 0
 
 
 class NewMessage(NamedTuple):
@@ -61,12 +65,15 @@ class SqsRepository:
     def __init__(self, db: Database) -> None:
         self.db = db
         self._queues: dict[tuple[Scope, str], Queue] = {}
+        self.by_url: dict[tuple[str, Scope], Queue] = {}
+        """What QueueUrls meant to callers of an account and region; emptied whenever a queue changes."""
         self._totals: dict[int, int] = {}
         self.tenants = Tenants(db)
         db.on_undo.append(self._forget)
 
     def _forget(self) -> None:
         self._queues.clear()
+        self.by_url.clear()
         self._totals.clear()
 
     # -- queues ---------------------------------------------------------------------------------------------------
@@ -112,6 +119,7 @@ class SqsRepository:
             "UPDATE sqs_queues SET attributes = ?, modified_s = ? WHERE id = ?", _json(attributes), now_s, queue.id
         )
         self._queues.pop((queue.scope, queue.name), None)
+        self.by_url.clear()
 
     def tags(self, queue: Queue) -> dict[str, str]:
         return msgspec.json.decode(self.db.value("SELECT tags FROM sqs_queues WHERE id = ?", queue.id))
@@ -129,6 +137,7 @@ class SqsRepository:
             queue.scope.account, queue.scope.region, queue.name, now,
         )  # fmt: skip
         self._queues.pop((queue.scope, queue.name), None)
+        self.by_url.clear()
         self._totals.pop(queue.id, None)
 
     def deleted_at(self, scope: Scope, name: str) -> float | None:
@@ -143,30 +152,35 @@ class SqsRepository:
 
     def purge(self, queue: Queue) -> None:
         """Delete all messages: the first at once, those of a deep queue by and by (`drop_leftovers`)."""
-        last = self.db.value("SELECT max(id) FROM sqs_messages WHERE queue_id = ?", queue.id)
         self.tenants.forget_queue(queue)
-        if last is not None:
-            self.db.run("INSERT OR REPLACE INTO sqs_leftovers VALUES (?, ?)", queue.id, last)
-            self.drop_leftovers(PURGED_AT_ONCE)
+        if self.holds_messages(queue):
+            through = self.db.insert(INSERT_PLAIN, NO_QUEUE, 0, 0, "", "", "", "")
+            self.db.run("INSERT OR REPLACE INTO sqs_leftovers VALUES (?, ?)", queue.id, through)
+            self._drop(queue.id, through, PURGED_AT_ONCE)
 
     def drop_leftovers(self, limit: int) -> bool:
         """Delete some of what was purged; whether more is left."""
         row = self.db.one("SELECT queue_id, through FROM sqs_leftovers LIMIT 1")
         if row is None:
             return False
-        queue_id = row[0]
+        self._drop(row[0], row[1], limit)
+        return self.db.value("SELECT 1 FROM sqs_leftovers LIMIT 1") is not None
+
+    def _drop(self, queue_id: int, through: int, limit: int) -> None:
         gone = self.db.returning(
             """DELETE FROM sqs_messages WHERE id IN
                    (SELECT id FROM sqs_messages INDEXED BY sqs_by_visibility WHERE queue_id = ? AND id <= ? LIMIT ?)
                RETURNING CASE WHEN sequence IS NULL THEN NULL ELSE group_id END""",
-            queue_id, row[1], limit,
+            queue_id, through, limit,
         )  # fmt: skip
         self._count(queue_id, -len(gone))
         for group_id in {item[0] for item in gone} - {None}:
             self._settle(queue_id, group_id)
         if len(gone) < limit:
             self.db.run("DELETE FROM sqs_leftovers WHERE queue_id = ?", queue_id)
-        return self.db.value("SELECT 1 FROM sqs_leftovers LIMIT 1") is not None
+        self.db.run(
+            "DELETE FROM sqs_messages WHERE queue_id = ? AND id NOT IN (SELECT through FROM sqs_leftovers)", NO_QUEUE
+        )
 
     def purged_at(self, queue: Queue) -> float | None:
         return self.db.value("SELECT purged_at FROM sqs_queues WHERE id = ?", queue.id)
@@ -192,10 +206,13 @@ class SqsRepository:
         )  # fmt: skip
         self._count(queue.id, 1)
 
-    def add_plain(self, rows: list[tuple]) -> None:
+    def add_plain(self, rows: Sequence[tuple]) -> None:
         """Messages with a body alone, of queues that are neither FIFO nor fair: (queue id, visible at, sent at, message
         id, sender, MD5, body)."""
-        self.db.many(INSERT_PLAIN, rows)
+        if len(rows) == 1:
+            self.db.run(INSERT_PLAIN, *rows[0])
+        else:
+            self.db.many(INSERT_PLAIN, rows)
         for row in rows:
             self._count(row[0], 1)
 
@@ -239,6 +256,7 @@ class SqsRepository:
         if tenants.fair(queue):
             chosen = tenants.choose(queue, limit, now_ms)
             if chosen is not None:
+                chosen = [row["id"] for row in self._messages(chosen) if row["receive_count"] < receives]
                 rows = [self.take_one(message, now_ms, visible_at, nonce) for message in chosen]
                 tenants.taken(queue, rows, visible_at)
                 return rows
@@ -254,6 +272,9 @@ class SqsRepository:
 
     def exhausted(self, queue: Queue, limit: int, now_ms: int, max_receive_count: int) -> list[Any]:
         """Of the next `limit` receivable messages, those that have been received often enough."""
+        chosen = self.tenants.choose(queue, limit, now_ms, peek=True) if self.tenants.fair(queue) else None
+        if chosen is not None:
+            return [row for row in self._messages(chosen) if row["receive_count"] >= max_receive_count]
         return self.db.all(
             """SELECT id, group_id FROM (SELECT id, group_id, receive_count
                    FROM sqs_messages INDEXED BY sqs_by_visibility
@@ -261,6 +282,10 @@ class SqsRepository:
                WHERE receive_count >= ?""",
             queue.id, now_ms, now_ms - queue.retention_ms, limit, max_receive_count,
         )  # fmt: skip
+
+    def _messages(self, ids: list[int]) -> list[Any]:
+        """In the order of `ids`: id, group_id, receive_count."""
+        return [self.db.one("SELECT id, group_id, receive_count FROM sqs_messages WHERE id = ?", each) for each in ids]
 
     def ready_groups(self, queue: Queue, now_ms: int, limit: int) -> list[str]:
         rows = self.db.all(
@@ -315,7 +340,8 @@ class SqsRepository:
         """To the dead-letter queue: visible at once, its original send time kept (FIFO: starts anew)."""
         sequence = self.next_sequence(target) if target.fifo else None
         self.db.run(
-            """UPDATE sqs_messages SET queue_id = ?, visible_at = ?, receipt = 0, source_arn = ?, sequence = ?,
+            f"""UPDATE sqs_messages SET id = {NEW_ROW}, queue_id = ?, visible_at = ?, receipt = 0, source_arn = ?,
+                      sequence = ?,
                       sent_at = CASE WHEN ? THEN ? ELSE sent_at END,
                       dedup_id = CASE WHEN ? THEN message_id ELSE dedup_id END
                WHERE id = ?""",
@@ -352,7 +378,8 @@ class SqsRepository:
         """By a move task: as if the message had just been sent to `target`."""
         sequence = self.next_sequence(target) if target.fifo else None
         self.db.run(
-            """UPDATE sqs_messages SET queue_id = ?, visible_at = ?, receipt = 0, receive_count = 0, sequence = ?,
+            f"""UPDATE sqs_messages SET id = {NEW_ROW}, queue_id = ?, visible_at = ?, receipt = 0, receive_count = 0,
+                      sequence = ?,
                       first_received = NULL, source_arn = NULL, sent_at = ?, message_id = ? WHERE id = ?""",
             target.id, now_ms, sequence, now_ms, message_id, row["id"],
         )  # fmt: skip

@@ -1,5 +1,6 @@
+-- A number is never used again: what is left of a deleted queue must not show up in another.
 CREATE TABLE IF NOT EXISTS sqs_queues (
-    id INTEGER PRIMARY KEY,
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
     account TEXT NOT NULL,
     region TEXT NOT NULL,
     name TEXT NOT NULL,
@@ -102,7 +103,8 @@ CREATE TABLE IF NOT EXISTS sqs_moves (
 CREATE INDEX IF NOT EXISTS sqs_moves_of ON sqs_moves (account, region, source);
 CREATE INDEX IF NOT EXISTS sqs_moves_due ON sqs_moves (due) WHERE status = 'RUNNING';
 
--- Purged messages that are still to be deleted: those of the queue up to the row `through`.
+-- Purged messages that are still to be deleted: those of the queue up to the row `through`, which lies in sqs_messages
+-- as a row of queue 0 for so long, so that no later message gets a smaller number.
 CREATE TABLE IF NOT EXISTS sqs_leftovers (
     queue_id INTEGER PRIMARY KEY,
     through INTEGER NOT NULL

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from preheat.kernel.errors import AwsError
-from preheat.kernel.scope import Scope
+from preheat.kernel.scope import Arn, Scope
 from preheat.services.contract import Context, Operation, Outcome, Params, Platform
 from preheat.services.sqs import attributes as attributes_of
 from preheat.services.sqs import domain
@@ -17,6 +17,7 @@ from preheat.services.sqs.metrics import Metrics
 from preheat.services.sqs.moves import MoveOperations
 from preheat.services.sqs.permissions import with_permission, without_permission
 from preheat.services.sqs.polls import Polls
+from preheat.services.sqs.quotas import Quotas
 from preheat.services.sqs.receiving import IN_FLIGHT_LIMIT, Receiver
 from preheat.services.sqs.repository import SqsRepository
 
@@ -24,6 +25,7 @@ PURGE_INTERVAL_S = 60.0
 NAME_REST_S = 60.0
 EXPIRED_PER_STEP = 1_000
 PAGE = 1_000
+KNOWN_URLS = 10_000
 
 
 class SqsService:
@@ -35,8 +37,9 @@ class SqsService:
         self._endpoint = platform.settings.endpoint
         polls = self._polls = Polls(self._rows)
         metrics = Metrics(self._rows, self._rows.tenants)
-        self.receiver = Receiver(self._rows, self._find, polls, metrics, in_flight_limit)
-        messages = self.messages = MessageOperations(self._rows, self._find, self.receiver, polls, metrics)
+        quotas = Quotas(getattr(platform.settings, "service_quotas", "off") == "enforce")
+        self.receiver = Receiver(self._rows, self._find, polls, metrics, quotas, in_flight_limit)
+        messages = self.messages = MessageOperations(self._rows, self._find, self.receiver, polls, metrics, quotas)
         self.copies = Copies(self._rows, metrics, messages.appears)
         moves = MoveOperations(self._rows, self.queue_by_arn, self._arrived)
         self.loops = [Expiry(self._rows), polls, metrics, moves]
@@ -88,6 +91,9 @@ class SqsService:
         url = params.get("QueueUrl")
         if not url:
             raise domain.missing("QueueUrl")
+        known = self._rows.by_url.get((url, ctx.scope))
+        if known is not None:
+            return known
         account, _, name = url.rstrip("/").rpartition("/")
         account = account.rpartition("/")[2]
         if not (account.isdigit() and len(account) == 12):
@@ -95,6 +101,9 @@ class SqsService:
         queue = self._rows.queue(Scope(account, ctx.scope.region), name)
         if queue is None:
             raise domain.no_such_queue(_is_query(ctx))
+        if len(self._rows.by_url) >= KNOWN_URLS:
+            self._rows.by_url.clear()
+        self._rows.by_url[url, ctx.scope] = queue
         return queue
 
     def _url(self, ctx: Context, queue: Queue) -> str:
@@ -114,7 +123,9 @@ class SqsService:
                 "Can only include alphanumeric characters, hyphens, or underscores. 1 to 80 in length"
             )
         attributes_of.check_attributes(attributes, fifo=fifo, create=True)
+        attributes = attributes_of.plain_numbers(attributes)
         attributes_of.check_together(attributes)
+        attributes_of.check_tags(params.get("tags") or {})
         self._check_dead_letter_target(attributes, ctx.scope.arn("sqs", name), fifo)
         known = self._rows.queue(ctx.scope, name)
         if known is not None:
@@ -138,7 +149,10 @@ class SqsService:
         document = msgspec.json.decode(policy)
         arn = document["deadLetterTargetArn"]
         target = self.queue_by_arn(arn)
-        if target is None:
+        if Arn.parse(arn).account != Arn.parse(source).account:
+            raise domain.invalid_value(f"Value {policy} for parameter RedrivePolicy is invalid. Reason: Dead-letter "
+                                       "target owner should be same as the source.")  # fmt: skip
+        if target is None or target.scope != Arn.parse(source).scope:
             raise domain.invalid_value(f"Value {policy} for parameter RedrivePolicy is invalid. Reason: Dead letter "
                                        "target does not exist.")  # fmt: skip
         if target.fifo != fifo:
@@ -212,8 +226,8 @@ class SqsService:
 
     def set_queue_attributes(self, ctx: Context, params: Params) -> Outcome:
         queue = self._find(ctx, params)
-        changes = dict(params["Attributes"])
-        attributes_of.check_attributes(changes, fifo=queue.fifo, create=False)
+        attributes_of.check_attributes(params["Attributes"], fifo=queue.fifo, create=False)
+        changes = attributes_of.plain_numbers(params["Attributes"])
         self._check_dead_letter_target(changes, queue.arn, queue.fifo)
         merged = attributes_of.settle_encryption(queue.attributes, changes)
         attributes_of.check_together(merged)
@@ -246,8 +260,9 @@ class SqsService:
 
     def tag_queue(self, ctx: Context, params: Params) -> Outcome:
         queue = self._find(ctx, params)
+        attributes_of.check_tags(params["Tags"])
         tags = self._rows.tags(queue) | params["Tags"]
-        if len(tags) > 50:
+        if len(tags) > attributes_of.MAX_TAGS:
             raise domain.invalid_value(f"Too many tags added for queue {queue.name}.")
         self._rows.set_tags(queue, tags)
         return {}
@@ -329,11 +344,14 @@ class Expiry:
 
 
 def _compare(queue: Queue, attributes: dict[str, Any]) -> None:
-    defaults = {name: default for name, (_, _, default) in domain.INTEGER_RANGES.items()}
+    defaults = {name: default for name, (_, _, default) in domain.INTEGER_RANGES.items()} | {
+        "SqsManagedSseEnabled": "true", "ContentBasedDeduplication": "false", "DeduplicationScope": "queue",
+        "FifoThroughputLimit": "perQueue", **dict.fromkeys(domain.TEXT_ATTRIBUTES, ""),
+    }  # fmt: skip
     for name, value in attributes.items():
         if name == "FifoQueue":
             continue
-        if queue.attributes.get(name, defaults.get(name)) != value:
+        if queue.attributes.get(name, defaults[name]) != (value or defaults[name]):
             raise AwsError(
                 "QueueNameExists",
                 f"A queue already exists with the same name and a different value for attribute {name}",

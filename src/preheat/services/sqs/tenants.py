@@ -122,17 +122,21 @@ class Tenants:
         if known is not None and group_id is not None:
             known.change(group_id, (after > known.swept_ms) - (before > known.swept_ms))
 
-    def choose(self, queue: Queue, limit: int, now_ms: int) -> list[int] | None:
-        """The messages to receive, or None when nobody is noisy and the oldest come first."""
+    def choose(self, queue: Queue, limit: int, now_ms: int, peek: bool = False) -> list[int] | None:
+        """The messages to receive, or None when nobody is noisy and the oldest come first. `peek`: the next choice is
+        the same."""
         known = self.in_flight(queue, now_ms)
         noisy = known.noisy()
         if not noisy:
             return None
+        cursor = known.cursor
         chosen = self._ungrouped(queue, limit, now_ms)
         self._quiet(queue, known, frozenset(noisy), limit, now_ms, chosen)
         for group_id in noisy:
             if len(chosen) < limit:
                 chosen += self._of(queue, group_id, limit - len(chosen), now_ms)
+        if peek:
+            known.cursor = cursor
         return chosen
 
     def _ungrouped(self, queue: Queue, limit: int, now_ms: int) -> list[int]:

@@ -184,8 +184,8 @@ TYPES = (
     ResourceType(
         "AWS::SNS::Topic",
         properties(
-            "ContentBasedDeduplication DisplayName FifoThroughputScope FifoTopic SignatureVersion Subscription Tags "
-            "TopicName",
+            "ContentBasedDeduplication DeliveryStatusLogging DisplayName FifoThroughputScope FifoTopic "
+            "SignatureVersion Subscription Tags TopicName",
             replaces="TopicName FifoTopic",
             approximates={
                 "KmsMasterKeyId": "kept and shown; there is no KMS, messages lie in the state directory unencrypted",
@@ -194,7 +194,6 @@ TYPES = (
             ignored={
                 "ArchivePolicy": "messages are not archived",
                 "DataProtectionPolicy": "message data is not inspected",
-                "DeliveryStatusLogging": "kept and shown; deliveries are counted as metrics, not logged",
             },
         ),
         create_topic,

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from preheat.template.definition import ResourceType
 from preheat.template.resources import (
     apigatewayv2,
+    bedrock,
     dynamodb,
     events,
     functions,
@@ -19,7 +20,9 @@ from preheat.template.resources import (
 )
 from preheat.template.resources.custom import custom_type
 
-MODULES = (sqs, functions, invocation, s3, dynamodb, s3vectors, apigatewayv2, iam, small, sns, events, scheduler)
+MODULES = (
+    sqs, functions, invocation, s3, dynamodb, s3vectors, apigatewayv2, bedrock, iam, small, sns, events, scheduler,
+)  # fmt: skip
 CUSTOM = "AWS::CloudFormation::CustomResource"
 
 

@@ -1,6 +1,7 @@
 """Functions, queues, topics and event buses as targets."""
 
 import base64
+from dataclasses import replace
 from typing import Any
 
 from preheat.kernel.errors import AwsError
@@ -48,8 +49,10 @@ def to_sns(ctx: Context, delivery: Delivery, background: Background) -> Outcome:
 
 
 def to_events(ctx: Context, delivery: Delivery, background: Background) -> Outcome:
-    """The body is the event's detail. Options: `source` and `detail-type` (both needed), `resources`."""
+    """The body is the event's detail. Options: `source` and `detail-type` (both needed), `resources`. PutEvents says
+    nothing of a bus that is gone; a delivery to one fails."""
     permission.check(ctx, delivery, "events:PutEvents")
+    _check_bus(ctx, delivery.target)
     entry: dict[str, Any] = {
         "EventBusName": delivery.target,
         "Source": delivery.options["source"],
@@ -66,6 +69,15 @@ def to_events(ctx: Context, delivery: Delivery, background: Background) -> Outco
         status = 500 if failure["ErrorCode"] in ("InternalFailure", "InternalException") else 400
         raise AwsError(failure["ErrorCode"], failure.get("ErrorMessage") or failure["ErrorCode"], status)
     return output
+
+
+def _check_bus(ctx: Context, target: str) -> None:
+    """Raises AwsError when there is no such bus. A lookup of the platform's own, as `_queue_url`."""
+    try:
+        replace(ctx, scope=Arn.parse(target).scope).call("events", "DescribeEventBus", {"Name": target})
+    except AwsError as error:
+        if error.code == "ResourceNotFoundException":
+            raise
 
 
 def message_attributes(attributes: Attributes) -> dict[str, Params]:

@@ -14,7 +14,7 @@ from preheat.services.contract import Context, Params
 from preheat.services.deliveries import Delivery
 from preheat.triggers.targets.contract import answered
 
-_ASSUMING = ("events.amazonaws.com", "scheduler.amazonaws.com")
+_ASSUMING = ("events.amazonaws.com", "scheduler.amazonaws.com", "sns.amazonaws.com")
 
 
 def check(ctx: Context, delivery: Delivery, action: str) -> None:
@@ -32,8 +32,8 @@ def check(ctx: Context, delivery: Delivery, action: str) -> None:
 
 
 def check_role(ctx: Context, delivery: Delivery) -> None:
-    """Raises FAILED_TO_ASSUME_ROLE when policies are enforced and the role of a rule's target or of a schedule is not
-    there, or does not trust the service that sends."""
+    """Raises FAILED_TO_ASSUME_ROLE when policies are enforced and the role of a rule's target, of a schedule or of a
+    topic's feedback is not there, or does not trust the service that sends."""
     if ctx.machine.authorizer is None or not delivery.role or delivery.source_service not in _ASSUMING:
         return
     role = Arn.parse(delivery.role)

@@ -3,7 +3,7 @@
 from preheat.kernel.errors import AwsError
 from preheat.kernel.scope import Arn
 from preheat.kernel.stream import Background
-from preheat.services.contract import Context, Outcome
+from preheat.services.contract import Context, Outcome, Params
 from preheat.services.deliveries import Delivery
 from preheat.triggers.targets import permission
 from preheat.triggers.targets.contract import operate
@@ -23,14 +23,20 @@ def to_s3(ctx: Context, delivery: Delivery, background: Background) -> Outcome:
 
 def to_logs(ctx: Context, delivery: Delivery, background: Background) -> Outcome:
     """One event in the log group, in a stream of its own. Options: `log_stream` names the stream, which is made when
-    there is none; `timestamp` in epoch milliseconds."""
+    there is none; `make_group`: so is the group; `timestamp` in epoch milliseconds."""
     group = Arn.parse(delivery.target).resource.removeprefix("log-group:").removesuffix(":*")
     stream = delivery.options.get("log_stream") or ctx.entropy.uuid()
     names = {"logGroupName": group, "logStreamName": stream}
+    if delivery.options.get("make_group"):
+        _made(ctx, "CreateLogGroup", {"logGroupName": group})
+    _made(ctx, "CreateLogStream", names)
+    event = {"timestamp": delivery.options.get("timestamp", ctx.now_ms), "message": delivery.body}
+    return operate(ctx, "logs", "PutLogEvents", {**names, "logEvents": [event]})
+
+
+def _made(ctx: Context, operation: str, params: Params) -> None:
     try:
-        operate(ctx, "logs", "CreateLogStream", names)
+        operate(ctx, "logs", operation, params)
     except AwsError as error:
         if error.code != "ResourceAlreadyExistsException":
             raise
-    event = {"timestamp": delivery.options.get("timestamp", ctx.now_ms), "message": delivery.body}
-    return operate(ctx, "logs", "PutLogEvents", {**names, "logEvents": [event]})

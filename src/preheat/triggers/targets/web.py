@@ -61,8 +61,8 @@ def _judge(ctx: Context, answer: tuple[int, bytes] | str) -> Outcome:
     if isinstance(answer, str):
         raise AwsError("ConnectionFailure", f"The endpoint could not be reached: {answer}", 503)
     status, body = answer
-    if 200 <= status < 300:
-        return {}
     text = body[:200].decode("utf-8", "replace")
+    if 200 <= status < 300:
+        return {"StatusCode": status, "Response": text}
     retried = status >= 500 or status in RETRIED
     raise AwsError(f"HTTP_{status}", f"The endpoint answered {status}: {text}", max(status, 500) if retried else 400)

@@ -43,15 +43,15 @@ class ChannelClient:
         data = self._socket.recv(READ_BYTES)
         while len(data) < EVENT.size:
             data += self._more(EVENT.size - len(data))
-        length, deadline_ms, id_length, arn_length, *optional = EVENT.unpack_from(data)
+        length, deadline_ms, *sizes = EVENT.unpack_from(data)
         missing = EVENT.size + length - len(data)
         if missing > 0:
             data = self._rest(data, missing)
         texts = []
         end = EVENT.size
-        for size in (id_length, arn_length, *optional):
+        for size in sizes:
             start, end = end, end + size
-            texts.append(data[start:end].decode("utf-8", "replace"))
+            texts.append(data[start:end].decode("utf-8", "replace") if size else "")
         request_id, invoked_arn, trace_id, client_context, cognito_identity = texts
         return Event(request_id, deadline_ms, invoked_arn, data[end:], trace_id, client_context, cognito_identity)
 

@@ -59,24 +59,31 @@ def own_tmp(libc: Any, size: int, tmp: Callable) -> None:
 
 
 def enclose_copy(libc: Any, command: dict, tmp: Callable, prepared: bool) -> bool:
-    """The same for a process forked from an enclosed snapshot, with its `own_tmp` unless it is `prepared` already.
+    """The same for a process forked from an enclosed snapshot, with its `own_tmp` and `hold` unless it has both
+    (`prepared`; it has no privileges any more then, and joins nothing).
     False when the snapshot was not enclosed. Raises sandbox.Refused."""
     entered = sandbox.entered()
     if entered:
         view = command["view"]
         joined = False
-        if view["pins"]:
+        if view["pins"] and not prepared:
             with contextlib.suppress(sandbox.Refused):
                 sandbox.join(libc, *view["pins"])
                 joined = True
         if not joined and not prepared:
             own_tmp(libc, view["tmp_bytes"], tmp)
         sandbox.translate(command, view)
+    if not prepared:
+        hold(libc, command, entered)
+    return entered
+
+
+def hold(libc: Any, command: dict, entered: bool) -> None:
+    """The last steps of `enclose_copy`, which need no more of `command` than what all copies of a snapshot share."""
     limit(command, entered)
     if entered:
         sandbox.give_up_privileges(libc)
     die_with_parent(libc)
-    return entered
 
 
 def limit(command: dict, enclosed: bool) -> None:

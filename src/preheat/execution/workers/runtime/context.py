@@ -9,6 +9,19 @@ from collections.abc import Mapping
 from typing import Any
 
 TRACE_FIELDS = ("traceparent", "tracestate", "baggage")
+FIXED = {
+    "log_group_name": "AWS_LAMBDA_LOG_GROUP_NAME",
+    "log_stream_name": "AWS_LAMBDA_LOG_STREAM_NAME",
+    "function_name": "AWS_LAMBDA_FUNCTION_NAME",
+    "memory_limit_in_mb": "AWS_LAMBDA_FUNCTION_MEMORY_SIZE",
+    "function_version": "AWS_LAMBDA_FUNCTION_VERSION",
+}
+"""What stays the same in one environment: attributes of the context, and the variables that they come from."""
+
+
+def fixed() -> dict[str, Any]:
+    """The attributes that all contexts of this environment share."""
+    return {name: os.environ.get(variable) for name, variable in FIXED.items()}
 
 
 class CognitoIdentity:
@@ -43,22 +56,21 @@ class LambdaContext:
         client_context: dict[str, Any] | None = None,
         identity: dict[str, Any] | None = None,
         tenant_id: str | None = None,
+        shared: dict[str, Any] | None = None,
     ) -> None:
-        environment = os.environ.get
+        """`shared`: what `fixed` found before, if it has been asked."""
         self.aws_request_id = request_id
-        self.log_group_name = environment("AWS_LAMBDA_LOG_GROUP_NAME")
-        self.log_stream_name = environment("AWS_LAMBDA_LOG_STREAM_NAME")
-        self.function_name = environment("AWS_LAMBDA_FUNCTION_NAME")
-        self.memory_limit_in_mb = environment("AWS_LAMBDA_FUNCTION_MEMORY_SIZE")
-        self.function_version = environment("AWS_LAMBDA_FUNCTION_VERSION")
+        vars(self).update(fixed() if shared is None else shared)
         self.invoked_function_arn = invoked_function_arn
         self.tenant_id = tenant_id
-        fields = dict(client_context or {})
-        trace = fields.pop("w3c", None)
         self._trace = {}
-        if isinstance(trace, dict):
-            self._trace = {key: trace[key] for key in TRACE_FIELDS if isinstance(trace.get(key), str)}
-        self.client_context = None if client_context is None else ClientContext(fields)
+        self.client_context = None
+        if client_context is not None:
+            fields = dict(client_context or {})
+            trace = fields.pop("w3c", None)
+            if isinstance(trace, dict):
+                self._trace = {key: trace[key] for key in TRACE_FIELDS if isinstance(trace.get(key), str)}
+            self.client_context = ClientContext(fields)
         self.identity = CognitoIdentity(identity or {})
         self._deadline_ms = deadline_ms
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from . import hooks, logs
 from .channel import ChannelClient
 from .client import Closed, Event
-from .context import LambdaContext
+from .context import LambdaContext, fixed
 from .handler import Fault, describe, load, log_text
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 HTTP_INTEGRATION = "application/vnd.awslambda.http-integration-response"
 UNICODE_RUNTIMES = ("python3.12", "python3.13", "python3.14", "python3.15")
+PLAIN = frozenset((dict, list, str, int, float, bool, bytes, type(None)))
 PRELUDE_KEYS = ("statusCode", "headers", "cookies", "multiValueHeaders")
 
 
@@ -123,11 +124,12 @@ def _pass_snapshot(client: Client) -> int:
 def serve(client: Client, runtime: Runtime) -> int:
     """Until the other side closes; returns the process's exit status."""
     handler, request_filter, marshaller = runtime
+    shared = fixed()
     try:
         while True:
             event = client.next()
             request_filter.request_id = event.request_id
-            _serve(client, handler, event, marshaller)
+            _serve(client, handler, event, marshaller, shared)
     except (Closed, ConnectionError):
         return 0
 
@@ -155,11 +157,13 @@ def rehearse(events: int = 20) -> None:
     serve(_Rehearsal(events), runtime)
 
 
-def _serve(client: Client, handler: Callable[[Any, Any], Any], event: Event, marshaller: Marshaller) -> None:
+def _serve(
+    client: Client, handler: Callable[[Any, Any], Any], event: Event, marshaller: Marshaller, shared: dict[str, Any]
+) -> None:
     try:
         body, content_type = b"", ""
-        result = handler(*_arguments(event))
-        items = _items(result)
+        result = handler(*_arguments(event, shared))
+        items = None if type(result) in PLAIN else _items(result)
         if items is None:
             body, content_type = marshaller.encode(result)
     except Exception as error:
@@ -173,29 +177,28 @@ def _serve(client: Client, handler: Callable[[Any, Any], Any], event: Event, mar
         _stream(client, event.request_id, items)
 
 
-def _arguments(event: Event) -> tuple[Any, LambdaContext]:
+def _arguments(event: Event, shared: dict[str, Any]) -> tuple[Any, LambdaContext]:
     if event.trace_id:
         os.environ["_X_AMZN_TRACE_ID"] = event.trace_id
     else:
         os.environ.pop("_X_AMZN_TRACE_ID", None)
     try:
-        value = json.loads(event.body)
+        value = json.loads(event.body.decode("utf-8", "surrogatepass"))
     except Exception as error:
         raise Fault("Runtime.UnmarshalError", f"Unable to unmarshal input: {error}") from error
     context = LambdaContext(
         event.request_id,
         event.deadline_ms,
         event.invoked_arn,
-        _parsed(event.client_context, "Client Context"),
-        _parsed(event.cognito_identity, "Cognito Identity"),
+        _parsed(event.client_context, "Client Context") if event.client_context else None,
+        _parsed(event.cognito_identity, "Cognito Identity") if event.cognito_identity else None,
         event.tenant_id or None,
+        shared,
     )
     return value, context
 
 
 def _parsed(text: str, label: str) -> Any:
-    if not text:
-        return None
     try:
         return json.loads(text)
     except ValueError as error:

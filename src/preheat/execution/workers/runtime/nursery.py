@@ -273,12 +273,17 @@ class Nursery:
 
 
 def enter(environment: dict) -> None:
-    """Make `environment` the process's whole environment."""
-    os.environ.clear()
-    os.environ.update(environment)
-    import time
+    """Make `environment` the process's whole environment; what is in it already is left alone."""
+    present = dict(os.environ)
+    for name in present.keys() - environment.keys():
+        del os.environ[name]
+    for name, value in environment.items():
+        if present.get(name) != value:
+            os.environ[name] = value
+    if present.get("TZ") != environment.get("TZ"):
+        import time
 
-    time.tzset()
+        time.tzset()
 
 
 def reseed() -> None:

@@ -24,6 +24,7 @@ from .handler import describe
 from .nursery import Nursery, enter, freeze, reseed
 
 MAX_REPORT = 60_000
+REHEARSED = 2
 EVENT_POLL = "anon_inode:[eventpoll]"
 
 
@@ -66,6 +67,7 @@ class Mould(Nursery):
     def __init__(self, control: socket.socket, libc: Any, command: dict, runtime: Any) -> None:
         super().__init__(control, libc)
         self._runtime = runtime
+        self._command = {name: command[name] for name in ("argv", "file_bytes", "memory_bytes")}
         self._scratch = command["scratch"]
         self._collecting = gc.isenabled()
         self._loops = _loop_pipes()
@@ -74,10 +76,19 @@ class Mould(Nursery):
         self._spares = True
 
     def prepare(self) -> None:
-        if sandbox.entered():
+        """Also runs the loop over nothing: the pages that this writes to are then this process's own already."""
+        entered = sandbox.entered()
+        if entered:
             confine.own_tmp(self._libc, self._view["tmp_bytes"], _bring)
+        confine.hold(self._libc, self._command, entered)
         _renew_descriptors(self._loops)
+        reseed()
+        with contextlib.suppress(Exception):
+            loop.rehearse(REHEARSED)
         self._prepared = True
+
+    def suits(self, command: dict) -> bool:
+        return command["view"] is None or not command["view"]["pins"]
 
     def child(self, command: dict, descriptors: list) -> int:
         enclosed = confine.enclose_copy(self._libc, command, _bring, self._prepared)
@@ -87,7 +98,7 @@ class Mould(Nursery):
         _forget_places()
         if not self._prepared:
             _renew_descriptors(self._loops)
-        reseed()
+            reseed()
         if self._collecting:
             gc.enable()
         try:

@@ -1,0 +1,143 @@
+"""Reranking by late interaction over MiniLM's token vectors (the MaxSim of ColBERT, with no weights of its own).
+
+Each token of the query looks for the passage's token nearest to it (cosine); the passage's score is the mean of these
+cosines, weighted by how rare the query's token is. How rare is read off the vocabulary, which BERT orders by
+frequency, so no corpus is needed and scores of different queries compare. Control tokens and punctuation do not count.
+
+Tokens of passages are kept, in 8 bits, up to `cache_bytes`: a passage that comes again costs no run of the model.
+"""
+
+import hashlib
+import math
+import string
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from preheat.models.minilm import MiniLM
+
+if TYPE_CHECKING:
+    import numpy
+
+CACHE_BYTES = 64 * 2**20
+FIRST_WORD = 996
+"""Before this id the vocabulary has control tokens, unused places and single signs; from here on, words by
+frequency."""
+LEAST_WEIGHT = 0.2
+LEVELS = 127
+
+
+class Tokens(NamedTuple):
+    """A passage's tokens that count: int8 (tokens, 384), and what a row is multiplied with, float32 (tokens,)."""
+
+    rows: "numpy.ndarray"
+    scales: "numpy.ndarray"
+
+    @property
+    def bytes(self) -> int:
+        return self.rows.nbytes + self.scales.nbytes
+
+
+class TokenCache:
+    """Tokens by the text's digest, up to `most` bytes; the least recently used go first. Thread-safe."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._kept: OrderedDict[bytes, Tokens] = OrderedDict()
+        self._lock = threading.Lock()
+        self.bytes = 0
+
+    def get(self, key: bytes) -> Tokens | None:
+        with self._lock:
+            found = self._kept.get(key)
+            if found is not None:
+                self._kept.move_to_end(key)
+            return found
+
+    def put(self, key: bytes, tokens: Tokens) -> None:
+        with self._lock:
+            if key in self._kept:
+                return
+            self._kept[key] = tokens
+            self.bytes += tokens.bytes
+            while self.bytes > self._most:
+                self.bytes -= self._kept.popitem(last=False)[1].bytes
+
+
+class LateInteraction:
+    """Implements Reranker. `model` may serve others as well. Thread-safe."""
+
+    def __init__(self, id: str, model: MiniLM, cache_bytes: int = CACHE_BYTES) -> None:
+        self.id = id
+        self.max_tokens = model.max_tokens
+        self.cache = TokenCache(cache_bytes)
+        self._model = model
+        self._weights: numpy.ndarray | None = None
+
+    def available(self) -> bool:
+        return self._model.available()
+
+    def count_tokens(self, text: str) -> int:
+        return self._model.count_tokens(text)
+
+    def score(self, query: str, texts: Sequence[str]) -> list[float]:
+        """One relevance a text, 0 to 1. Texts and query are cut at `max_tokens`. Raises ModelUnavailable."""
+        import numpy
+
+        if not texts:
+            return []
+        weights = self._load_weights()[self._model.token_ids([query])[0]]
+        vectors = self._model.token_vectors([query])[0]
+        if not weights.any():
+            weights = numpy.ones_like(weights)
+        counted = weights > 0
+        vectors, weights = vectors[counted], weights[counted] / weights[counted].sum()
+        return [float(min(1.0, max(0.0, nearest @ weights))) for nearest in self._nearest(vectors, texts)]
+
+    def _nearest(self, vectors: "numpy.ndarray", texts: Sequence[str]) -> "numpy.ndarray":
+        """The highest cosine of each query token in each text: float32 (texts, query tokens)."""
+        import numpy
+
+        passages = self._tokens(texts)
+        starts = numpy.cumsum([0, *(len(one.scales) for one in passages[:-1])])
+        rows = numpy.concatenate([one.rows for one in passages]).astype(numpy.float32)
+        cosines = rows @ vectors.T
+        cosines *= numpy.concatenate([one.scales for one in passages])[:, None]
+        return numpy.maximum.reduceat(cosines, starts, axis=0)
+
+    def _tokens(self, texts: Sequence[str]) -> list[Tokens]:
+        keys = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in texts]
+        known = {key: found for key in keys if (found := self.cache.get(key)) is not None}
+        fresh = {key: text for key, text in zip(keys, texts) if key not in known}
+        if fresh:
+            some = list(fresh.values())
+            ids = self._model.token_ids(some)
+            for key, of_text, vectors in zip(fresh, ids, self._model.token_vectors(some)):
+                known[key] = self._packed(of_text, vectors)
+                self.cache.put(key, known[key])
+        return [known[key] for key in keys]
+
+    def _packed(self, ids: Sequence[int], vectors: "numpy.ndarray") -> Tokens:
+        """Without what does not count, unless nothing else is there."""
+        import numpy
+
+        counted = self._load_weights()[list(ids)] > 0
+        if counted.any():
+            vectors = vectors[counted]
+        scales = numpy.abs(vectors).max(axis=1) / LEVELS
+        return Tokens(numpy.rint(vectors / scales[:, None]).astype(numpy.int8), scales.astype(numpy.float32))
+
+    def _load_weights(self) -> "numpy.ndarray":
+        """float32, by token id; 0 for what does not count."""
+        if self._weights is None:
+            import numpy
+
+            vocabulary = self._model.vocabulary()
+            weights = numpy.zeros(max(vocabulary.values()) + 1, dtype=numpy.float32)
+            for token, id in vocabulary.items():
+                if id >= FIRST_WORD and not all(sign in string.punctuation for sign in token):
+                    weights[id] = LEAST_WEIGHT + math.log(id / FIRST_WORD)
+            self._weights = weights
+        return self._weights
+

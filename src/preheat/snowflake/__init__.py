@@ -1,0 +1,1 @@
+"""A Snowflake endpoint over DuckDB: what Snowflake's own drivers talk to. See README.md."""

@@ -1,0 +1,1 @@
+"""Vector stores besides S3 Vectors, each behind `ragkit.store.VectorStore`."""
