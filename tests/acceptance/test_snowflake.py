@@ -176,7 +176,8 @@ def test_vector_functions_and_the_nearest(sql):
     sql("CREATE TABLE T (ID INT, E VECTOR(FLOAT, 2))")
     sql("INSERT INTO T SELECT 1, [1, 0]::VECTOR(FLOAT, 2) UNION ALL SELECT 2, [0, 2]::VECTOR(FLOAT, 2)")
     (row,) = sql(
-        "SELECT VECTOR_COSINE_SIMILARITY(E, [3, 4]::VECTOR(FLOAT, 2)), VECTOR_INNER_PRODUCT(E, [3, 4]::VECTOR(FLOAT, 2)),"
+        "SELECT VECTOR_COSINE_SIMILARITY(E, [3, 4]::VECTOR(FLOAT, 2)),"
+        " VECTOR_INNER_PRODUCT(E, [3, 4]::VECTOR(FLOAT, 2)),"
         " VECTOR_L2_DISTANCE(E, [3, 4]::VECTOR(FLOAT, 2)), VECTOR_L1_DISTANCE(E, [3, 4]::VECTOR(FLOAT, 2))"
         " FROM T WHERE ID = 2"
     )
@@ -248,7 +249,10 @@ def test_failures_in_snowflakes_codes(connection, sql, text, code, state, words)
 def test_transactions_are_seen_when_committed_and_not_when_rolled_back(server, connection, sql):
     sql("CREATE TABLE T (ID INT)")
     second = other(server, connection)
-    count = lambda: second.cursor().execute("SELECT COUNT(*) FROM T").fetchone()[0]
+
+    def count():
+        return second.cursor().execute("SELECT COUNT(*) FROM T").fetchone()[0]
+
     sql("BEGIN")
     sql("INSERT INTO T VALUES (1), (2)")
     assert (count(), sql("SELECT COUNT(*) FROM T")) == (0, [(2,)])
@@ -269,7 +273,7 @@ def test_transactions_are_seen_when_committed_and_not_when_rolled_back(server, c
 def test_a_writer_waits_for_the_other_to_commit(server, connection, sql):
     sql("CREATE TABLE T (ID INT, N INT)")
     sql("INSERT INTO T VALUES (1, 0)")
-    second, done = other(server, connection), []
+    second = other(server, connection)
     sql("BEGIN")
     sql("UPDATE T SET N = N + 1 WHERE ID = 1")
     waiting = second.cursor()
@@ -281,7 +285,6 @@ def test_a_writer_waits_for_the_other_to_commit(server, connection, sql):
     sql("COMMIT")
     wait_for(lambda: not second.is_still_running(second.get_query_status(waiting.sfqid)), what="the second update")
     assert sql("SELECT N FROM T") == [(11,)]
-    assert done == []
     for one in (second, third):
         one.close()
 
@@ -472,9 +475,11 @@ def raw(server, path, body, token="None"):
 def test_a_query_is_aborted_and_a_repeated_request_runs_once(server, connection, sql):
     sql("CREATE TABLE T AS SELECT COLUMN1::VARCHAR AS S FROM VALUES " + ", ".join(f"({at})" for at in range(400)))
     login = raw(server, "/session/v1/login-request", {"data": {"LOGIN_NAME": "ada", "PASSWORD": "x"}})["data"]
-    ask = lambda text, name, **more: raw(
-        server, f"/queries/v1/query-request?requestId={name}", {"sqlText": text, **more}, login["token"]
-    )
+
+    def ask(text, name, **more):
+        path = f"/queries/v1/query-request?requestId={name}"
+        return raw(server, path, {"sqlText": text, **more}, login["token"])
+
     assert ask(f"USE DATABASE {connection.database}", "r0")["success"]
     started = ask(SLOW, "r1", asyncExec=True)
     assert started["code"] == "333334"

@@ -103,13 +103,15 @@ class RagStack:
         url = self.platform.at_path(self.outputs["AskUrl"]) + "ask"
         return self.platform.events(url, {"question": question})
 
-    def http(self, output: str, method: str, path: str, body: Any = None) -> tuple[int, dict[str, str], bytes]:
+    def http(
+        self, output: str, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
+    ) -> tuple[int, dict[str, str], bytes]:
         """(status, headers, body) of one request to the address that an output names."""
         base = self.platform.at_path(self.outputs[output]).removeprefix(self.server.endpoint).rstrip("/")
         data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
         connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=30)
         try:
-            connection.request(method, base + path, data, {"content-type": "application/json"})
+            connection.request(method, base + path, data, {"content-type": "application/json", **(headers or {})})
             answer = connection.getresponse()
             return answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
         finally:

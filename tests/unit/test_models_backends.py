@@ -186,6 +186,7 @@ def test_defaults_are_there_and_may_be_limited():
         "preheat.minilm-l6-v2",
         "preheat.hashing-1024",
         "preheat.extractive-v1",
+        "preheat.late-interaction-v1",
     ]
     assert registry.find("preheat.minilm-l6-v2").limits == Limits(requests_per_minute=5)
     assert registry.find("amazon.titan-embed-text-v2:0") is None

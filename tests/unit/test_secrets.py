@@ -204,3 +204,10 @@ def test_resource_policies(world):
     assert sm(world, "GetResourcePolicy", SecretId="db")["ResourcePolicy"] == public
     sm(world, "DeleteResourcePolicy", SecretId="db")
     assert "ResourcePolicy" not in sm(world, "GetResourcePolicy", SecretId="db")
+
+
+def test_a_tag_without_a_key_is_refused(world):
+    world("secretsmanager", "CreateSecret", Name="tagged", SecretString="x")
+    with pytest.raises(AwsError) as refused:
+        world("secretsmanager", "TagResource", SecretId="tagged", Tags=[{"Value": "v"}])
+    assert refused.value.code == "InvalidParameterException"

@@ -39,8 +39,12 @@ class Sample:
         self.total += value * times
         self.minimum = min(self.minimum, value)
         self.maximum = max(self.maximum, value)
-        rounded = float(f"{value:.3g}")
-        self.distribution[rounded] = self.distribution.get(rounded, 0) + times
+        distribution = self.distribution
+        if value in distribution:
+            distribution[value] += times
+        else:
+            rounded = float(f"{value:.3g}")
+            distribution[rounded] = distribution.get(rounded, 0) + times
 
     def merge(self, other: "Sample") -> None:
         """Take in the statistics of another."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy
 
 Kind = Literal["query", "document"]
-StopReason = Literal["end_turn", "max_tokens", "stop_sequence"]
+StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "guardrail_intervened"]
 
 
 class ModelError(Exception):

@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 from sqlglot import exp, parse_one
+from sqlglot.errors import ErrorLevel, UnsupportedError
 
 from preheat.snowflake import functions
 from preheat.snowflake.errors import SnowflakeError, missing, unsupported
@@ -26,7 +27,10 @@ def translate(tree: exp.Expression, scope: Scope) -> str:
     """Raises SnowflakeError for what has no meaning here."""
     for step in PASSES:
         tree = step(tree, scope) or tree
-    return tree.sql(dialect="duckdb", comments=False)
+    try:
+        return tree.sql(dialect="duckdb", comments=False, unsupported_level=ErrorLevel.RAISE)
+    except UnsupportedError as error:
+        raise unsupported(str(error).split("\n")[0]) from error
 
 
 def template(sql: str, **nodes: exp.Expression) -> exp.Expression:
@@ -190,6 +194,8 @@ def _inserted(tree: exp.Expression, scope: Scope) -> None:
     """What Snowflake refuses in INSERT: functions in VALUES, text for a semi-structured or vector column."""
     if not isinstance(tree, exp.Insert):
         return
+    if tree.args.get("overwrite"):
+        raise unsupported("INSERT OVERWRITE")
     target = tree.this.this if isinstance(tree.this, exp.Schema) else tree.this
     columns = list(scope.columns(resolved_again(target, scope)))
     if isinstance(tree.this, exp.Schema):

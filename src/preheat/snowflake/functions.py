@@ -1,6 +1,7 @@
 """Functions and operators whose meaning differs between Snowflake and DuckDB. `MACROS` are DuckDB's own helpers; they
 exist in every connection."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -28,6 +29,10 @@ MACROS = (
     " ELSE json_contains(CAST(v AS JSON), to_json(x)) END",
     "CREATE OR REPLACE TEMP MACRO sf_array(x) AS CASE WHEN x IS NULL OR json_type(x) = 'NULL' THEN NULL"
     " WHEN json_type(x) = 'ARRAY' THEN x ELSE json_array(x) END",
+    "CREATE OR REPLACE TEMP MACRO sf_append(v, x) AS to_json(list_append(json_extract(v, '$[*]'), to_json(x)))",
+    "CREATE OR REPLACE TEMP MACRO sf_concat(v, w) AS"
+    " to_json(list_concat(json_extract(v, '$[*]'), json_extract(w, '$[*]')))",
+    "CREATE OR REPLACE TEMP MACRO sf_join(v, x) AS array_to_string(json_extract_string(v, '$[*]'), x)",
     "CREATE OR REPLACE TEMP MACRO sf_array_max(v) AS to_json(list_max(sf_numbers(v)))",
     "CREATE OR REPLACE TEMP MACRO sf_array_min(v) AS to_json(list_min(sf_numbers(v)))",
     "CREATE OR REPLACE TEMP MACRO sf_object(x) AS json_merge_patch('{}', x)",
@@ -37,6 +42,11 @@ CONTEXT = {
     exp.CurrentWarehouse: "warehouse", exp.CurrentSession: "session", exp.CurrentAccount: "account",
 }  # fmt: skip
 VERSION = "9.0.0"
+FORMATS = {
+    "YYYY": "%Y", "YY": "%y", "MM": "%m", "MON": "%b", "DD": "%d", "DY": "%a", "HH24": "%H", "HH12": "%I", "AM": "%p",
+    "PM": "%p", "MI": "%M", "SS": "%S", "FF6": "%f", "FF3": "%g",
+}  # fmt: skip
+FORMAT = re.compile("|".join(FORMATS), re.IGNORECASE)
 VECTOR_FUNCTIONS = {
     exp.CosineDistance: ("VECTOR_COSINE_SIMILARITY", "ARRAY_COSINE_SIMILARITY"),
     exp.DotProduct: ("VECTOR_INNER_PRODUCT", "ARRAY_INNER_PRODUCT"),
@@ -311,8 +321,14 @@ def _division(node: exp.Expression) -> exp.Expression:
 
 
 def _to_char(node: exp.Expression) -> exp.Expression:
-    if node.args.get("format") is not None:
-        return node
+    """TO_CHAR and TO_VARCHAR, of dates and times with a format of the parts in FORMATS. Raises 000002 for others."""
+    shape = node.args.get("format")
+    if shape is not None:
+        text = shape.name if isinstance(shape, exp.Literal) else "?"
+        made = FORMAT.sub(lambda found: FORMATS[found[0].upper()], text)
+        if re.search(r"(?<!%)(?<!%-)[A-Za-z?]", made):
+            raise unsupported(f"format '{text}' in TO_CHAR")
+        return exp.Anonymous(this="STRFTIME", expressions=[node.this, exp.Literal.string(made)])
     return exp.Anonymous(this="SF_TEXT", expressions=[node.this])
 
 
@@ -333,6 +349,19 @@ def _array(node: exp.Expression) -> exp.Expression:
     return exp.Anonymous(this="JSON_ARRAY", expressions=node.expressions)
 
 
+def _object_insert(node: exp.Expression) -> exp.Expression:
+    pair = exp.Anonymous(this="JSON_OBJECT", expressions=[node.args["key"], node.args["value"]])
+    return exp.Anonymous(this="JSON_MERGE_PATCH", expressions=[node.this, pair])
+
+
+def _wide(node: exp.Expression) -> exp.Expression:
+    """Arithmetic of two whole numbers written out, in more than 32 bits."""
+    pair = (node.this, node.expression)
+    if all(isinstance(one, exp.Literal) and not one.is_string and one.name.isdigit() for one in pair):
+        node.set("this", exp.Cast(this=node.this, to=exp.DataType.build("INT128"), done=True))
+    return node
+
+
 def _kind_test(kind: str) -> Callable[[exp.Expression], exp.Expression]:
     def make(node: exp.Expression) -> exp.Expression:
         made = exp.Anonymous(this="JSON_TYPE", expressions=[node.this])
@@ -350,6 +379,8 @@ RULES: dict[type, Callable[[Any], exp.Expression]] = {
     exp.WithinGroup: _array_agg, exp.Bracket: _bracket, exp.GetExtract: _get, exp.ToChar: _to_char,
     exp.JSONKeys: _keys, exp.JSONFormat: _json_text,
     exp.ArrayContains: _contains, exp.ArraySize: _call("JSON_ARRAY_LENGTH"), exp.Typeof: _call("SF_TYPEOF"),
+    exp.ObjectInsert: _object_insert, exp.ArrayAppend: _call("SF_APPEND"), exp.ArrayConcat: _call("SF_CONCAT"),
+    exp.ArrayToString: _call("SF_JOIN"), exp.Add: _wide, exp.Sub: _wide, exp.Mul: _wide,
     exp.ArrayMax: _call("SF_ARRAY_MAX"), exp.ArrayMin: _call("SF_ARRAY_MIN"),
     exp.ToVariant: lambda node: _to_json(node.this), exp.Array: _array, exp.IsArray: _kind_test("ARRAY"),
     exp.Split: _split,
@@ -358,6 +389,7 @@ NAMED: dict[str, Callable[[list[Any]], exp.Expression]] = {
     "TO_VARIANT": lambda given: _to_json(*given),
     "TO_ARRAY": lambda given: _to_json(*given),
     "TO_OBJECT": lambda given: _to_json(*given),
+    "OBJECT_AGG": lambda given: exp.Anonymous(this="JSON_GROUP_OBJECT", expressions=given),
     "AS_VARCHAR": lambda given: exp.Anonymous(this="SF_TEXT", expressions=given),
     "AS_INTEGER": lambda given: exp.TryCast(this=given[0], to=exp.DataType.build("BIGINT"), done=True),
     "AS_DOUBLE": lambda given: exp.TryCast(this=given[0], to=exp.DataType.build("DOUBLE"), done=True),

@@ -16,7 +16,7 @@ SHOW = re.compile(
     r"(?:\s+STARTS\s+WITH\s+'(?P<starts>(?:[^']|'')*)')?(?:\s+LIMIT\s+(?P<limit>\d+))?\s*$",
     re.IGNORECASE,
 )
-DESCRIBE = re.compile(rf"DESC(?:RIBE)?\s+(?P<kind>TABLE|VIEW)\s+(?P<name>{DOTTED})\s*$", re.IGNORECASE)
+DESCRIBE = re.compile(rf"DESC(?:RIBE)?\s+(?:(?P<kind>TABLE|VIEW)\s+)?(?P<name>{DOTTED})\s*$", re.IGNORECASE)
 USE = re.compile(
     rf"USE\s+(?:(?P<kind>DATABASE|SCHEMA|WAREHOUSE|ROLE|SECONDARY\s+ROLES)\s+)?(?P<name>{DOTTED})\s*$", re.IGNORECASE
 )

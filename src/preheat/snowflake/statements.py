@@ -52,7 +52,7 @@ def writes(text: str) -> bool:
 
 
 def split(text: str) -> list[Statement]:
-    """`?` becomes `:1`, `:2` and so on. Raises 001003 when the text has no tokens, 000900 when there is nothing in it."""
+    """`?` becomes `:1`, `:2` and so on. Raises 001003 when the text cannot be read, 000900 when it is empty."""
     from sqlglot.dialects.snowflake import Snowflake
     from sqlglot.errors import TokenError
     from sqlglot.tokens import Token, TokenType
@@ -106,7 +106,7 @@ def parsed(statement: Statement, whole: str) -> Any:
         raise syntax(first.get("line") or 1, max(0, (first.get("col") or 1) - len(near)), near) from error
     tree = trees[0]
     if tree is None or tree.key == "command":
-        raise syntax(1, 0, statement.text.split()[0])
+        raise unsupported(" ".join(statement.text.upper().split()[:2]))
     return tree
 
 

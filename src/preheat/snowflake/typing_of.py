@@ -18,7 +18,7 @@ WHOLE = {T.INT, T.BIGINT, T.SMALLINT, T.TINYINT, T.INT128}
 VARIANTS = (
     exp.JSONExtract, exp.GetExtract, exp.ParseJSON, exp.Bracket, exp.ToVariant, exp.ArrayMax, exp.ArrayMin,
 )  # fmt: skip
-ARRAYS = (exp.Array, exp.ArrayAgg, exp.Split, exp.ArrayConcat, exp.JSONKeys)
+ARRAYS = (exp.Array, exp.ArrayAgg, exp.Split, exp.ArrayConcat, exp.ArrayAppend, exp.JSONKeys)
 OBJECTS = (exp.Struct, exp.ObjectInsert)
 
 

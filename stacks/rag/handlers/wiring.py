@@ -38,6 +38,7 @@ def config(service: str) -> Config:
     return Config(
         connect_timeout=1, read_timeout=seconds, tcp_keepalive=True,
         retries={"mode": "standard", "total_max_attempts": attempts},
+        signature_version="s3v4" if service == "s3" else "v4",
     )  # fmt: skip
 
 

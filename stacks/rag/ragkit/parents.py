@@ -6,6 +6,9 @@ from dataclasses import replace
 from ragkit.chunking import chunk_id
 from ragkit.store import Filter, Passage, VectorStore
 
+LEAST_OVERLAP = 15
+"""Characters; less is chance."""
+
 
 def expanded(
     store: VectorStore, passages: Sequence[Passage], reach: int, vector: Sequence[float], model: str,
@@ -38,11 +41,17 @@ def joined(texts: Sequence[str]) -> str:
     """Texts in a row; what one ends with and the next begins with (chunks overlap by whole sentences) stands once."""
     whole = ""
     for text in texts:
-        longest = min(len(whole), len(text))
-        shared = next((size for size in range(longest, 0, -1) if whole.endswith(text[:size])), 0)
-        rest = text[shared:]
-        whole += rest if not whole or (shared and rest[:1].isspace()) else f"\n\n{rest}" if rest.strip() else ""
+        rest = text[_overlap(whole, text) :].strip()
+        whole = f"{whole}\n\n{rest}" if whole and rest else whole or rest
     return whole
+
+
+def _overlap(before: str, text: str) -> int:
+    """Characters, up to a white space, that `text` begins with and `before` ends with."""
+    for size in range(min(len(before), len(text)), LEAST_OVERLAP - 1, -1):
+        if (size == len(text) or text[size].isspace()) and before.endswith(text[:size]):
+            return size
+    return 0
 
 
 def _these(places: dict[str, tuple[str, int]], where: Filter | None) -> Filter:

@@ -40,7 +40,7 @@ class Settings:
     dense_weight: float = 0.5
     depth: int = 50
     rerank_weight: float = 0.5
-    kinship: float = 0.4
+    kinship: float = 0.35
     diversity: float = 0.0
     neighbours: int = 0
     conversation: Weights = field(default_factory=Weights)
@@ -70,12 +70,12 @@ class Found:
 
 class Retriever:
     def __init__(
-        self, store: VectorStore, embedder: Embedder, settings: Settings = Settings(), reranker: Reranker = NoRerank()
+        self, store: VectorStore, embedder: Embedder, settings: Settings = Settings(), reranker: Reranker | None = None
     ) -> None:
         self._store = store
         self._embedder = embedder
         self._settings = settings
-        self._reranker = reranker
+        self._reranker = reranker or NoRerank()
 
     def search(
         self,

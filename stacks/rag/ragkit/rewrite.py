@@ -15,13 +15,14 @@ ANSWER_WORDS = 50
 WORDS_OF_ITS_OWN = 2
 
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)?")
-_EMPTY = frozenset(
-    "a about again all also am an and any are as at be because been but by can could did do does doing else ever for "
-    "from get give had has have he her here hers him his how i if in into is it it's its just like me mean more most my "
-    "no not now of off ok okay on one ones only or other our out please said say she should so some such tell than "
-    "thank thanks that that's the their them then there these they thing things this those to too up us very was we "
-    "well were what what's when where which who whom whose why will with would yes you your".split()
+_EMPTY_WORDS = (
+    "a about again all also am an and any are as at be because been but by can could did do does doing else ever "
+    "for from get give had has have he her here hers him his how i if in into is it it's its just like me mean "
+    "more most my no not now of off ok okay on one ones only or other our out please said say she should so some "
+    "such tell than thank thanks that that's the their them then there these they thing things this those to too "
+    "up us very was we well were what what's when where which who whom whose why will with would yes you your"
 )
+_EMPTY = frozenset(_EMPTY_WORDS.split())
 
 
 @dataclass(frozen=True)

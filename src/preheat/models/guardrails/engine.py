@@ -5,10 +5,9 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from preheat.models.contract import Embedder
-from preheat.models.guardrails.attacks import PromptAttacks
-from preheat.models.guardrails.content import ContentFilters
 from preheat.models.guardrails.contract import (
     LEVELS,
     TAKEN,
@@ -22,11 +21,15 @@ from preheat.models.guardrails.contract import (
     Taken,
     Verdict,
 )
-from preheat.models.guardrails.grounding import GroundingJudge
-from preheat.models.guardrails.pii import LONGEST, Entities
 from preheat.models.guardrails.regexes import SafeRegex
-from preheat.models.guardrails.topics import TopicJudge
-from preheat.models.guardrails.words import Phrases, Profanity
+
+if TYPE_CHECKING:
+    from preheat.models.guardrails.attacks import PromptAttacks
+    from preheat.models.guardrails.content import ContentFilters
+    from preheat.models.guardrails.grounding import GroundingJudge
+    from preheat.models.guardrails.pii import Entities
+    from preheat.models.guardrails.topics import TopicJudge
+    from preheat.models.guardrails.words import Phrases, Profanity
 
 ATTACK = "PROMPT_ATTACK"
 
@@ -39,27 +42,39 @@ class Detectors:
         self.lock = threading.RLock()
 
     @cached_property
-    def content(self) -> ContentFilters:
+    def content(self) -> "ContentFilters":
+        from preheat.models.guardrails.content import ContentFilters
+
         return ContentFilters()
 
     @cached_property
-    def attacks(self) -> PromptAttacks:
+    def attacks(self) -> "PromptAttacks":
+        from preheat.models.guardrails.attacks import PromptAttacks
+
         return PromptAttacks()
 
     @cached_property
-    def entities(self) -> Entities:
+    def entities(self) -> "Entities":
+        from preheat.models.guardrails.pii import Entities
+
         return Entities()
 
     @cached_property
-    def profanity(self) -> Profanity:
+    def profanity(self) -> "Profanity":
+        from preheat.models.guardrails.words import Profanity
+
         return Profanity()
 
     @cached_property
-    def topics(self) -> TopicJudge:
+    def topics(self) -> "TopicJudge":
+        from preheat.models.guardrails.topics import TopicJudge
+
         return TopicJudge(self._embedder())
 
     @cached_property
-    def grounding(self) -> GroundingJudge:
+    def grounding(self) -> "GroundingJudge":
+        from preheat.models.guardrails.grounding import GroundingJudge
+
         return GroundingJudge(self._embedder())
 
 
@@ -86,6 +101,8 @@ class Guardrail:
     @property
     def holds_back(self) -> int | None:
         """Characters of a stream that may still become part of a finding; None: all of it."""
+        from preheat.models.guardrails.pii import LONGEST
+
         lengths = [regex.longest for pattern, regex in self._regexes if pattern.sides.output is not None]
         if any(one is None for one in lengths) or any(one.action for one in self.policy.grounding):
             return None
@@ -159,7 +176,9 @@ class Guardrail:
             for match in profanity.find(text):
                 yield Finding("profanity", "PROFANITY", _taken(sides, source, True), match=match)
 
-    def _phrases_of(self, source: Source) -> Phrases:
+    def _phrases_of(self, source: Source) -> "Phrases":
+        from preheat.models.guardrails.words import Phrases
+
         with self._lock:
             if source not in self._phrases:
                 wanted = [word.text for word in self.policy.words if word.sides.of(source) is not None]

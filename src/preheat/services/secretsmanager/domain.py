@@ -2,7 +2,7 @@
 
 import re
 import string
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from preheat.kernel.errors import AwsError
@@ -20,6 +20,14 @@ FILTER_KEYS = frozenset({"name", "description", "tag-key", "tag-value", "primary
 
 def invalid_parameter(message: str) -> AwsError:
     return AwsError("InvalidParameterException", message)
+
+
+def tags_of(given: Iterable[dict[str, str]]) -> dict[str, str]:
+    """Tags by key. Raises InvalidParameterException for one without a key."""
+    for tag in given:
+        if not tag.get("Key"):
+            raise invalid_parameter("A tag must have a key.")
+    return {tag["Key"]: tag.get("Value", "") for tag in given}
 
 
 def invalid_request(message: str) -> AwsError:

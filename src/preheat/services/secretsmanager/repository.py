@@ -4,6 +4,7 @@ import json
 from typing import Any, NamedTuple
 
 from preheat.kernel.scope import Scope
+from preheat.services.secretsmanager import domain
 from preheat.store.database import Database
 
 _SECRET = (
@@ -74,7 +75,7 @@ def everything(db: Database, scope: Scope) -> list[Secret]:
 
 
 def add(db: Database, scope: Scope, name: str, arn: str, params: dict[str, Any], now: float) -> int:
-    tags = {tag["Key"]: tag["Value"] for tag in params.get("Tags", ())}
+    tags = domain.tags_of(params.get("Tags", ()))
     return db.insert(
         "INSERT INTO secrets (account, region, name, arn, description, kms_key, tags, created, changed)"
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",

@@ -376,7 +376,7 @@ class SecretsManagerService:
 
     def tag_resource(self, ctx: Context, params: Params) -> Outcome:
         secret = self._secret(ctx, params)
-        tags = {**secret.tags, **{tag["Key"]: tag["Value"] for tag in params["Tags"]}}
+        tags = {**secret.tags, **domain.tags_of(params["Tags"])}
         if len(tags) > 50:
             raise invalid_parameter("A secret can have at most 50 tags.")
         repository.change(ctx.db, secret.row, "tags", json.dumps(tags))

@@ -111,13 +111,14 @@ class SnowflakeStore:
         names = list(casts)
         picked = ", ".join(f"F.VALUE:{one}{cast} AS {one}" for one, cast in {"ID": "::VARCHAR", **casts}.items())
         sets, given = ", ".join(f"T.{one} = S.{one}" for one in names), ", ".join(f"S.{one}" for one in names)
-        self._run(
+        done = self._run(
             f"MERGE INTO {self._passages} T USING (SELECT {picked} FROM TABLE(FLATTEN(INPUT => PARSE_JSON(?))) F) S"
             f" ON T.ID = S.ID WHEN MATCHED THEN UPDATE SET {sets}"
             f" WHEN NOT MATCHED THEN INSERT (ID, {', '.join(names)}) VALUES (S.ID, {given})",
             json.dumps(rows, ensure_ascii=False),
         )
-        self._forget_terms([one.id for one in chunks])
+        if done[0][1]:
+            self._forget_terms([one.id for one in chunks])
         found = [list(row) for one in chunks for row in postings(one)]
         self._run(
             f"INSERT INTO {self._postings} SELECT F.VALUE[0]::VARCHAR, F.VALUE[1]::VARCHAR, F.VALUE[2]::VARCHAR,"

@@ -1,0 +1,133 @@
+// What goes over the wire: who asks, JSON calls, the stream of an answer, the PUT of a file.
+
+const BASE = new URL("../", import.meta.url).href;
+const KEY = "rag.key", VISITOR = "rag.visitor";
+
+// An answer that is no answer: `status` is HTTP's, 0 when nothing could be reached; `wait` the seconds to hold off.
+export class Refused extends Error {
+  constructor(message, status = 0, wait = 0) {
+    super(message);
+    this.status = status;
+    this.wait = wait;
+  }
+}
+
+// localStorage, or nothing where the browser keeps none.
+export const kept = {
+  get(name) { try { return localStorage.getItem(name); } catch { return null; } },
+  set(name, value) {
+    try { if (value) localStorage.setItem(name, value); else localStorage.removeItem(name); } catch { /* not kept */ }
+  },
+};
+
+export const accessKey = () => kept.get(KEY) || "";
+export const setAccessKey = (key) => kept.set(KEY, key);
+
+let nameless = "";
+function visitor() {
+  const known = kept.get(VISITOR) || nameless;
+  if (known) return known;
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  nameless = Array.from(bytes, (one) => one.toString(16).padStart(2, "0")).join("");
+  kept.set(VISITOR, nameless);
+  return nameless;
+}
+
+// Asked for a key when the service wants one; resolves to whether to try again.
+let unlock = async () => false;
+export function whenLocked(asks) { unlock = asks; }
+
+async function request(path, { method = "GET", body, signal } = {}) {
+  for (;;) {
+    const headers = { "x-visitor": visitor() };
+    const key = accessKey();
+    if (key) headers.authorization = `Bearer ${key}`;
+    if (body !== undefined) headers["content-type"] = "application/json";
+    let response;
+    try {
+      response = await fetch(BASE + path, { method, headers, signal, body: body && JSON.stringify(body) });
+    } catch (error) {
+      if (signal?.aborted) throw error;
+      throw new Refused("the service cannot be reached");
+    }
+    if (response.ok) return response;
+    const refused = await refusalOf(response);
+    const tryAgain = refused.status === 401 && (accessKey() !== key || await unlock(refused.message));
+    if (!tryAgain) throw refused;
+  }
+}
+
+async function refusalOf(response) {
+  let message = `the service answered ${response.status}`;
+  try { message = (await response.json()).message || message; } catch { /* not JSON: the status says it */ }
+  return new Refused(message, response.status, Number(response.headers.get("retry-after")) || 0);
+}
+
+async function json(path, options) {
+  const response = await request(path, options);
+  return response.status === 204 ? null : response.json();
+}
+
+const named = encodeURIComponent;
+export const examples = async () => (await json("examples")).questions;
+export const sessions = async () => (await json("sessions")).sessions;
+export const session = (id) => json(`sessions/${named(id)}`);
+export const forget = (id) => json(`sessions/${named(id)}`, { method: "DELETE" });
+export const cancel = (turn, session) => json(`turns/${named(turn)}/cancel`, { method: "POST", body: { session } });
+export const rate = (turn, body) => json(`turns/${named(turn)}/feedback`, { method: "POST", body });
+export const documents = (next = "") => json(`documents${next && `?next=${named(next)}`}`);
+export const document = (key) => json(`documents/${named(key)}`);
+export const place = (name, type) => json("uploads", { method: "POST", body: { name, type } });
+
+// The events of an answer, [name, data], the first ["head", {correlation}]. Goes on until the service ends the stream.
+export async function* ask(question, session, signal) {
+  const body = session ? { question, session } : { question };
+  const response = await request("ask", { method: "POST", body, signal });
+  yield ["head", { correlation: response.headers.get("x-correlation-id") || "" }];
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let held = "";
+  for (;;) {
+    let piece;
+    try {
+      piece = await reader.read();
+    } catch (error) {
+      if (signal?.aborted) throw error;
+      throw new Refused("the answer broke off");
+    }
+    if (piece.done) return;
+    held += piece.value;
+    let end;
+    while ((end = held.indexOf("\n\n")) >= 0) {
+      const block = held.slice(0, end);
+      held = held.slice(end + 2);
+      const name = /^event: (.*)$/m.exec(block), data = /^data: (.*)$/m.exec(block);
+      if (data) yield [name ? name[1] : "message", JSON.parse(data[1])];
+    }
+  }
+}
+
+// Put a file where `place` said. `progress` is called with 0 to 1. The body goes without a type of its own: the
+// signature covers the headers that `place` gave and no other.
+export function put(file, { url, method, headers }, progress, signal) {
+  return new Promise((resolve, reject) => {
+    const sent = new XMLHttpRequest();
+    sent.open(method, url);
+    for (const [name, value] of Object.entries(headers)) sent.setRequestHeader(name, value);
+    sent.upload.onprogress = (event) => { if (event.lengthComputable) progress(event.loaded / event.total); };
+    sent.onload = () => {
+      if (sent.status < 300) { resolve(); return; }
+      const said = /<Message>([^<]*)<\/Message>/.exec(sent.responseText);
+      reject(new Refused(`the storage refused it (${sent.status}${said ? `: ${said[1]}` : ""})`, sent.status));
+    };
+    sent.onerror = () => reject(new Refused("the storage cannot be reached"));
+    sent.onabort = () => reject(new Refused("taken back"));
+    signal?.addEventListener("abort", () => sent.abort());
+    sent.send(new Blob([file]));
+  });
+}
+
+// The platform's console, where the page is served by one: [link to a trace] or null.
+export function traceLink(correlation, at) {
+  const local = location.pathname.startsWith("/_aws/lambda-url/") || /\.lambda-url\.[^.]+\.localhost$/.test(location.hostname);
+  return local && correlation ? `${location.origin}/_preheat/console#trace/${named(correlation)}/${at}` : null;
+}
