@@ -14,6 +14,7 @@ from tests.support.server import wait_for
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "stacks" / "rag"))
 
 from ragkit.identity import digest, new_key
+from ragkit.sessions import Record, Sessions, remembered
 
 TERN = "# Terns\n\n## Food\n\nTerns eat sand eels.\n\n## Nests\n\nTerns nest on bare shingle.\n"
 QUEUE_VISIBILITY_S = 180
@@ -87,6 +88,25 @@ def test_the_same_turn_again_is_answered_from_what_is_kept(rag):
     again = ann.ask("What do terns eat?", session="s-1", turn="t-1")
     assert again["done"][0]["mode"] == "kept" and again["done"][0]["answer"] == first["done"][0]["answer"]
     assert len(ann.http("GET", "/sessions/s-1")[2]["turns"]) == 1
+
+
+def test_a_turn_that_failed_is_replaced_by_its_next_attempt_and_only_then(rag):
+    sessions = Sessions(rag.server.resource("dynamodb").Table(rag.outputs["SessionsTableName"]))
+    failed = Record("s-9", "kim", "t-9", "What?", "", 1_000, "failed")
+    sessions.keep(failed)
+    sessions.keep(Record("s-9", "kim", "t-9", "What?", "That.", 2_000))
+    sessions.keep(Record("s-9", "kim", "t-9", "What?", "Something else.", 3_000))
+    (turn,) = sessions.turns("s-9", "kim")
+    assert (turn.answer, turn.status, turn.created) == ("That.", "done", 1_000)
+
+
+def test_old_turns_are_summarised_to_the_budget():
+    records = [Record("s", "o", str(n), f"Question {n}?", f"Answer {n} [1]. More of it.", n) for n in range(20)]
+    kept, summary = remembered(records, budget=40)
+    assert [one.question for one in kept] == [f"Question {n}?" for n in range(17, 20)]
+    assert kept[0].answer == "Answer 17. More of it."
+    assert summary.splitlines()[-1] == "Asked: Question 16? Answered: Answer 16."
+    assert remembered([Record("s", "o", "1", "Q?", "A " * 900, 1)], budget=40)[0] == ()
 
 
 def test_feedback_is_kept_with_its_turn(rag):

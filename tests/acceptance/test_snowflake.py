@@ -97,9 +97,6 @@ def test_buckets_named_like_snowflakes_paths_are_still_s3s(server, connection):
         assert s3.get_object(Bucket=name, Key="v1/query-request")["Body"].read() == b"mine"
 
 
-# -- types and names --------------------------------------------------------------------------------------------------
-
-
 def test_values_of_every_type_come_back(connection, sql):
     sql(
         "CREATE TABLE T (I INT, N NUMBER(10,2), F FLOAT, S VARCHAR, B BOOLEAN, D DATE, TI TIME, NTZ TIMESTAMP_NTZ,"
@@ -169,9 +166,6 @@ def test_arrays_are_bound_for_many_rows_at_once(server, connection, sql):
     asked.close()
 
 
-# -- vectors ----------------------------------------------------------------------------------------------------------
-
-
 def test_vector_functions_and_the_nearest(sql):
     sql("CREATE TABLE T (ID INT, E VECTOR(FLOAT, 2))")
     sql("INSERT INTO T SELECT 1, [1, 0]::VECTOR(FLOAT, 2) UNION ALL SELECT 2, [0, 2]::VECTOR(FLOAT, 2)")
@@ -198,8 +192,6 @@ def test_vectors_of_the_wrong_length_are_refused(sql):
     assert failure(sql, "INSERT INTO T VALUES ([1,2]::VECTOR(FLOAT,2))").errno == 2014
     assert sql("SELECT COUNT(*) FROM T") == [(0,)]
 
-
-# -- failures ---------------------------------------------------------------------------------------------------------
 
 FAILURES = [
     ("SELECT * FROM NOPE", 2003, "42S02", "Object 'NOPE' does not exist or not authorized."),
@@ -241,9 +233,6 @@ def test_failures_in_snowflakes_codes(connection, sql, text, code, state, words)
         assert (error.errno, error.sqlstate) == (code, state), error
     assert words in error.msg
     assert sql("SELECT COUNT(*) FROM T") == [(0,)]
-
-
-# -- transactions and sessions ----------------------------------------------------------------------------------------
 
 
 def test_transactions_are_seen_when_committed_and_not_when_rolled_back(server, connection, sql):
@@ -343,6 +332,23 @@ def test_the_current_things_and_what_is_shown(connection, sql):
     assert sql('SELECT "name" FROM TABLE(RESULT_SCAN(LAST_QUERY_ID()))') == [("T",)]
 
 
+def test_a_remembered_plan_is_nobody_elses(server, connection, sql):
+    """The same text in another session, schema, or after the table changed, means what it says there."""
+    sql("CREATE TABLE T (A INT)")
+    assert connection.cursor().execute("SELECT * FROM T").description[0].name == "A"
+    second = other(server, connection)
+    numbers = {one.cursor().execute("SELECT CURRENT_SESSION()").fetchone()[0] for one in (connection, second)}
+    assert len(numbers) == 2
+    sql("CREATE OR REPLACE TABLE T (B VARCHAR)")
+    assert second.cursor().execute("SELECT * FROM T").description[0].name == "B"
+    for one, column in ((connection, "MINE"), (second, "YOURS")):
+        one.cursor().execute(f"CREATE TEMPORARY TABLE OWN ({column} INT)")
+        assert one.cursor().execute("SELECT * FROM OWN").description[0].name == column
+    sql("CREATE SCHEMA S2")
+    assert failure(sql, "SELECT * FROM T").errno == 2003
+    second.close()
+
+
 def test_users_keys_and_wrong_logins(tmp_path):
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import rsa
@@ -407,11 +413,9 @@ def test_a_session_is_renewed_and_ends(tmp_path):
         server.kill()
         server.start()
         assert store.delete("nothing") == 0 and len(made) == 3
+        made[-1].close()
     finally:
         assert server.stop() == 0
-
-
-# -- requests ---------------------------------------------------------------------------------------------------------
 
 
 def test_large_results_come_in_chunks(server, connection, sql):
@@ -509,8 +513,6 @@ def test_what_was_committed_survives_kill(tmp_path):
     finally:
         assert server.stop() == 0
 
-
-# -- the SQL of a RAG service -----------------------------------------------------------------------------------------
 
 QUERIES = [
     ("SELECT V:a.b[1]::STRING, V:n::INT + 1, V['k'] FROM T", [("two", 8, '"txt"')]),

@@ -66,6 +66,10 @@ class Exchange:
         self.on_gone = None
         self._connection.flush()
 
+    def drop(self) -> None:
+        """Cut the connection; nothing is answered."""
+        self._connection.cut()
+
 
 Handler = Callable[[Exchange], None]
 
@@ -306,6 +310,11 @@ class Connection(asyncio.Protocol):
         if self._held:
             transport.resume_reading()
         transport.write_eof()
+
+    def cut(self) -> None:
+        """End without an answer, as when the other side dies."""
+        if self._transport is not None:
+            self._break()
 
     def _break(self) -> None:
         """End in the middle of an answer: the client must not take what it got for the whole."""

@@ -5,6 +5,7 @@
     CORS         what a browser must know of an S3 bucket         gateway/bucket_cors.py
     understand   HttpRequest -> Call                              wire
     identify     signature -> Principal                           identity
+    faults       calls that are to fail on purpose                gateway/faults.py
     do it        Call -> Reply or AwsError, in one transaction    services/machine.py
     answer       HttpResponse -> bytes                            wire, gateway/connection.py
 """
@@ -14,6 +15,7 @@ from typing import Protocol
 
 from preheat.gateway.bucket_cors import BucketCors
 from preheat.gateway.connection import Exchange
+from preheat.gateway.faults import Faults
 from preheat.kernel.entropy import Entropy
 from preheat.kernel.errors import AwsError
 from preheat.kernel.http import Call, HttpRequest
@@ -24,6 +26,7 @@ from preheat.wire import Wire
 
 Result = Reply | AwsError
 Identify = Callable[[HttpRequest, Call], Principal]
+Later = Callable[[float, Callable[[], None]], object]
 
 
 class Door(Protocol):
@@ -51,13 +54,17 @@ class Pipeline:
 
 
 class ApiDoor:
-    """The AWS APIs: everything that no other door claims."""
+    """The AWS APIs: everything that no other door claims. `later(seconds, call)` is the loop's."""
 
-    def __init__(self, wire: Wire, machine: Machine, identify: Identify, entropy: Entropy) -> None:
+    def __init__(
+        self, wire: Wire, machine: Machine, identify: Identify, entropy: Entropy, faults: Faults, later: Later
+    ) -> None:
         self._wire = wire
         self._machine = machine
         self._identify = identify
         self._entropy = entropy
+        self._faults = faults
+        self._later = later
         self._cors = BucketCors(machine, wire, entropy)
 
     def matches(self, request: HttpRequest) -> bool:
@@ -80,13 +87,27 @@ class ApiDoor:
         except AwsError as error:
             exchange.respond(wire.error(call, request, error, request_id))
             return
-        known = call
+        fault = self._faults.strike(call, principal)
+        if fault is None:
+            self._submit(exchange, call, principal, request_id)
+        elif fault.error == "drop":
+            exchange.drop()
+        elif fault.error == "delay":
+            known = call
+            self._later(fault.ms / 1_000, lambda: self._submit(exchange, known, principal, request_id))
+        else:
+            exchange.respond(wire.error(call, request, fault.refusal(), request_id))
+
+    def _submit(self, exchange: Exchange, call: Call, principal: Principal, request_id: str) -> None:
+        if exchange.gone:
+            return
+        wire, request = self._wire, exchange.request
 
         def answer(reply: Result) -> None:
             if isinstance(reply, Reply):
-                response = wire.reply(known, reply.output, request_id, reply.status, reply.headers)
+                response = wire.reply(call, reply.output, request_id, reply.status, reply.headers)
             else:
-                response = wire.error(known, request, reply, request_id)
+                response = wire.error(call, request, reply, request_id)
             exchange.respond(response)
 
         task = self._machine.submit(

@@ -24,6 +24,7 @@ INTERRUPT_S = 0.05
 KEPT_S = 86_400
 KEPT_QUERIES = 1_000
 KEPT_BYTES = 1024 * 1024 * 1024
+KEPT_HELD = 32 * 1024 * 1024
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 Later = Callable[[float, Callable[[], None]], Any]
 
@@ -295,15 +296,17 @@ class Desk:
         return job.outcome if job is not None else self._children.get(query)
 
     def _forget(self) -> None:
-        """Results are kept for a day, the last KEPT_QUERIES of them, up to KEPT_BYTES in files."""
-        size = sum(job.outcome.size for job in self._jobs.values() if job.outcome is not None)
+        """Results are kept for a day, the last KEPT_QUERIES of them, up to KEPT_BYTES in files, KEPT_HELD in memory."""
+        done = [job.outcome for job in self._jobs.values() if job.outcome is not None]
+        size, held = sum(one.size for one in done), sum(one.held for one in done)
         now = self._clock.now()
         for query, job in list(self._jobs.items()):
-            old = now - job.started > KEPT_S or len(self._jobs) > KEPT_QUERIES or size > KEPT_BYTES
+            full = len(self._jobs) > KEPT_QUERIES or size > KEPT_BYTES or held > KEPT_HELD
+            old = full or now - job.started > KEPT_S
             if not old:
                 return
             if job.outcome is not None:
-                size -= job.outcome.size
+                size, held = size - job.outcome.size, held - job.outcome.held
                 for one in (job.outcome, *job.outcome.children):
                     one.forget()
                     self._children.pop(one.query, None)

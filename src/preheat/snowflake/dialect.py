@@ -14,7 +14,7 @@ from preheat.snowflake.errors import SnowflakeError, missing, unsupported
 from preheat.snowflake.information import VIEWS
 from preheat.snowflake.names import INFORMATION, Name, Namespace, Scope, folded, literal, quoted, resolved
 from preheat.snowflake.types import SEMI, Column, storage
-from preheat.snowflake.typing_of import column_of
+from preheat.snowflake.typing_of import VARIANTS, column_of
 
 OFFSET = re.compile(r"(?<=\d)\s+([+-]\d\d(?::?\d\d)?)$")
 FLATTEN = """SELECT 1 AS "SEQ", CASE WHEN NOT e.fullkey LIKE '%]' THEN e.key END AS "KEY",
@@ -279,7 +279,7 @@ def _cast(node: exp.Expression) -> exp.Expression:
         inner = exp.Literal.string(OFFSET.sub(r"\1", inner.name))
     made = exp.DataType.build(storage(column), dialect="duckdb")
     if column.kind in SEMI:
-        value = exp.Anonymous(this="TO_JSON", expressions=[inner])
+        value = inner if isinstance(inner, VARIANTS) else exp.Anonymous(this="TO_JSON", expressions=[inner])
         return exp.Anonymous(this="SF_ARRAY", expressions=[value]) if column.kind == "array" else value
     if column.kind == "text":
         plain = isinstance(inner, exp.Literal) and inner.is_string

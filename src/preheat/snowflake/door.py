@@ -100,7 +100,9 @@ class SnowflakeDoor:
 
     def _login(self, exchange: Any) -> None:
         request = exchange.request
-        data = _body(request).get("data") or {}
+        data = _body(request).get("data")
+        if not isinstance(data, dict):
+            raise SnowflakeError(390400, "08001", "Bad request; a login has an object data.")
         asked = dict(parse_qsl(request.query))
         wanted = {
             "database": asked.get("databaseName"), "schema": asked.get("schemaName"),

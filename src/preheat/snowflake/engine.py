@@ -15,7 +15,7 @@ from preheat.kernel.entropy import Entropy
 from preheat.snowflake.errors import SnowflakeError, missing
 from preheat.snowflake.names import Name, Namespace, literal, quoted
 from preheat.snowflake.results import Outcome
-from preheat.snowflake.showing import PARAMETERS, Setting, setting
+from preheat.snowflake.showing import PARAMETERS, Setting, folded_name, setting
 from preheat.snowflake.types import Column, storage
 
 OPTIONS = {
@@ -146,12 +146,10 @@ class Engine:
         """A session with the database, schema, warehouse, role and parameters that a login names. A database or schema
         that does not exist is left out, as Snowflake does."""
         from preheat.snowflake.functions import MACROS
-        from preheat.snowflake.showing import parts_of
-
         session = Session(self, self._root.cursor(), number, user, account)
         for sql in MACROS:
             session.connection.execute(sql)
-        given = {key: parts_of(value)[-1] for key, value in wanted.items() if key != "parameters" and value}
+        given = {key: folded_name(value) for key, value in wanted.items() if key != "parameters" and value}
         session.role = given.get("role", session.role)
         session.warehouse = given.get("warehouse", session.warehouse)
         database = given.get("database")
@@ -217,7 +215,7 @@ class Engine:
         key = (name.space, name.table)
         if not own and key in self._columns:
             return self._columns[key]
-        connection = session.connection
+        connection, version = session.connection, self.version
         place = Name("main", "", name.dotted) if own else name
         sql = described_sql(place).replace("'main.'", "'main'") if own else described_sql(name)
         rows = connection.execute(sql).fetchall()
@@ -228,7 +226,7 @@ class Engine:
                 raise missing("Schema", f"{name.database}.{name.schema}")
             raise missing("Object", name.written)
         made = tuple(column_from(column, kind, nullable, note) for column, kind, nullable, _, note in rows)
-        if not own:
+        if not own and version == self.version:
             self._columns[key] = made
         return made
 

@@ -140,7 +140,8 @@ def _plan(session: Session, query: Query, statement: Statement, many: bool) -> P
     from preheat.snowflake.dialect import named, translate
 
     engine, namespace = session.engine, session.namespace()
-    key = (statement.text, replace(namespace, last_queries=(), session=""), many)
+    own = namespace.session if namespace.temporary else ""
+    key, version = (statement.text, replace(namespace, last_queries=(), session=own), many), engine.version
     found = engine.plans.get(key)
     if found is not None:
         return found
@@ -156,7 +157,7 @@ def _plan(session: Session, query: Query, statement: Statement, many: bool) -> P
         sql += " RETURNING merge_action"
     kinds = output_kinds(named(original.copy(), scope.names), scope.known)
     plan = Plan(sql, original, tuple(scope.tables), kinds, scope.placeholders, deletes)
-    if not scope.fleeting:
+    if not scope.fleeting and version == engine.version:
         if len(engine.plans) >= PLANS:
             engine.plans = {}
         engine.plans[key] = plan

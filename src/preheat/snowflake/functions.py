@@ -91,6 +91,7 @@ def contexts(tree: exp.Expression, scope: Scope) -> exp.Expression:
     def change(node: exp.Expression) -> exp.Expression:
         field = CONTEXT.get(type(node))
         if field is not None:
+            scope.fleeting = scope.fleeting or field == "session"
             return _text_or_null(getattr(scope.namespace, field))
         if isinstance(node, exp.CurrentTimestamp):
             return _now("TIMESTAMP") if node.args.get("sysdate") else _now("")

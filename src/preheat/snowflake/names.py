@@ -63,7 +63,7 @@ class Scope:
     known: dict[str, Column] = field(default_factory=dict)
     placeholders: int = 0
     fleeting: bool = False
-    """True when it must be read anew each time: it names an earlier query."""
+    """True when it must be read anew each time: it names an earlier query, or the session."""
     names: tuple[str, ...] = ()
     """The outermost projections as they are written."""
     many: bool = False

@@ -26,13 +26,14 @@ class Chunk:
 
 @dataclass
 class Outcome:
-    """What became of one statement. `duckdb` are the result columns' types there, for RESULT_SCAN."""
+    """What became of one statement. Of its rows, about `held` bytes are in memory and `size` in files."""
 
     query: str
     text: str
     columns: tuple[Column, ...] = ()
     rows: list[Row] = field(default_factory=list)
     chunks: list[Chunk] = field(default_factory=list)
+    held: int = 0
     total: int = 0
     type_id: int = 0x1000
     stats: dict[str, int] = field(default_factory=dict)
@@ -70,7 +71,7 @@ def fetch(result: Any, columns: tuple[Column, ...], outcome: Outcome, folder: Pa
             size += len(line) + 2
             if inline:
                 outcome.rows.append(row)
-                inline = size < INLINE_BYTES
+                inline, outcome.held = size < INLINE_BYTES, size
                 size = size if inline else 0
                 continue
             lines.append(line)

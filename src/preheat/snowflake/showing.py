@@ -51,6 +51,11 @@ def parts_of(dotted: str) -> list[str]:
     return [one[1:-1].replace('""', '"') if one.startswith('"') else one.upper() for one in found]
 
 
+def folded_name(name: str) -> str:
+    """One name as a driver gives it at login: folded unless it is quoted."""
+    return parts_of(name)[-1] if re.fullmatch(DOTTED, name) else name.upper()
+
+
 def show_sql(text: str, namespace: Namespace) -> str:
     """DuckDB's query for a SHOW. Raises 001003 and 000002."""
     found = SHOW.match(text)

@@ -11,7 +11,7 @@ from botocore.exceptions import ClientError
 from ragkit.trace import HEADER
 
 from handlers import wiring
-from handlers.requests import Refusal, admit, caller_of, new_id, question_of, trace_of
+from handlers.requests import Refusal, admit, caller_of, connection_of, new_id, question_of, trace_of
 
 KEPT_S = 86_400
 
@@ -32,7 +32,8 @@ def submit(event: dict[str, Any], context: Any) -> dict[str, Any]:
         return _response(202, {"id": job, "status": "known"}, {"location": f"/questions/{job}"})
     user = {"id": caller.user.id, "labels": list(caller.user.labels)}
     message = {"id": job, "question": question.text, "session": question.session, "where": question.where,
-               "user": user, "allowance": asdict(caller.allowance), "correlation": trace.correlation}  # fmt: skip
+               "user": user, "allowance": asdict(caller.allowance), "correlation": trace.correlation,
+               "connection": connection_of(event)}  # fmt: skip
     wiring.client("sqs").send_message(QueueUrl=os.environ["QUESTIONS_QUEUE"], MessageBody=json.dumps(message))
     trace.info("queued", job=job)
     headers = {"location": f"/questions/{job}", HEADER: trace.correlation}

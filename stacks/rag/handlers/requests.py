@@ -119,6 +119,14 @@ def trace_of(event: dict[str, Any]) -> Trace:
     return Trace(headers.get(HEADER))
 
 
+def connection_of(event: dict[str, Any]) -> dict[str, str] | None:
+    """The WebSocket that a request came by: where its connections API is, and its id."""
+    context = event.get("requestContext", {})
+    if "connectionId" not in context:
+        return None
+    return {"endpoint": f"https://{context['domainName']}/{context['stage']}", "id": context["connectionId"]}
+
+
 def new_id() -> str:
     return str(uuid.uuid4())
 

@@ -15,6 +15,7 @@ from ragkit.guards import GuardedEmbedder, GuardedGenerator, GuardedStore, Kept
 from ragkit.identity import Directory
 from ragkit.limits import Allowance, Limits
 from ragkit.metrics import Metrics
+from ragkit.push import ConnectionPush, NoPush, Push
 from ragkit.resilience import Breaker
 from ragkit.retrieve import Retriever
 from ragkit.sessions import Sessions
@@ -23,7 +24,7 @@ from ragkit.versions import Recipe, Registry
 
 TIMEOUTS: dict[str, tuple[float, int]] = {
     "bedrock-runtime": (20, 2), "bedrock-agent-runtime": (10, 2), "s3vectors": (4, 3), "dynamodb": (2, 3),
-    "sqs": (4, 3), "s3": (20, 2),
+    "sqs": (4, 3), "s3": (20, 2), "apigatewaymanagementapi": (2, 2),
 }  # fmt: skip
 """Seconds without a byte until a call is given up, and how often it is made. Together they are less than the timeout of
 every function that waits for the service, and each function's is less than its queue's visibility timeout."""
@@ -129,3 +130,13 @@ def limits() -> Limits:
 def directory() -> Directory:
     usual = Allowance(int(os.environ["REQUESTS_A_MINUTE"]), int(os.environ["TOKENS_A_DAY"]))
     return Directory(table("ACCESS_TABLE"), usual)
+
+
+def push(connection: dict[str, str] | None) -> Push:
+    """To the WebSocket that a question came by; nowhere when it came otherwise."""
+    if connection is None:
+        return NoPush()
+    service = "apigatewaymanagementapi"
+    return ConnectionPush(
+        boto3.client(service, endpoint_url=connection["endpoint"], config=config(service)), connection["id"]
+    )

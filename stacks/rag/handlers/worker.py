@@ -55,7 +55,9 @@ def _work(job: dict[str, Any], attempt: int) -> None:
     trace = Trace(job.get("correlation"), job=job["id"])
     user, allowance = user_in(job), Allowance(**job.get("allowance", {}))
     asked = turns.asked(question, user) if question.session else turns.first(question, user)
+    push = wiring.push(job.get("connection"))
     for name, data in turns.answer(asked, trace, allowance):
+        push.send(name, data)
         if name == "retrieval":
             passages, note = data["passages"], data["note"]
         elif name == "done":

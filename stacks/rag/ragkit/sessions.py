@@ -8,7 +8,7 @@ All of them expire. Times are epoch milliseconds, `expires` epoch seconds.
 import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
@@ -124,14 +124,16 @@ class Sessions:
         return Record.read(item) if item else None
 
     def keep(self, record: Record) -> None:
-        """Write a turn, once: the same turn again changes nothing. The parts that did not get written are written when
-        it comes again."""
+        """Write a turn, once: the same turn again changes nothing, unless it failed before. The parts that did not get
+        written are written when it comes again."""
+        before = self.find(record.session, record.turn)
+        if before is not None and before.status != "failed":
+            return
+        if before is not None:
+            record = replace(record, created=before.created)
         expires = record.created // 1_000 + KEPT_S
         item = {**record.item(), "expires": expires}
         lead = {"session": record.session, "item": f"turn-id#{record.turn}", "leads": item["item"], "expires": expires}
-        known = self._table.get_item(Key={"session": lead["session"], "item": lead["item"]}, ConsistentRead=True)
-        if "Item" in known:
-            return
         title = " ".join(record.question.split())[:LONGEST_TITLE]
         self._table.put_item(Item=item)
         self._table.update_item(
