@@ -6,9 +6,10 @@ ragkit's retriever; printed beside the reference figures of the collections' REA
 nDCG@10, binary relevance, as pytrec_eval's ndcg_cut_10. Embeddings are kept in the system's temporary directory.
 BM25, dense, RRF and convex are asked the last user turn, or the last two, as the row says. "shipped" is the whole of
 `Retriever.search` with the settings that ragkit has by default and the reranker `preheat.late-interaction-v1`; it is
-given the conversation. The settings were chosen on one half of the queries (even sha256 of the id), the other half
-checks them. CPU is of this process, per query: cold is a collection's first pass (passages' token vectors are made),
-warm a second pass over some queries, whose embedding is computed; the S3 Vectors service runs in process in both.
+given the conversation. The settings' numbers are those that did best on one half of the queries (even sha256 of the
+id; column "chosen"), the other half checks them; which steps there are was decided with both halves in sight.
+CPU is of this process, per query: cold is a collection's first pass (passages' token vectors are made), warm a second
+pass over some queries, whose embedding is computed; the S3 Vectors service runs in process in both.
 """
 
 import argparse

@@ -27,6 +27,7 @@ from preheat.gateway.control import ControlDoor, ControlError, seconds_argument
 from preheat.gateway.custom_resource import CustomResourceDoor
 from preheat.gateway.driver import Driver, ThreadBackground
 from preheat.gateway.execute_api import ExecuteApiDoor
+from preheat.gateway.faults import Faults
 from preheat.gateway.function_url import FunctionUrlDoor
 from preheat.gateway.pages import PageDoor
 from preheat.gateway.pipeline import ApiDoor, Door, Pipeline
@@ -242,15 +243,16 @@ class Server:
             return Principal(known.arn, known.account, known.kind, known.user_id, known.access_key)
 
         wire = Wire()
+        faults = Faults(self.clock, entropy, wire.services, wire.operations)
         return [
             CustomResourceDoor(machine, services["cloudformation"]),
             *([] if enforce else [PageDoor(machine, "/_preheat/console", PAGE, VIEWS)]),
             *self._snowflake(),
             TopicDoor(wire, machine, services["sns"], entropy),
-            self._control(),
+            self._control(faults),
             FunctionUrlDoor(machine, services["lambda"], entropy, UrlAuthorizer(identify, authorizer)),
             ExecuteApiDoor(machine, services["apigatewayv2"], services["lambda"], entropy, enforce=enforce),
-            ApiDoor(wire, machine, identify, entropy),
+            ApiDoor(wire, machine, identify, entropy, faults, asyncio.get_running_loop().call_later),
         ]
 
     def _snowflake(self) -> list[Door]:
@@ -264,7 +266,7 @@ class Server:
             )  # fmt: skip
         return [] if self.snowflake is None else [self.snowflake]
 
-    def _control(self) -> ControlDoor:
+    def _control(self, faults: Faults) -> ControlDoor:
         """The platform's own paths."""
         clock = self.clock
 
@@ -294,6 +296,9 @@ class Server:
                 ("GET", "notices"): lambda request: {"notices": self.notices},
                 **({} if self.settings.iam == "enforce" else {("GET", "outbox"): outbox}),
                 ("GET", "findings"): lambda request: {"findings": findings.everything(self.db)},
+                ("GET", "faults"): faults.show,
+                ("POST", "faults"): faults.add,
+                ("DELETE", "faults"): faults.remove,
             }
         )
 

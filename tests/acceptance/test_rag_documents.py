@@ -11,7 +11,7 @@ from tests.support.rag import deployed
 from tests.support.server import wait_for
 
 HERON = "# Herons\n\n## Food\n\nThe grey heron eats eels and frogs.\n\n## Nests\n\nHerons nest in tall alder trees.\n"
-VISIBILITY_S = 720
+VISIBILITY_S = 1_800
 
 
 @pytest.fixture(scope="module")
@@ -94,8 +94,8 @@ def test_poison_documents_end_in_the_dead_letter_queue_with_their_reasons_and_ca
     strange = rag.put("song.mp3", b"ID3", status="failed")
     turned = rag.put("turned.md", b"\x00\x01binary", status="failed")
     assert "not a readable PDF" in broken["reason"]
-    assert strange["reason"] == "song.mp3: only .md, .txt, .html, .pdf and their kin are read"
-    assert (turned["reason"], turned["deleted"]) == ("the file is binary, not text", 1)
+    assert strange["reason"] == "song.mp3: files of this kind are not read"
+    assert (turned["reason"], turned["deleted"]) == ("turned.md: the file is binary, not text", 1)
     assert texts(rag, "turned.md") == []
     for _ in range(2):
         assert rag.count("IngestDeadLettersUrl") == 0

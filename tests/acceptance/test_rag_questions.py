@@ -122,7 +122,10 @@ def test_an_answer_quotes_passages_that_exist(rag):
     assert passage["source"] == passage["document"] == "heron.md" and passage["headings"] == "Herons > Food"
     stored = {one["text"] for one in rag.chunks("heron.md")}
     assert quoted in passage["text"] and passage["text"] in stored
-    assert {"n": int(number), "document": "heron.md", "id": passage["id"]} in done["citations"]
+    cited = next(one for one in done["citations"] if one["n"] == int(number))
+    assert (cited["document"], cited["id"]) == ("heron.md", passage["id"])
+    assert [passage["text"][start:end] for start, end in cited["quotes"]] == [QUOTE]
+    assert done["answered"] and done["supported"] and done["cost_usd"] == 0
     assert 0 <= done["timing"]["retrieval_ms"] <= done["timing"]["first_token_ms"] <= done["timing"]["total_ms"]
 
 
@@ -239,11 +242,11 @@ def test_settings_of_the_template_hold(rag):
 def test_a_model_that_does_not_exist_fails_the_job_with_a_reason_and_fills_the_dead_letter_queue(rag):
     rag.deploy(GenerationModelId="no.such-model")
     try:
-        name, data = rag.ask(QUESTION)[-1]
-        assert name == "error"
-        assert data["message"] == "the answer could not be completed (ValidationException); try again"
-        told = ask(rag, QUESTION, code=1)
-        assert "preheat: the answer could not be completed" in told.stderr
+        *_, (notice, told), (name, data) = rag.ask(QUESTION)
+        assert (notice, name, data["mode"], data["answered"]) == ("notice", "done", "passages", False)
+        assert "model identifier is invalid" in told["message"] and told["message"] == data["notice"]
+        assert f"- {QUOTE} [1]" in data["answer"] and data["citations"][0]["document"] == "heron.md"
+        assert QUOTE in ask(rag, QUESTION).stdout
         job = submit(rag)
         for attempt in (1, 2):
             found = wait_for(partial(_attempted, rag, job, attempt), what=f"attempt {attempt}")

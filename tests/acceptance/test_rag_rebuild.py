@@ -41,7 +41,7 @@ def test_a_rebuild_answers_all_the_while_then_switches_and_leaves_nothing_behind
         assert rag.outputs["IndexRecipe"] != before
         rag.put("later.md", "# Later\n\nIt came while the index was being built.\n")
         found = rag.wait_live(target=40)
-        assert [one["recipe"]["target"] for one in found["retired"]] == [160] and "building" not in found
+        assert [one["recipe"]["target"] for one in found["retired"]] == [220] and "building" not in found
     finally:
         stop.set()
         asking.join()

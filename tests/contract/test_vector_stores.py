@@ -14,8 +14,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "stacks" / "rag"))
 from ragkit.chunking import Chunk, chunk_id
 from ragkit.embed import NO_MODEL
 from ragkit.store import S3VectorStore
+from ragkit.stores import opensearch, pgvector
 from ragkit.stores.snowflake import SnowflakeStore, connector
 
+from tests.support import postgres
+from tests.support.opensearch import OpenSearch
 from tests.support.server import LiveServer
 
 TOPICS = ("bird", "stone", "river", "engine")
@@ -77,6 +80,23 @@ def environment(server):
     }  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def database():
+    """A PostgreSQL with pgvector."""
+    if postgres.missing():
+        pytest.skip(postgres.missing())
+    with postgres.running() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def domain():
+    """A double of OpenSearch: this shows that the store keeps to the contract, not that OpenSearch does."""
+    double = OpenSearch("rag", "secret")
+    yield double
+    double.close()
+
+
 class Made:
     """Stores of one kind: `store()` is the same index again, over a client of its own."""
 
@@ -88,13 +108,27 @@ class Made:
         return self.make(self.index)
 
 
-@pytest.fixture(params=["s3vectors", "snowflake"])
+@pytest.fixture(params=["s3vectors", "snowflake", "opensearch", "pgvector"])
 def stores(request):
     index = f"passages-{request.node.name.lower()}".replace("[", "-").replace("]", "").replace("_", "-")[:60]
     opened = []
     if request.param == "s3vectors":
         client = request.getfixturevalue("s3vectors")
         yield Made(lambda name: S3VectorStore(client, "stack", name, len(TOPICS)), index)
+        return
+    if request.param == "opensearch":
+        double = request.getfixturevalue("domain")
+
+        def rest():
+            return opensearch.Rest(double.endpoint, opensearch.basic("rag", "secret"))
+
+        yield Made(lambda name: opensearch.OpenSearchStore(rest(), name, len(TOPICS)), index)
+        return
+    if request.param == "pgvector":
+        connect = closing(request.getfixturevalue("database"), opened)
+        yield Made(lambda name: pgvector.PgVectorStore(connect, name, len(TOPICS)), index)
+        for connection in opened:
+            connection.close()
         return
     connect = request.getfixturevalue("connect")
 
@@ -105,6 +139,17 @@ def stores(request):
     yield Made(lambda name: SnowflakeStore(connected, name, len(TOPICS)), index)
     for connection in opened:
         connection.close()
+
+
+def closing(database, opened):
+    """The store's own way to connect; what it opened is written down."""
+    connect = pgvector.connector(database.endpoint, database.secret)
+
+    def connected():
+        opened.append(connect())
+        return opened[-1]
+
+    return connected
 
 
 @pytest.fixture
@@ -196,6 +241,16 @@ def test_passages_come_in_the_order_asked(store):
     )  # fmt: skip
 
 
+def test_passages_say_who_may_see_them(store):
+    put(store, "a", "one", labels=("acme", "it's", "日本"))
+    put(store, "b", "two", labels=())
+    got = store.passages(["a#0", "b#0"])
+    assert [one.labels for one in got] == [("acme", "it's", "日本"), ()]
+    assert store.lexical("two", 5, {"labels": {"$in": ["acme"]}}) == []
+    put(store, "a", "one", labels=("acme",))
+    assert store.passages(["a#0"])[0].labels == ("acme",)
+
+
 def test_an_empty_index_and_empty_questions(store):
     assert store.dense([1, 0, 0, 0], 5, "topics", None) == []
     assert store.lexical("anything", 5, None) == []
@@ -225,6 +280,56 @@ def test_fewer_chunks_leave_none_behind(store):
     assert (shorter.written, shorter.unchanged, shorter.deleted) == (0, 1, 149)
     assert len(store.dense([1, 0, 0, 0], FAR, "topics", None)) == 1
     assert len(store.lexical("bird", FAR, None)) == 1
+
+
+def test_a_thousand_chunks_come_grow_and_shrink(store):
+    texts = [f"bird number{number} " + "stone " * (number % 7) for number in range(1_000)]
+    assert put(store, "a", *texts[:900]).written == 900
+    grown = put(store, "a", *texts)
+    assert (grown.written, grown.unchanged, grown.deleted) == (100, 900, 0)
+    keys = [chunk_id("a", number) for number in range(1_000)]
+    assert [one.text for one in store.passages(keys)] == texts
+    assert [key for key, _ in store.lexical("number987", 5, None)] == ["a#987"]
+    hits = store.dense([1, 6, 0, 0], 50, "topics", None)
+    assert len(hits) == 50 and {int(key[2:]) % 7 for key, _ in hits} == {6}
+    shrunk = put(store, "a", *texts[:3])
+    assert (shrunk.written, shrunk.unchanged, shrunk.deleted) == (0, 3, 997)
+    assert [one.id for one in store.passages(keys)] == keys[:3]
+    assert len(store.lexical("bird", FAR, None)) == 3
+
+
+def test_a_filter_that_few_pass_finds_them_all(store):
+    """The nearest are all somebody else's."""
+    put(store, "theirs", *[f"bird {number}" for number in range(600)], labels=("theirs",))
+    put(store, "ours", "stone", "stone river", labels=("ours",))
+    ours = {"labels": {"$in": ["ours"]}}
+    assert [key for key, _ in store.dense([1, 0.01, 0.01, 0.01], 10, "topics", ours)] == ["ours#1", "ours#0"]
+    assert [key for key, _ in store.lexical("bird stone", 1, ours)] == ["ours#0"]
+
+
+CONFUSABLE = ("a", "a#1", "a#1#0", "a%", "a_", "A", "a ", "NULL", "a?", "$1", ":x", "a/../b", "{a,b}", "a\\b")
+
+
+def test_documents_with_confusable_keys_stay_apart(store):
+    for document in CONFUSABLE:
+        assert put(store, document, f"a thing of {document}", "another thing").written == 2, document
+    for document in CONFUSABLE:
+        assert found(store, {"document": document}) == sorted([document.split("#")[0]] * 2), document
+        assert [one.document for one in store.passages([chunk_id(document, 1)])] == [document]
+    assert store.delete("a") == 2
+    assert [one.document for one in store.passages(["a#0", "a#1", "a#1#0", "a#1#1"])] == ["a#1", "a#1"]
+    assert store.delete("a#1") == 2
+    assert [one.document for one in store.passages(["a#1#0#0", "A#0", "a_#0"])] == ["a#1#0", "A", "a_"]
+
+
+def test_long_keys(store):
+    names = [f"{'folder/' * 120}{'日本' * 20}{name}" for name in ("one", "two")]
+    for name in names:
+        put(store, name, f"bird of {name[-3:]}")
+    assert len(store.dense([1, 0, 0, 0], 5, "topics", None)) == 2
+    assert [one.document for one in store.passages([chunk_id(names[1], 0)])] == [names[1]]
+    assert store.delete(names[0]) == 1
+    assert [key for key, _ in store.lexical("bird", 5, None)] == [chunk_id(names[1], 0)]
 
 
 def test_delete_removes_one_document_whole(store):

@@ -13,7 +13,7 @@ from botocore.exceptions import ClientError
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "stacks" / "rag"))
 
 from ragkit.asked import Turn
-from ragkit.chunking import Sizes, chunk
+from ragkit.chunking import Chunk, Sizes, chunk
 from ragkit.embed import NO_MODEL, BedrockEmbedder, EmbeddingUnavailable
 from ragkit.extract import extract
 from ragkit.kinship import diverse, similarities, supported
@@ -243,11 +243,14 @@ def test_where_hides_from_every_step(store):
 
 def test_neighbours_of_the_section_are_joined_once_and_only_where_they_may_be_seen(store):
     embedder = Topics()
-    sentences = [f"Sentence {n} tells of {word} with many more words here." for n, word in enumerate(("sand", "bird"))]
-    text = "# One\n\n" + "\n\n".join([*sentences, "The last ones speak of clouds and of the winds above."])
-    text += "\n\n# Two\n\nAnother section of granite."
-    parts = chunk(extract("long.md", text.encode()), Sizes(12, 14, 0))
-    assert [one.context for one in parts] == ["One", "One", "One", "One > Two"]
+    told = [
+        ("One", "It tells of sand and of what lies below the sand."), ("One", "Here a bird is seen above the beach."),
+        ("One", "At last it speaks of clouds and of the wind."), ("One > Two", "Another section of granite."),
+    ]  # fmt: skip
+    parts = [
+        Chunk(f"long.md#{at}", "long.md", at, "One", context, text, f"digest {at}")
+        for at, (context, text) in enumerate(told)
+    ]
     store.replace("long.md", parts, embedder.documents, "topics")
     found = Retriever(store, embedder, Settings(neighbours=1)).search("bird", 1)
     assert found.passages[0].text == "\n\n".join(one.text for one in parts[:3])

@@ -53,7 +53,7 @@ def _progress(console: Console) -> Progress:
 
 def up(
     template: Annotated[Path | None, typer.Argument(help="Template or its directory; default: the RAG stack.")] = None,
-    docs: Annotated[Path | None, typer.Option(help="Folder of .md, .txt, .html, .pdf; default: the docs.")] = None,
+    docs: Annotated[Path | None, typer.Option(help=f"Folder of {ingesting.KINDS}; default: the docs.")] = None,
     question: Annotated[str | None, typer.Option(help="The question to ask when all is ready.")] = None,
     port: Annotated[int, typer.Option(min=1, max=65_535)] = 4566,
     state: Annotated[Path, typer.Option(help="Directory that keeps everything.")] = Path(".preheat"),
@@ -242,11 +242,12 @@ def _fidelity(console: Console, platform: Platform, stack: str) -> None:
 
 
 def ingest(
-    docs: Annotated[Path, typer.Argument(help="Folder of .md, .txt, .html, .pdf files.")],
+    docs: Annotated[Path, typer.Argument(help=f"Folder of {ingesting.KINDS}.")],
     stack: StackName = STACK,
     port: Port = None,
 ) -> None:
-    """Bring a folder's documents into the deployed stack; files that are gone leave the index."""
+    """Bring a folder's documents into the deployed stack; files that are gone leave the index. When it was stopped, the
+    same command goes on."""
     platform = Platform(endpoint_of(port))
     platform.request("GET", "/_preheat/health")
     _ingest(Console(), platform, platform.outputs(stack), ingesting.documents_in(docs))
@@ -256,14 +257,14 @@ def _ingest(console: Console, platform: Platform, outputs: dict[str, str], files
     for name in ("DocumentsBucketName", "DocumentsTableName"):
         if name not in outputs:
             fail(f"the stack has no output {name}; documents go into stacks like stacks/rag")
-    bucket, table = outputs["DocumentsBucketName"], outputs["DocumentsTableName"]
-    changes = ingesting.compare(platform, bucket, table, files)
-    total = len(changes.upload) + len(changes.remove)
+    bucket, table, queue = outputs["DocumentsBucketName"], outputs["DocumentsTableName"], outputs.get("IngestQueueUrl")
+    changes = ingesting.compare(platform, bucket, table, files, queue)
+    total = len(changes.upload) + len(changes.remove) + len(changes.sent)
     failed = dict(changes.failed)
     if total:
         with _progress(console) as progress:
             started = time.perf_counter()
-            sent = progress.add_task("Uploading", total=total, detail="")
+            sent = progress.add_task("Uploading", total=total - len(changes.sent), detail="")
             indexed = progress.add_task("Indexing", total=total, detail="")
 
             def on_sent(key: str) -> None:
@@ -273,9 +274,13 @@ def _ingest(console: Console, platform: Platform, outputs: dict[str, str], files
                 text = key if finished else f"{key} is tried again: {reason}"
                 progress.update(indexed, advance=1 if finished else 0, detail=escape(text))
 
-            expected = ingesting.upload(platform, bucket, changes, on_sent)
-            progress.update(sent, detail=f"{len(changes.upload)} new or changed, {len(changes.remove)} removed")
-            result = ingesting.wait_indexed(platform, table, expected, changes.stamps, on_row)
+            def again(keys: list[str]) -> None:
+                if queue is not None and not ingesting.waiting(platform, queue):
+                    ingesting.ask_again(platform, queue, bucket, keys)
+
+            result = ingesting.bring(platform, bucket, table, changes, on_sent, on_row, again)
+            told = f"{len(changes.upload)} new or changed, {len(changes.remove)} removed"
+            progress.update(sent, detail=f"{told}, {len(changes.sent)} sent before" if changes.sent else told)
             spent = f"{result.passages} passages in {time.perf_counter() - started:.1f} s"
             progress.update(indexed, detail=spent)
         failed |= result.failed

@@ -1,16 +1,18 @@
-"""What the console shows. Each view is a function of a context that calls AWS operations and gives JSON."""
+"""What the console shows. Each view is a function of a context and of the arguments in the query string, and gives
+JSON."""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from preheat.console import traces
 from preheat.services.contract import Context
 
 PAGE = Path(__file__).parent / "index.html"
 OUTBOX_SHOWN = 20
 
 
-def overview(ctx: Context) -> dict[str, Any]:
+def overview(ctx: Context, asked: dict[str, str]) -> dict[str, Any]:
     """Stacks with their status, queues with their depths, functions with their settings, the last mails and texts, and
     the machine's ceiling."""
     return {
@@ -71,4 +73,6 @@ def _outbox(ctx: Context) -> list[dict[str, Any]]:
     ]
 
 
-VIEWS: dict[str, Callable[[Context], dict[str, Any]]] = {"overview": overview}
+VIEWS: dict[str, Callable[[Context, dict[str, str]], dict[str, Any]]] = {
+    "overview": overview, "traces": traces.recent, "trace": traces.trace,
+}  # fmt: skip

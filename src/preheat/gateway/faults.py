@@ -1,5 +1,5 @@
-"""Faults on purpose: chosen calls of the AWS APIs are throttled, refused, delayed or cut off, to see how what calls them
-takes it. There are none until somebody adds one at `/_preheat/faults` (`preheat faults`), and a restart forgets all.
+"""Faults on purpose: chosen calls of the AWS APIs are throttled, refused, delayed or cut off, to see how it is taken.
+There are none until somebody adds one at `/_preheat/faults` (`preheat faults`), and a restart forgets all.
 
 A fault names a service, and may name an operation, a caller (a part of the principal's ARN, such as a function's name),
 a rate, a number of calls, a number of seconds. Calls that the platform makes itself (a queue's poller, a delivery) are
@@ -103,7 +103,7 @@ class Faults:
             return None
         now = self._clock.now()
         for fault in self._faults.values():
-            if fault.concerns(call, principal, now) and (fault.rate >= 1 or self._entropy.random() < fault.rate):
+            if fault.concerns(call, principal, now) and (fault.rate >= 1 or self._entropy.uniform() < fault.rate):
                 left = None if fault.count is None else fault.count - 1
                 self._faults[fault.id] = replace(fault, hits=fault.hits + 1, count=left)
                 return fault
@@ -146,13 +146,19 @@ class Faults:
         ms = _number(body, "ms", 0, 0, LONGEST_DELAY_MS)
         if (error == "delay") != bool(ms):
             raise ControlError(400, "`ms` is for a delay, and a delay needs it")
-        seconds, count = (_number(body, name, None, least, most)
-                          for name, least, most in (("seconds", 0.001, LONGEST_S), ("count", 1, 1_000_000)))  # fmt: skip
-        rate = _number(body, "rate", 1.0, 0.0, 1.0)
+        seconds = _number(body, "seconds", None, 0.001, LONGEST_S)
+        count = _number(body, "count", None, 1, 1_000_000)
         return Fault(
-            self._entropy.uuid()[:8], service, error, operation, _text(body, "caller"), float(rate or 0.0), int(ms or 0),
-            None if count is None else int(count), None if seconds is None else self._clock.now() + seconds,
-        )  # fmt: skip
+            id=self._entropy.uuid()[:8],
+            service=service,
+            error=error,
+            operation=operation,
+            caller=_text(body, "caller"),
+            rate=float(_number(body, "rate", 1.0, 0.0, 1.0) or 0.0),
+            ms=int(ms or 0),
+            count=None if count is None else int(count),
+            until=None if seconds is None else self._clock.now() + seconds,
+        )
 
 
 def _body(request: HttpRequest) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A static page and its views, each view a function that runs in one transaction."""
+"""A static page and its views, each view a function of the query string's arguments that runs in one transaction."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +11,7 @@ from preheat.kernel.http import HttpRequest, HttpResponse
 from preheat.services.contract import Context, Outcome
 from preheat.services.machine import Machine
 
-View = Callable[[Context], dict[str, Any]]
+View = Callable[[Context, dict[str, str]], dict[str, Any]]
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'"
 
 
@@ -39,6 +39,6 @@ class PageDoor:
             view = self._views.get(name)
             if view is None:
                 raise AwsError("NotFound", f"The console has no view {name}; there are {', '.join(self._views)}", 404)
-            return answer(plain(200, view(ctx)))
+            return answer(plain(200, view(ctx, dict(exchange.request.arguments()))))
 
         run_step(self._machine, exchange, step, lambda error: plain(error.status, {"message": error.message}))

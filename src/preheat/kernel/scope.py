@@ -32,6 +32,9 @@ class Arn(NamedTuple):
             raise ValueError(f"not an ARN: {text!r}")
         return cls(*parts[1:])
 
+    def __str__(self) -> str:
+        return ":".join(("arn", *self))
+
     @property
     def scope(self) -> Scope:
         return Scope(self.account, self.region)

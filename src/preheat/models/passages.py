@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from preheat.models.contract import Message
 
+LONGEST_BEFORE = 500
 _HEAD = re.compile(r"^[ \t]*\[(\d{1,4})\][ \t]*(.*)$", re.MULTILINE)
 _LABELLED_QUESTION = re.compile(r"^[ \t]*(?:user )?(?:question|query)[ \t]*:", re.IGNORECASE | re.MULTILINE)
 _LABELLED_ANSWER = re.compile(r"^[ \t]*answer[ \t]*:", re.IGNORECASE | re.MULTILINE)
@@ -37,25 +38,37 @@ class Passage:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """`passages` is empty when the prompt carries none."""
+    """`passages` is empty when the prompt carries none; `before` is what the user said last before the question."""
 
     question: str
     passages: tuple[Passage, ...]
+    before: str = ""
 
 
 def read_prompt(messages: Sequence[Message], system: str) -> Prompt:
     said = [message.text for message in messages if message.role == "user"]
     last = said[-1] if said else ""
+    before = _before(said[:-1])
     question, around_question = _tagged(last, "question")
     for text in [last, *reversed(said[:-1]), system]:
         passages, _ = _tagged(text, "passages")
         if passages is not None:
             rest = question if question is not None else _tagged(last, "passages")[1]
-            return Prompt(_clean_question(rest), split_passages(passages))
+            return Prompt(_clean_question(rest), split_passages(passages), before)
     if question is not None:
-        return Prompt(_clean_question(question), split_passages(_plain_context(around_question)))
+        return Prompt(_clean_question(question), split_passages(_plain_context(around_question)), before)
     context, question = _untagged(last)
-    return Prompt(_clean_question(question), split_passages(context))
+    return Prompt(_clean_question(question), split_passages(context), before)
+
+
+def _before(said: Sequence[str]) -> str:
+    """The question of the last message, without passages, at most 500 characters of it."""
+    if not said:
+        return ""
+    question, _ = _tagged(said[-1], "question")
+    if question is None:
+        _, question = _untagged(_tagged(said[-1], "passages")[1])
+    return _clean_question(question)[:LONGEST_BEFORE]
 
 
 def split_passages(text: str) -> tuple[Passage, ...]:

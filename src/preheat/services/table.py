@@ -22,6 +22,7 @@ SERVICES: dict[str, str] = {
     "apigatewayv2": "preheat.services.apigatewayv2.service",
     "events": "preheat.services.events.service",
     "scheduler": "preheat.services.scheduler.service",
+    "kinesis": "preheat.services.kinesis.service",
 }
 
 BUILT_BY_APP: tuple[str, ...] = ("lambda", "cloudformation")

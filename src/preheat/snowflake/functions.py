@@ -24,11 +24,11 @@ MACROS = (
     "CREATE OR REPLACE TEMP MACRO sf_number(x) AS CASE WHEN json_type(x) IN ('UBIGINT', 'BIGINT', 'DOUBLE') THEN"
     " TRY_CAST(x AS DOUBLE) END",
     "CREATE OR REPLACE TEMP MACRO sf_numbers(v) AS list_transform(json_extract(v, '$[*]'), lambda e: sf_number(e))",
-    "CREATE OR REPLACE TEMP MACRO sf_contains(v, x) AS CASE WHEN v IS NULL OR x IS NULL THEN NULL"
-    " WHEN sf_number(to_json(x)) IS NOT NULL THEN list_contains(sf_numbers(CAST(v AS JSON)), sf_number(to_json(x)))"
-    " ELSE json_contains(CAST(v AS JSON), to_json(x)) END",
     "CREATE OR REPLACE TEMP MACRO sf_array(x) AS CASE WHEN x IS NULL OR json_type(x) = 'NULL' THEN NULL"
     " WHEN json_type(x) = 'ARRAY' THEN x ELSE json_array(x) END",
+    "CREATE OR REPLACE TEMP MACRO sf_contains(v, x) AS CASE WHEN v IS NULL OR x IS NULL THEN NULL"
+    " WHEN sf_number(to_json(x)) IS NOT NULL THEN list_contains(sf_numbers(sf_array(v)), sf_number(to_json(x)))"
+    " ELSE json_contains(CAST(v AS JSON), to_json(x)) END",
     "CREATE OR REPLACE TEMP MACRO sf_append(v, x) AS to_json(list_append(json_extract(v, '$[*]'), to_json(x)))",
     "CREATE OR REPLACE TEMP MACRO sf_concat(v, w) AS"
     " to_json(list_concat(json_extract(v, '$[*]'), json_extract(w, '$[*]')))",
@@ -342,8 +342,11 @@ def _json_text(node: exp.Expression) -> exp.Expression:
 
 
 def _contains(node: exp.Expression) -> exp.Expression:
-    value = node.expression
-    return exp.Anonymous(this="SF_CONTAINS", expressions=[node.this, value])
+    """A cast to ARRAY is left out, since SF_CONTAINS takes a lone value for an array of one."""
+    array = node.this
+    if isinstance(array, exp.Anonymous) and array.name == "SF_ARRAY":
+        (array,) = array.expressions
+    return exp.Anonymous(this="SF_CONTAINS", expressions=[array, node.expression])
 
 
 def _array(node: exp.Expression) -> exp.Expression:

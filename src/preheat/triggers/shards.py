@@ -28,12 +28,13 @@ EXHAUSTED, TOO_OLD = "RetryAttemptsExhausted", "RecordAgeExceeded"
 
 
 class Record(NamedTuple):
-    """One record of a shard; `data` is what the function sees."""
+    """One record of a shard; `data` is what the function sees, `filtered` what filters look at where that differs."""
 
     sequence: str
     partition_key: str
     arrived_at: float
     data: dict[str, Any]
+    filtered: dict[str, Any] | None = None
 
 
 class Read(NamedTuple):
@@ -113,7 +114,7 @@ class ShardSource:
         own = [record for record in read.records if _part(record, parts) == part]
         filtered = 0
         for record in own:
-            if prepared.match is not None and not prepared.match(record.data):
+            if prepared.match is not None and not prepared.match(record.filtered or record.data):
                 filtered += 1
                 continue
             expires_at = record.arrived_at + config.max_age_s if config.max_age_s >= 0 else float("inf")

@@ -27,9 +27,10 @@ KINDS = {
     ".svg": "image/svg+xml",
 }  # fmt: skip
 POLICY = "; ".join(
-    ("default-src 'none'", "style-src 'self' 'unsafe-inline'", "script-src 'self' 'unsafe-inline'", "connect-src *",
-     "img-src 'self' data:", "base-uri 'none'", "form-action 'none'", "frame-ancestors 'none'")
+    ("default-src 'none'", "style-src 'self'", "script-src 'self'", "connect-src 'self' {storage}", "img-src data:",
+     "base-uri 'none'", "form-action 'none'", "frame-ancestors 'none'")
 )  # fmt: skip
+"""Of the page: its own files alone; files that are brought in go to {storage}."""
 
 Piece = dict[str, Any] | str
 Answer = dict[str, Any] | list[Any] | None
@@ -111,7 +112,8 @@ def _file(name: str) -> Iterator[Piece]:
     path = WEB / name
     if path.suffix not in KINDS or path.resolve().parent != WEB.resolve() or not path.is_file():
         raise Refusal(404, f"there is no file {name}")
-    yield _head(200, KINDS[path.suffix], {"content-security-policy": POLICY, "cache-control": "no-cache"})
+    policy = POLICY.format(storage=library.storage())
+    yield _head(200, KINDS[path.suffix], {"content-security-policy": policy, "cache-control": "no-cache"})
     yield path.read_text()
 
 

@@ -3,7 +3,9 @@
 import base64
 import os
 import posixpath
+from functools import lru_cache
 from typing import Any
+from urllib.parse import urlsplit
 
 from ragkit.chunking import chunk_id
 from ragkit.extract import supported
@@ -84,3 +86,11 @@ def upload(event: dict[str, Any], caller: Caller, _: str) -> dict[str, Any]:
     )  # fmt: skip
     headers = {f"x-amz-meta-{name}": value for name, value in metadata.items()}
     return {"key": key, "url": url, "method": "PUT", "headers": headers}
+
+
+@lru_cache(maxsize=1)
+def storage() -> str:
+    """The origin of the addresses that `upload` gives."""
+    names = {"Bucket": os.environ["DOCUMENTS_BUCKET"], "Key": PREFIX}
+    parts = urlsplit(wiring.client("s3").generate_presigned_url("put_object", Params=names))
+    return f"{parts.scheme}://{parts.netloc}"

@@ -72,7 +72,8 @@ def _answer(event: dict[str, Any], context: Any) -> None:
 
 
 def _recipe(properties: dict[str, Any]) -> Recipe:
-    sizes = Sizes(*(int(properties[name]) for name in ("ChunkTarget", "ChunkLongest", "ChunkOverlap")))
+    names = ("ChunkTarget", "ChunkLongest", "ChunkOverlap", "EmbeddingWindow")
+    sizes = Sizes(*(int(properties[name]) for name in names))
     return Recipe(properties["Model"], int(properties["Dimension"]), sizes)
 
 

@@ -1,11 +1,11 @@
-"""Turns that could not be written when they were answered, from their queue; feedback goes the same way."""
+"""Turns, and jobs that failed, which could not be written at the time, from their queue."""
 
 import json
 from typing import Any
 
 from ragkit.trace import Trace
 
-from handlers import wiring
+from handlers import outcomes, wiring
 from handlers.turns import record_of
 
 wiring.prepare("dynamodb")
@@ -17,10 +17,15 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
         body = json.loads(message["body"])
         trace = Trace(body.get("correlation"))
         try:
+            if "job" in body:
+                outcomes.change(body["job"], body["values"])
+                trace.info("a job's end was recovered", job=body["job"])
+                continue
             record = record_of(body)
             wiring.sessions().keep(record)
             trace.info("a turn was recovered", turn=record.turn)
         except Exception as error:
-            trace.error("a turn was not written", error=f"{type(error).__name__}: {error}", turn=body.get("turn"))
+            names = {name: body[name] for name in ("turn", "job") if name in body}
+            trace.error("it was not written", error=f"{type(error).__name__}: {error}", **names)
             failures.append({"itemIdentifier": message["messageId"]})
     return {"batchItemFailures": failures}

@@ -4,12 +4,15 @@ import base64
 import json
 import re
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from ragkit.asked import User
 from ragkit.identity import Caller, Unknown
 from ragkit.limits import TooMuch
+from ragkit.resilience import passing
 from ragkit.trace import HEADER, Trace
 
 from handlers import wiring
@@ -103,14 +106,30 @@ def caller_of(event: dict[str, Any]) -> Caller:
         raise Refusal(401, str(error), {"www-authenticate": "Bearer"}) from error
 
 
+@contextmanager
+def reachable() -> Iterator[None]:
+    """What is done within needs other services: raises Refusal when one of them is not to be had now."""
+    try:
+        yield
+    except Exception as error:
+        if not passing(error):
+            raise
+        Trace().error("a service cannot be reached", error=f"{type(error).__name__}: {error}")
+        raise Refusal(503, "a service behind this one is not to be had now; try again", {"retry-after": "5"}) from error
+
+
 def admit(caller: Caller) -> None:
-    """Count one question of the caller's. Raises Refusal."""
+    """Count one question of the caller's; when it cannot be counted now, it is let through. Raises Refusal."""
     try:
         wiring.limits().take(caller.user.id, caller.allowance)
     except TooMuch as error:
         wiring.METRICS.record("QuestionsRefused")
         wiring.METRICS.flush()
         raise Refusal(429, str(error), {"retry-after": str(error.retry_after_s)}) from error
+    except Exception as error:
+        if not passing(error):
+            raise
+        Trace().warn("a question was not counted", error=f"{type(error).__name__}: {error}")
 
 
 def trace_of(event: dict[str, Any]) -> Trace:

@@ -15,6 +15,7 @@ from typing import Any
 from ragkit.answering import Event
 from ragkit.asked import Asked, User
 from ragkit.limits import Allowance
+from ragkit.resilience import passing
 from ragkit.sessions import NoSession, Record, remembered
 from ragkit.trace import Trace
 
@@ -23,7 +24,8 @@ from handlers.requests import Question
 
 LOOK_S = 0.3
 """How often a turn that is being answered asks whether it was cancelled."""
-JOIN_S = 5.0
+JOIN_S = 30.0
+"""Longer than the table and then the queue may take. The answer is out by then: nobody waits but the environment."""
 
 
 def asked(question: Question, user: User) -> Asked:
@@ -50,10 +52,15 @@ def _cancelled(session: str, turn: str) -> Callable[[], bool]:
 
     def cancelled() -> bool:
         nonlocal looked
-        if time.monotonic() - looked < LOOK_S:
+        if not session or time.monotonic() - looked < LOOK_S:
             return False
         looked = time.monotonic()
-        return wiring.sessions().cancelled(session, turn)
+        try:
+            return wiring.sessions().cancelled(session, turn)
+        except Exception as error:
+            if not passing(error):
+                raise
+            return False
 
     return cancelled
 

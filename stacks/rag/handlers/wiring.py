@@ -9,28 +9,37 @@ from typing import Any
 import boto3
 from botocore.config import Config
 from ragkit.answering import Answerer
+from ragkit.answering import Settings as AnswerSettings
+from ragkit.caching import AnswerCache, Answering, CachingAnswerer, Epoch
 from ragkit.embed import BedrockEmbedder
+from ragkit.evidence import Judge, Watched
 from ragkit.generate import BedrockGenerator
+from ragkit.guardrails import BedrockGuardrail, Guardrail, NoGuardrail
 from ragkit.guards import GuardedEmbedder, GuardedGenerator, GuardedStore, Kept
 from ragkit.identity import Directory
 from ragkit.limits import Allowance, Limits
 from ragkit.metrics import Metrics
 from ragkit.push import ConnectionPush, NoPush, Push
-from ragkit.resilience import Breaker
+from ragkit.resilience import Breaker, Bulkhead, guard_client
 from ragkit.retrieve import Retriever
 from ragkit.sessions import Sessions
-from ragkit.store import S3VectorStore
+from ragkit.stores.choice import open_store
 from ragkit.versions import Recipe, Registry
 
 TIMEOUTS: dict[str, tuple[float, int]] = {
-    "bedrock-runtime": (20, 2), "bedrock-agent-runtime": (10, 2), "s3vectors": (4, 3), "dynamodb": (2, 3),
-    "sqs": (4, 3), "s3": (20, 2), "apigatewaymanagementapi": (2, 2),
+    "bedrock-runtime": (float(os.environ.get("MODEL_TIMEOUT_S", "20")), 2), "bedrock-agent-runtime": (10, 2),
+    "s3vectors": (4, 3), "dynamodb": (2, 3), "sqs": (4, 3), "s3": (20, 2), "apigatewaymanagementapi": (2, 2),
+    "secretsmanager": (2, 3),
 }  # fmt: skip
 """Seconds without a byte until a call is given up, and how often it is made. Together they are less than the timeout of
 every function that waits for the service, and each function's is less than its queue's visibility timeout."""
 SLOW_SEARCH_S = float(os.environ.get("HEDGE_SEARCH_AFTER_S", "0"))
 KEPT_EMBEDDINGS = 2_000
 SEARCHES_AT_ONCE = 16
+QUESTIONS_AT_ONCE, DOCUMENTS_AT_ONCE = 16, 4
+"""Embedding calls of one process, of either kind."""
+GUARDED_ELSEWHERE = frozenset(("bedrock-runtime", "bedrock-agent-runtime", "s3vectors"))
+"""Services whose calls are behind a breaker a model or an index, and not one for the whole client."""
 
 
 def config(service: str) -> Config:
@@ -39,13 +48,14 @@ def config(service: str) -> Config:
     return Config(
         connect_timeout=1, read_timeout=seconds, tcp_keepalive=True,
         retries={"mode": "standard", "total_max_attempts": attempts},
-        signature_version="s3v4" if service == "s3" else "v4",
+        signature_version="s3v4" if service == "s3" else "v4", max_pool_connections=50,
     )  # fmt: skip
 
 
 @cache
 def client(service: str) -> Any:
-    return boto3.client(service, config=config(service))
+    made = boto3.client(service, config=config(service))
+    return made if service in GUARDED_ELSEWHERE else guard_client(made, breaker(service))
 
 
 def prepare(*services: str) -> None:
@@ -56,7 +66,9 @@ def prepare(*services: str) -> None:
 
 @cache
 def resource(service: str) -> Any:
-    return boto3.resource(service, config=config(service))
+    made = boto3.resource(service, config=config(service))
+    guard_client(made.meta.client, breaker(service))
+    return made
 
 
 @cache
@@ -86,34 +98,66 @@ def searches() -> ThreadPoolExecutor:
 
 @lru_cache(maxsize=8)
 def embedder(recipe: Recipe) -> GuardedEmbedder:
-    inner = BedrockEmbedder(client("bedrock-runtime"), recipe.model, recipe.dimension)
-    return GuardedEmbedder(inner, breaker(f"the model {recipe.model}"), None, Kept(KEPT_EMBEDDINGS), METRICS.record)
+    inner = BedrockEmbedder(client("bedrock-runtime"), recipe.model, recipe.dimension, window=recipe.sizes.window)
+    name = f"the model {recipe.model}"
+    questions, documents = Bulkhead(name, QUESTIONS_AT_ONCE), Bulkhead(name, DOCUMENTS_AT_ONCE)
+    return GuardedEmbedder(inner, breaker(name), questions, Kept(KEPT_EMBEDDINGS), METRICS.record, documents)
 
 
 @lru_cache(maxsize=8)
 def store(recipe: Recipe) -> GuardedStore:
-    inner = S3VectorStore(client("s3vectors"), os.environ["VECTOR_BUCKET"], recipe.index, recipe.dimension)
-    return GuardedStore(inner, breaker("the vector store"), searches() if SLOW_SEARCH_S else None, SLOW_SEARCH_S)
+    inner = open_store(os.environ.get("VECTOR_STORE", "s3vectors"), recipe, os.environ, client)
+    again = searches() if SLOW_SEARCH_S else None
+    return GuardedStore(inner, breaker("the vector store"), again, SLOW_SEARCH_S, epoch().begin)
 
 
-def retriever() -> Retriever:
-    """Over the index that is live."""
-    return _retriever(registry().current().live)
+@lru_cache(maxsize=1)
+def epoch() -> Epoch:
+    return Epoch(table("SETTINGS_TABLE"))
 
 
 @lru_cache(maxsize=8)
 def _retriever(recipe: Recipe) -> Retriever:
-    return Retriever(store(recipe), embedder(recipe))
+    return Retriever(watched(recipe), embedder(recipe))
 
 
-def answerer() -> Answerer:
-    return Answerer(retriever(), generator())
+@lru_cache(maxsize=8)
+def watched(recipe: Recipe) -> Watched:
+    return Watched(store(recipe))
+
+
+@lru_cache(maxsize=1)
+def guardrail() -> Guardrail:
+    id = os.environ.get("GUARDRAIL_ID", "none")
+    return NoGuardrail() if id == "none" else BedrockGuardrail(
+        client("bedrock-runtime"), id, os.environ["GUARDRAIL_VERSION"]
+    )  # fmt: skip
+
+
+def answerer() -> Answering:
+    """With the cache of answers in front where the template asks for it."""
+    live = registry().current().live
+    settings = AnswerSettings(passages_only=os.environ.get("PASSAGES_ONLY", "true") == "true")
+    judge = Judge((live.model, os.environ.get("RERANK_MODEL_ID", "none")), watched(live))
+    inner = Answerer(_retriever(live), generator(), settings, guardrail(), judge, embedder(live))
+    if os.environ.get("SEMANTIC_CACHE", "off") != "on":
+        return inner
+    names = ("GENERATION_MODEL_ID", "RERANK_MODEL_ID", "GUARDRAIL_ID", "GUARDRAIL_VERSION")
+    recipe = " ".join([live.id, *(os.environ.get(name, "none") for name in names)])
+    return CachingAnswerer(inner, answers(), embedder(live), recipe, METRICS.record)
+
+
+@lru_cache(maxsize=1)
+def answers() -> AnswerCache:
+    names = os.environ["ANSWERS_TABLE"], os.environ["SETTINGS_TABLE"]
+    return AnswerCache(resource("dynamodb"), *names, int(os.environ["CACHED_S"]))
 
 
 @lru_cache(maxsize=1)
 def generator() -> GuardedGenerator:
     model = os.environ["GENERATION_MODEL_ID"]
-    return GuardedGenerator(BedrockGenerator(client("bedrock-runtime"), model), breaker(f"the model {model}"))
+    inner = BedrockGenerator(client("bedrock-runtime"), model, guardrail())
+    return GuardedGenerator(inner, breaker(f"the model {model}"))
 
 
 @lru_cache(maxsize=1)

@@ -8,17 +8,16 @@ import json
 import os
 from typing import Any
 
-from botocore.exceptions import ClientError
 from ragkit.limits import Allowance
 from ragkit.trace import Trace
 
-from handlers import turns, wiring
+from handlers import outcomes, turns, wiring
 from handlers.requests import Question, user_in
 
 LONGEST_REASON = 1_000
 SHOWN = ("n", "document", "title", "headings", "source", "text")
 
-wiring.prepare("bedrock-runtime", "s3vectors", "dynamodb")
+wiring.prepare("bedrock-runtime", "s3vectors", "dynamodb", "sqs")
 
 
 def work(event: dict[str, Any], context: Any) -> dict[str, Any]:
@@ -33,12 +32,23 @@ def work(event: dict[str, Any], context: Any) -> dict[str, Any]:
             reason = f"{type(error).__name__}: {error}"[:LONGEST_REASON]
             print(json.dumps({"level": "ERROR", "message": "a job failed", "messageId": record["messageId"],
                               "attempt": attempt, "error": reason}))  # fmt: skip
-            if "id" in job:
-                last = attempt >= int(os.environ["MAX_RECEIVES"])
-                _set(job["id"], {"status": "failed" if last else "retrying", "reason": reason, "attempts": attempt})
             failures.append({"itemIdentifier": record["messageId"]})
+            if "id" in job:
+                _tell(job, attempt, reason)
     wiring.METRICS.flush()
     return {"batchItemFailures": failures}
+
+
+def _tell(job: dict[str, Any], attempt: int, reason: str) -> None:
+    """Say in the job why it is tried again, or failed."""
+    try:
+        if attempt < int(os.environ["MAX_RECEIVES"]):
+            outcomes.change(job["id"], {"status": "retrying", "reason": reason, "attempts": attempt})
+        else:
+            values = {"status": "failed", "reason": reason, "attempts": attempt}
+            outcomes.failed(job["id"], values, job.get("correlation", ""))
+    except Exception as error:
+        Trace(job.get("correlation"), job=job["id"]).error("a job's reason is lost", error=f"{error}", reason=reason)
 
 
 def _work(job: dict[str, Any], attempt: int) -> None:
@@ -47,7 +57,8 @@ def _work(job: dict[str, Any], attempt: int) -> None:
     known = table.get_item(Key={"id": job["id"]}, ConsistentRead=True).get("Item")
     if known is None or known["status"] == "done":
         return
-    _set(job["id"], {"status": "working", "attempts": attempt})
+    tier = os.environ.get("TIER", "lambda")
+    outcomes.change(job["id"], {"status": "working", "attempts": attempt, "tier": tier})
     done: dict[str, Any] = {}
     passages: list[dict[str, Any]] = []
     note = ""
@@ -66,22 +77,4 @@ def _work(job: dict[str, Any], attempt: int) -> None:
     shown = [{name: one[name] for name in SHOWN} for one in passages if one["n"] in cited]
     values = {"status": "done", "answer": done["answer"], "citations": shown, "mode": done["mode"], "note": note,
               "timing": done["timing"]}  # fmt: skip
-    _set(job["id"], values, gone=("reason",))
-
-
-def _set(job: str, values: dict[str, Any], gone: tuple[str, ...] = ()) -> None:
-    """Change a job that is there and not done."""
-    names = {f"#{index}": name for index, name in enumerate(values)}
-    given = {f":{index}": value for index, value in enumerate(values.values())}
-    changes = ", ".join(f"#{index} = :{index}" for index in range(len(values)))
-    try:
-        wiring.table("JOBS_TABLE").update_item(
-            Key={"id": job},
-            UpdateExpression=f"SET {changes}" + (f" REMOVE {', '.join(gone)}" if gone else ""),
-            ConditionExpression="attribute_exists(id) AND #s <> :finished",
-            ExpressionAttributeNames={**names, "#s": "status"},
-            ExpressionAttributeValues={**given, ":finished": "done"},
-        )
-    except ClientError as error:
-        if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
-            raise
+    outcomes.change(job["id"], values, gone=("reason",))

@@ -1,87 +1,233 @@
-"""A question -> passages -> an answer with citations, as a stream of events.
+"""A question -> passages -> an answer with verified citations, as a stream of events.
 
-Events in order: ("retrieval", {mode, note, passages}), ("token", {text})..., ("done", {answer, citations, usage,
-timing, mode, correlation}). Times in milliseconds since the question was taken up.
+    guardrail  {action: "blocked" | "masked", message, source: "input" | "output"}
+    retrieval  {mode, note, passages, ranked, evidence}   passages are those that the model is given, in its order;
+                                                          ranked are all that were found, as {id, document, score}
+    token      {text}
+    notice     {message}                                  what the reader should know about this answer
+    done       {answer, citations, answered, supported, notice, usage, cost_usd, timing, mode, model, correlation,
+                cancelled}
+
+`done.answer` is what counts: marks that do not hold are gone from it. A citation is {n, document, id, quotes}; quotes
+are [start, end] of the supporting sentences in the passage's text. `answered` is false when the documents do not hold
+the answer; `supported` is whether any citation holds. `mode` is the retrieval's, or "passages" (the model failed, the
+passages stand for the answer), or "guardrail". Times in milliseconds since the question was taken up.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ragkit.asked import Asked
-from ragkit.citations import cited, without_unknown
-from ragkit.generate import Generator, Message, Usage
-from ragkit.prompt import SYSTEM, user_message
-from ragkit.retrieve import Retriever
+from ragkit.budget import Fitted, fit
+from ragkit.citations import Verified, verified
+from ragkit.cost import cost_usd
+from ragkit.defence import without_foreign_links
+from ragkit.embed import Embedder
+from ragkit.evidence import Evidence, Judge
+from ragkit.generate import GenerationUnavailable, Generator, Usage
+from ragkit.grounding import Statement, best_spans
+from ragkit.guardrails import INTERVENED, MASKED, Guardrail, NoGuardrail
+from ragkit.likeness import Likeness
+from ragkit.prompt import NOTHING_FOUND, SYSTEM, messages, refused
+from ragkit.retrieve import Retrieved, Retriever
 from ragkit.store import Passage
 from ragkit.trace import Trace
 
-NOTHING_FOUND = "The documents do not answer this."
+UNSUPPORTED = "No passage supports this answer; check it against the documents."
+MODEL_FAILED = "The model failed, so passages stand for the answer"
+BEST_PASSAGES = "These passages fit the question best:"
+QUOTED_PASSAGES = 3
 
 Event = tuple[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How many passages the model is given, and how many tokens it may answer with."""
+    """`passages` of the `ranked` that are retrieved are given to the model, as far as they fit into `prompt_tokens`
+    with the conversation. `abstain`: where the evidence is clearly too little the model is not asked. `passages_only`:
+    when the model fails the passages are the answer; else the failure is raised, for whoever tries again."""
 
     passages: int = 6
+    ranked: int = 20
     max_tokens: int = 600
+    prompt_tokens: int = 6_000
+    abstain: bool = True
+    passages_only: bool = True
+
+
+@dataclass
+class Draft:
+    """An answer in the making."""
+
+    mode: str
+    passages: list[Passage] = field(default_factory=list)
+    text: str = ""
+    usage: Usage = field(default_factory=Usage)
+    stop_reason: str = ""
+    cancelled: bool = False
+    notices: list[str] = field(default_factory=list)
 
 
 class Answerer:
-    def __init__(self, retriever: Retriever, generator: Generator, settings: Settings = Settings()) -> None:
+    """`judge` says whether the passages hold an answer. `embedder` helps to recognise support in other words; without
+    it the words decide."""
+
+    def __init__(
+        self,
+        retriever: Retriever,
+        generator: Generator,
+        settings: Settings = Settings(),
+        guardrail: Guardrail | None = None,
+        judge: Judge | None = None,
+        embedder: Embedder | None = None,
+    ) -> None:
         self._retriever = retriever
         self._generator = generator
         self._settings = settings
+        self._guardrail = guardrail or NoGuardrail()
+        self._judge = judge or Judge()
+        self._embedder = embedder
 
     def answer(self, asked: Asked, trace: Trace) -> Iterator[Event]:
-        """The events of one answer. Raises GenerationUnavailable and the store's errors."""
+        """The events of one answer. Raises GuardrailUnavailable, the store's errors, and, without `passages_only`,
+        GenerationUnavailable."""
+        with trace.step("guardrail") as step:
+            checked = self._guardrail.check(asked.question)
+            step["action"] = checked.action
+        if checked.action != "none":
+            told = checked.text if checked.action == "blocked" else "parts of the question were masked"
+            yield "guardrail", {"action": checked.action, "message": told, "source": "input"}
+        if checked.action == "blocked":
+            yield from self._blocked(Draft("guardrail", text=checked.text), trace)
+            return
+        asked = replace(asked, question=checked.text)
+        found, evidence, fitted = self._found(asked, trace)
+        draft = Draft(found.mode, fitted.passages, notices=[f"{fitted.note}."] if fitted.note else [])
+        yield "retrieval", _retrieval(found, evidence, fitted)
+        if not found.passages or (self._settings.abstain and not evidence.enough):
+            draft.text = NOTHING_FOUND
+            trace.mark("first_token")
+            yield "token", {"text": NOTHING_FOUND}
+        else:
+            yield from self._generated(asked, fitted, draft, trace)
+        if draft.stop_reason == INTERVENED:
+            yield "guardrail", {"action": "blocked", "message": draft.text, "source": "output"}
+            yield from self._blocked(draft, trace)
+            return
+        if draft.stop_reason == MASKED:
+            yield "guardrail", {"action": "masked", "message": "parts of the answer were masked", "source": "output"}
+        with trace.step("verification") as step:
+            done = self._checked(asked, draft)
+            step.update(dropped=done.pop("dropped"), answered=done["answered"], supported=done["supported"])
+        for notice in draft.notices:
+            yield "notice", {"message": notice}
+        yield "done", {**done, **self._about(draft, trace)}
+
+    def _found(self, asked: Asked, trace: Trace) -> tuple[Retrieved, Evidence, Fitted]:
+        settings = self._settings
         with trace.step("retrieval") as step:
-            earlier = [turn.question for turn in asked.earlier]
-            found = self._retriever.search(asked.question, self._settings.passages, asked.filter(), earlier)
+            count = max(settings.passages, settings.ranked)
+            self._judge.begin()
+            found = self._retriever.search(asked.question, count, asked.filter(), asked.earlier)
+            evidence = self._judge.evidence(asked, found)
             step["passages"] = {one.id: round(one.score, 4) for one in found.passages}
-        passages = [shown(number, one) for number, one in enumerate(found.passages, 1)]
-        yield "retrieval", {"mode": found.mode, "note": found.note, "passages": passages}
-        text, usage, cancelled = "", Usage(), False
-        with trace.step("generation") as step:
-            for piece in self._pieces(asked, found.passages, usage):
-                trace.mark("first_token")
-                text += piece
-                yield "token", {"text": piece}
-                cancelled = asked.cancelled()
-                if cancelled:
-                    break
-            step["tokens"] = {"input": usage.input, "output": usage.output}
-        final = without_unknown(text, len(found.passages))
-        marks = cited(final, found.passages)
-        citations = [{"n": one.number, "document": one.passage.document, "id": one.passage.id} for one in marks]
-        yield "done", {
-            "answer": final, "citations": citations, "usage": {"input": usage.input, "output": usage.output},
-            "timing": _timing(trace), "mode": found.mode, "correlation": trace.correlation, "cancelled": cancelled,
+            step["evidence"] = evidence.shown()
+        best = found.passages[: settings.passages]
+        return found, evidence, fit(
+            asked.question, best, asked.earlier, asked.summary, settings.prompt_tokens, SYSTEM
+        )  # fmt: skip
+
+    def _generated(self, asked: Asked, fitted: Fitted, draft: Draft, trace: Trace) -> Iterator[Event]:
+        """The model's tokens; when it fails, the best passages' sentences instead."""
+        said = messages(asked.question, fitted.passages, fitted.turns, fitted.summary)
+        try:
+            with trace.step("generation") as step:
+                generation = self._generator.stream(SYSTEM, said, self._settings.max_tokens)
+                try:
+                    for piece in generation:
+                        trace.mark("first_token")
+                        draft.text += piece
+                        yield "token", {"text": piece}
+                        draft.cancelled = asked.cancelled()
+                        if draft.cancelled:
+                            break
+                finally:
+                    generation.close()
+                    draft.usage, draft.stop_reason = generation.usage, generation.stop_reason
+                    step["tokens"] = {"input": draft.usage.input, "output": draft.usage.output}
+        except GenerationUnavailable as error:
+            if not self._settings.passages_only:
+                raise
+            trace.warn("the passages stand for the answer", error=str(error))
+            draft.mode = "passages"
+            draft.notices.append(f"{MODEL_FAILED}: {error}.")
+            added = ("…\n\n" if draft.text else "") + quoted(asked.question, fitted.passages)
+            draft.text += added
+            trace.mark("first_token")
+            yield "token", {"text": added}
+
+    def _checked(self, asked: Asked, draft: Draft) -> dict[str, Any]:
+        """The members of `done` that say what the answer is worth."""
+        similar = Likeness(self._embedder) if self._embedder else None
+        checked = verified(draft.text, draft.passages, asked.question, similar)
+        known = [asked.question, *(text for one in draft.passages for text in (one.text, one.title, one.context))]
+        text, links = without_foreign_links(checked.answer, known)
+        supported = bool(checked.citations)
+        declined = not supported and refused(text)
+        if links:
+            draft.notices.append("Links that stand in no passage were removed.")
+        if not supported and not declined and not draft.cancelled and draft.mode != "passages":
+            draft.notices.append(UNSUPPORTED)
+        return {
+            "answer": text, "citations": _citations(checked), "supported": supported, "dropped": checked.dropped,
+            "answered": not declined and draft.mode != "passages",
         }  # fmt: skip
 
-    def _pieces(self, asked: Asked, passages: list[Passage], usage: Usage) -> Iterator[str]:
-        """Pieces of the answer; `usage` is filled in at the end."""
-        if not passages:
-            yield NOTHING_FOUND
-            return
-        generation = self._generator.stream(SYSTEM, messages(asked, passages), self._settings.max_tokens)
-        try:
-            yield from generation
-        finally:
-            generation.close()
-            usage.input, usage.output = generation.usage.input, generation.usage.output
+    def _blocked(self, draft: Draft, trace: Trace) -> Iterator[Event]:
+        draft.mode = "guardrail"
+        nothing = {"citations": [], "answered": False, "supported": False}
+        trace.mark("first_token")
+        yield "done", {"answer": draft.text, **nothing, **self._about(draft, trace)}
+
+    def _about(self, draft: Draft, trace: Trace) -> dict[str, Any]:
+        """The members of `done` that say how the answer came about."""
+        model = self._generator.model
+        return {
+            "notice": " ".join(draft.notices), "usage": {"input": draft.usage.input, "output": draft.usage.output},
+            "cost_usd": cost_usd(model, draft.usage), "timing": _timing(trace), "mode": draft.mode, "model": model,
+            "correlation": trace.correlation, "cancelled": draft.cancelled,
+        }  # fmt: skip
 
 
-def messages(asked: Asked, passages: list[Passage]) -> list[Message]:
-    """What was said before, then the passages and the question."""
-    said: list[Message] = []
-    for number, turn in enumerate(asked.earlier):
-        before = f"Earlier in this conversation:\n{asked.summary}\n\n" if asked.summary and number == 0 else ""
-        said.append({"role": "user", "text": before + turn.question})
-        said.append({"role": "assistant", "text": turn.answer})
-    return [*said, {"role": "user", "text": user_message(asked.question, passages)}]
+def quoted(question: str, passages: Sequence[Passage]) -> str:
+    """The best sentence of each of the best passages, cited."""
+    asked = Statement.read(question, question)
+    lines = []
+    for number, one in enumerate(passages[:QUOTED_PASSAGES], 1):
+        spans = best_spans(asked, one.text)
+        if spans:
+            start, end = spans[0]
+            lines.append(f"- {' '.join(one.text[start:end].split())} [{number}]")
+    if not lines and passages:
+        lines.append(f"- {passages[0].context or passages[0].title} [1]")
+    return "\n".join([BEST_PASSAGES, "", *lines])
+
+
+def _retrieval(found: Retrieved, evidence: Evidence, fitted: Fitted) -> dict[str, Any]:
+    ranked = [{"id": one.id, "document": one.document, "score": round(one.score, 4)} for one in found.passages]
+    passages = [shown(number, one) for number, one in enumerate(fitted.passages, 1)]
+    return {
+        "mode": found.mode, "note": found.note, "passages": passages, "ranked": ranked, "evidence": evidence.shown()
+    }  # fmt: skip
+
+
+def _citations(checked: Verified) -> list[dict[str, Any]]:
+    return [
+        {"n": one.number, "document": one.passage.document, "id": one.passage.id,
+         "quotes": [list(span) for span in one.quotes]}
+        for one in checked.citations
+    ]  # fmt: skip
 
 
 def shown(number: int, passage: Passage) -> dict[str, Any]:
@@ -97,6 +243,6 @@ def shown(number: int, passage: Passage) -> dict[str, Any]:
 def _timing(trace: Trace) -> dict[str, int]:
     steps = trace.steps
     return {
-        "retrieval_ms": round(steps["retrieval"]), "first_token_ms": round(steps.get("first_token", trace.since())),
-        "total_ms": round(trace.since()),
+        "retrieval_ms": round(steps.get("retrieval", 0)),
+        "first_token_ms": round(steps.get("first_token", trace.since())), "total_ms": round(trace.since()),
     }  # fmt: skip

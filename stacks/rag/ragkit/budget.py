@@ -1,24 +1,19 @@
 """What goes into a prompt of limited size: the question always, then as many passages and earlier turns as fit.
 
-Tokens are estimated, on the high side: 1.35 a word, one a character in scripts without spaces, and at least one for
-four characters.
+Tokens are estimated (`ragkit.tokens`); the budget should leave a tenth for what the model counts otherwise.
 """
 
-import re
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ragkit.asked import Turn
 from ragkit.store import Passage
+from ragkit.tokens import estimate, pieces
 
-TOKENS_A_WORD = 1.35
-CHARACTERS_A_TOKEN = 4
 AROUND = 12
 """Tokens of a passage's number and a message's frame."""
 LEAST_OF_A_PASSAGE = 60
-
-_WIDE = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]")
-_PIECE = re.compile(r"\S+\s*")
 
 
 @dataclass(frozen=True)
@@ -32,8 +27,7 @@ class Fitted:
 
 
 def tokens(text: str) -> int:
-    wide = len(_WIDE.findall(text))
-    return wide + max(round(len(text.split()) * TOKENS_A_WORD), (len(text) - wide) // CHARACTERS_A_TOKEN)
+    return math.ceil(estimate(text))
 
 
 def fit(
@@ -53,7 +47,7 @@ def fit(
     shortened = bool(kept) and size > room
     if shortened:
         others = size - _passage(kept[0])
-        kept[0] = replace(kept[0], text=_cut(kept[0].text, max(LEAST_OF_A_PASSAGE, room - others - AROUND)))
+        kept[0] = replace(kept[0], text=pieces(kept[0].text, max(LEAST_OF_A_PASSAGE, room - others - AROUND))[0])
     return Fitted(kept, tuple(said), told, _note(passages, kept, turns, said, summary and not told, shortened))
 
 
@@ -70,7 +64,7 @@ def _note(
         found.append("the summary")
     if shortened:
         found.append("part of the best passage")
-    return f"left out to fit the model: {', '.join(found)}" if found else ""
+    return f"Left out to fit the model: {', '.join(found)}" if found else ""
 
 
 def _passage(passage: Passage) -> int:
@@ -79,15 +73,3 @@ def _passage(passage: Passage) -> int:
 
 def _turn(turn: Turn) -> int:
     return tokens(turn.question) + tokens(turn.answer) + 2 * AROUND
-
-
-def _cut(text: str, most: int) -> str:
-    """The text up to the last whole word (or character, in a text without spaces) that fits."""
-    size, end = 0.0, 0
-    for piece in _PIECE.finditer(text):
-        word = piece[0]
-        cost = max(TOKENS_A_WORD, len(word) / CHARACTERS_A_TOKEN, float(len(_WIDE.findall(word))))
-        if size + cost > most:
-            return (text[:end] or text[: max(1, int(most - size))]).rstrip()
-        size, end = size + cost, piece.end()
-    return text

@@ -1,7 +1,7 @@
 """A document -> chunks for retrieval: along its structure, with the path of headings, deterministic.
 
-Sizes are words (about 1.3 tokens each in English). Tables and code stay whole up to `longest`; beyond it they are cut
-between lines, a table's head repeated. Text that is cut overlaps by whole sentences.
+Sizes are tokens as `ragkit.tokens` estimates them. Tables, code and records stay whole up to `longest`; beyond it they
+are cut between lines, a table's head repeated. Text that is cut overlaps by whole sentences.
 """
 
 import hashlib
@@ -10,23 +10,32 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ragkit.asked import PUBLIC
-from ragkit.extract import Block, Document
+from ragkit.extract import Block, Document, UnreadableFile
+from ragkit.tokens import estimate, pieces
 
 LONGEST_KEY = 900
+LONGEST_CONTEXT = 300
+"""Characters of the path of headings; a longer one loses its middle."""
+MOST_CHUNKS = 20_000
+LEAST_WINDOW = 32
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """In words: what a chunk aims at where text must be cut, what it never exceeds (a section up to that stays whole),
-    and what two neighbours share. Chosen on the four collections of `bench/retrieval.py`, one setting for all."""
+    """In tokens: what a chunk aims at where text must be cut, what it never exceeds (a section up to that stays whole),
+    and what two neighbours share. Chosen on the four collections of `bench/retrieval.py`, one setting for all.
+    `window` is what the model reads at once: a longer chunk's vector is made of several."""
 
-    target: int = 160
-    longest: int = 450
-    overlap: int = 30
+    target: int = 220
+    longest: int = 600
+    overlap: int = 40
+    window: int = 256
 
     def __post_init__(self) -> None:
         if not 0 <= self.overlap < self.target <= self.longest:
             raise ValueError("sizes must satisfy 0 <= overlap < target <= longest")
+        if self.window < LEAST_WINDOW:
+            raise ValueError(f"the model's window must be at least {LEAST_WINDOW} tokens")
 
 
 @dataclass(frozen=True)
@@ -51,6 +60,11 @@ class Chunk:
         """The text that is embedded."""
         return f"{self.context}\n\n{self.text}" if self.context else self.text
 
+    @property
+    def content(self) -> str:
+        """Of the embedded text alone: the same for two chunks that have the same vector."""
+        return hashlib.sha256(self.embedded.encode()).hexdigest()[:24]
+
 
 def chunk(
     document: Document,
@@ -59,12 +73,14 @@ def chunk(
     attributes: tuple[tuple[str, str], ...] = (),
 ) -> list[Chunk]:
     """The document's chunks in order; an empty document has none. `labels` say who may see them; they and the
-    `attributes` are part of the digest."""
+    `attributes` are part of the digest. Raises UnreadableFile for a document of more than MOST_CHUNKS."""
     known = "\x00".join((*sorted(labels), *(f"{name}={value}" for name, value in sorted(attributes))))
     chunks: list[Chunk] = []
     for path, blocks in _sections(document):
-        context = " > ".join(dict.fromkeys((document.title, *path)))
+        context = _context((document.title, *path))
         for page, text in _pack(blocks, sizes):
+            if len(chunks) == MOST_CHUNKS:
+                raise UnreadableFile(f"{document.key}: more than {MOST_CHUNKS} passages; part it into several files")
             digest = hashlib.sha256(f"{context}\x00{text}\x00{known}".encode()).hexdigest()[:32]
             number, key = len(chunks), document.key
             name = chunk_id(key, number)
@@ -79,10 +95,13 @@ def chunk_id(document: str, number: int) -> str:
     return f"{document}#{number}"
 
 
-def words(text: str) -> int:
-    """Words by white space; a character of Chinese, Japanese or Korean script counts as one."""
-    wide = len(re.findall(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af]", text))
-    return len(text.split()) + wide
+def _context(path: tuple[str, ...]) -> str:
+    """The title and the headings, none twice, ` > ` between."""
+    text = " > ".join(dict.fromkeys(one for one in path if one))
+    if len(text) <= LONGEST_CONTEXT:
+        return text
+    half = LONGEST_CONTEXT // 2
+    return f"{text[:half].rstrip()} … {text[-half:].lstrip()}"
 
 
 def _sections(document: Document) -> Iterator[tuple[tuple[str, ...], list[Block]]]:
@@ -97,7 +116,7 @@ def _sections(document: Document) -> Iterator[tuple[tuple[str, ...], list[Block]
             yield tuple(path[level] for level in sorted(path)), blocks
             blocks = []
         path = {level: text for level, text in path.items() if level < block.level}
-        path[block.level] = block.text
+        path |= {block.level: block.text} if block.text else {}
     if blocks:
         yield tuple(path[level] for level in sorted(path)), blocks
 
@@ -105,19 +124,19 @@ def _sections(document: Document) -> Iterator[tuple[tuple[str, ...], list[Block]
 def _pack(blocks: list[Block], sizes: Sizes) -> Iterator[tuple[int, str]]:
     """(page, text) of chunks. What fits into the longest chunk stays whole. Else pieces are joined up to the target; a
     piece that starts a chunk after text was cut brings the end of the one before."""
-    if len({block.page for block in blocks}) == 1 and sum(words(block.text) for block in blocks) <= sizes.longest:
+    if len({block.page for block in blocks}) == 1 and sum(estimate(block.text) for block in blocks) <= sizes.longest:
         yield blocks[0].page, "\n\n".join(block.text for block in blocks)
         return
     parts: list[str] = []
-    size = page = 0
+    size, page = 0.0, 0
     tail = ""
     for block in blocks:
         for piece in _pieces(block, sizes):
-            length = words(piece)
+            length = estimate(piece)
             if parts and size + length > sizes.target:
                 yield page, "\n\n".join(parts)
-                carried = tail if block.kind == "text" and words(tail) + length <= sizes.longest else ""
-                parts, size, page = ([carried] if carried else []), words(carried), block.page
+                carried = tail if block.kind == "text" and estimate(tail) + length <= sizes.longest else ""
+                parts, size, page = ([carried] if carried else []), estimate(carried), block.page
             if not parts:
                 page = block.page
             parts.append(piece)
@@ -128,9 +147,9 @@ def _pack(blocks: list[Block], sizes: Sizes) -> Iterator[tuple[int, str]]:
 
 
 def _pieces(block: Block, sizes: Sizes) -> list[str]:
-    if block.kind in ("table", "code"):
-        return [block.text] if words(block.text) <= sizes.longest else _cut_lines(block, sizes.longest)
-    if words(block.text) <= sizes.target:
+    if block.kind in ("table", "code", "record"):
+        return [block.text] if estimate(block.text) <= sizes.longest else _cut_lines(block, sizes.longest)
+    if estimate(block.text) <= sizes.target:
         return [block.text]
     units = block.text.split("\n") if block.kind == "list" else sentences(block.text)
     return _join(units, "\n" if block.kind == "list" else " ", sizes.target)
@@ -139,34 +158,27 @@ def _pieces(block: Block, sizes: Sizes) -> list[str]:
 def _cut_lines(block: Block, longest: int) -> list[str]:
     lines = block.text.split("\n")
     head = lines[: 2 if len(lines) > 2 and set(lines[1]) <= set("|-: \t") else 1] if block.kind == "table" else []
-    room = max(1, longest - words("\n".join(head)))
+    room = max(longest / 2, longest - estimate("\n".join(head)))
     return ["\n".join((*head, piece)) for piece in _join(lines[len(head) :], "\n", room)]
 
 
-def _join(units: list[str], between: str, limit: int) -> list[str]:
-    """Units joined into pieces of up to `limit` words; a unit that is longer alone is cut between words."""
-    pieces: list[str] = []
-    open_, size = [], 0
+def _join(units: list[str], between: str, limit: float) -> list[str]:
+    """Units joined into pieces of up to `limit` tokens; a unit that is longer alone is cut between words."""
+    joined: list[str] = []
+    open_, size = [], 0.0
     for unit in units:
-        length = words(unit)
+        length = estimate(unit)
         if open_ and size + length > limit:
-            pieces.append(between.join(open_))
-            open_, size = [], 0
+            joined.append(between.join(open_))
+            open_, size = [], 0.0
         if length > limit:
-            pieces.extend(_cut_words(unit, limit))
+            joined.extend(pieces(unit, limit))
             continue
         open_.append(unit)
         size += length
     if open_:
-        pieces.append(between.join(open_))
-    return [piece for piece in pieces if piece.strip()]
-
-
-def _cut_words(text: str, limit: int) -> list[str]:
-    parts = text.split()
-    if len(parts) > 1 and words(text) < 2 * len(parts):
-        return [" ".join(parts[at : at + limit]) for at in range(0, len(parts), limit)]
-    return [text[at : at + limit] for at in range(0, len(text), limit)]
+        joined.append(between.join(open_))
+    return [piece for piece in joined if piece.strip()]
 
 
 def sentences(text: str) -> list[str]:
@@ -176,11 +188,11 @@ def sentences(text: str) -> list[str]:
 
 
 def _tail(text: str, limit: int) -> str:
-    """The last whole sentences of `text` with up to `limit` words together; nothing when that is all of it."""
+    """The last whole sentences of `text` with up to `limit` tokens together; nothing when that is all of it."""
     kept: list[str] = []
-    size = 0
+    size = 0.0
     for sentence in reversed(sentences(text)):
-        size += words(sentence)
+        size += estimate(sentence)
         if size > limit:
             return " ".join(reversed(kept))
         kept.append(sentence)

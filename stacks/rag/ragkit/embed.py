@@ -1,23 +1,55 @@
 """Texts -> vectors by Bedrock's InvokeModel.
 
 Models whose id begins with `cohere.`, and Preheat's own, take many texts a call; all others take Titan's body, one text
-a call.
+a call. A text that is longer than the model reads at once is embedded in pieces, and its vector is their weighted mean:
+nothing is cut off silently. Which text is too long is estimated first and told by the model in the end: Titan counts in
+its answer, Cohere's bodies ask for `truncate: NONE` and are refused.
 """
 
+import itertools
 import json
-from collections.abc import Sequence
+import random
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
+
+from ragkit.tokens import SPECIAL, estimate, pieces
 
 NO_MODEL = "none"
 BATCHED = ("cohere.", "preheat.")
 COHERE_BATCH = 96
 COHERE_CHARACTERS = 2_048
 TITAN_CHARACTERS = 50_000
+WINDOW = 256
+SURE = 0.85
+"""Of the window: an estimate up to this is taken to fit; the model says so when it does not."""
+FIRST_COUNTS = 3
+"""How much the first piece of a long text weighs: it says what the text is about. On the collections of
+`bench/retrieval.py` this keeps what the first window alone finds, and finds what stands further down as well."""
+LONGEST_HEADING = 0.25
+"""Of the window: a first paragraph up to this goes with every piece of a text."""
+THROTTLES = frozenset(("ThrottlingException", "TooManyRequestsException", "ModelNotReadyException"))
+_TOO_LONG = re.compile(
+    r"too many (?:input )?tokens|too long|longer than|truncate is none|exceeds? the max|maximum (?:length|tokens)",
+    re.IGNORECASE,
+)
+_WHICH = re.compile(r"texts\[(\d+)\]")
+_COUNT = "x-amzn-bedrock-input-token-count"
 
 
 class EmbeddingUnavailable(Exception):
     """No vectors can be had: no model is configured, or the model failed. The message says which."""
+
+
+class TooLong(Exception):
+    """The model does not read so much at once. `which` is the text's place in the call, None when it is not known."""
+
+    def __init__(self, which: int | None = None) -> None:
+        super().__init__("a text is longer than the model's window")
+        self.which = which
 
 
 class Embedder(Protocol):
@@ -32,56 +64,162 @@ class Embedder(Protocol):
         """Raises EmbeddingUnavailable."""
 
 
-class BedrockEmbedder:
-    """`client` is boto3's bedrock-runtime; `dimension` is asked for where the model has a choice."""
+@dataclass(frozen=True)
+class Patience:
+    """How long throttled calls for documents are made again, with pauses of full jitter up to `longest_s`. `clock` and
+    `pause` take and give seconds, `chance` a number of [0, 1)."""
 
-    def __init__(self, client: Any, model: str, dimension: int | None = None, parallel: int = 4) -> None:
+    total_s: float = 20.0
+    first_s: float = 0.25
+    longest_s: float = 4.0
+    clock: Callable[[], float] = time.monotonic
+    pause: Callable[[float], None] = time.sleep
+    chance: Callable[[], float] = random.random
+
+    def turns(self) -> Iterator[None]:
+        """One item a try, with the pauses between; ends when the next pause would go beyond the total."""
+        end, bound = self.clock() + self.total_s, self.first_s
+        while True:
+            yield
+            wait = self.chance() * bound
+            if self.clock() + wait >= end:
+                return
+            self.pause(wait)
+            bound = min(self.longest_s, 2 * bound)
+
+
+class BedrockEmbedder:
+    """`client` is boto3's bedrock-runtime; `dimension` is asked for where the model has a choice; `window` is how many
+    tokens the model reads at once; `parallel` how many calls one embedder makes at once."""
+
+    def __init__(
+        self,
+        client: Any,
+        model: str,
+        dimension: int | None = None,
+        parallel: int = 1,
+        window: int = WINDOW,
+        patience: Patience = Patience(),
+    ) -> None:
         self.model = model or NO_MODEL
         self._client = client
         self._dimension = dimension
         self._parallel = parallel
+        self._window = window
+        self._patience = patience
+        self._batched = self.model.startswith(BATCHED)
+        self._characters = COHERE_CHARACTERS if self._batched else TITAN_CHARACTERS
 
     def documents(self, texts: Sequence[str]) -> list[list[float]]:
         if self.model == NO_MODEL:
             raise EmbeddingUnavailable("no embedding model is configured")
         if not texts:
             return []
-        if self.model.startswith(BATCHED):
-            calls = [list(texts[at : at + COHERE_BATCH]) for at in range(0, len(texts), COHERE_BATCH)]
-            vectors = self._map(lambda batch: self._cohere(batch, "search_document"), calls)
-            return [vector for batch in vectors for vector in batch]
-        return self._map(self._titan, list(texts))
+        parts = [self._fitting(text) for text in texts]
+        flat = [piece for some in parts for piece in some]
+        size = COHERE_BATCH if self._batched else 1
+        calls = [flat[at : at + size] for at in range(0, len(flat), size)]
+        vectors = iter([vector for batch in self._map(self._patiently, calls) for vector in batch])
+        return [_mean(some, [next(vectors) for _ in some]) for some in parts]
 
     def query(self, text: str) -> list[float]:
+        """A question that is too long is cut."""
         if self.model == NO_MODEL:
             raise EmbeddingUnavailable("no embedding model is configured")
-        return self._cohere([text], "search_query")[0] if self.model.startswith(BATCHED) else self._titan(text)
+        text = text[: self._characters]
+        return self._cohere([text], "search_query")[0] if self._batched else self._titan(text)[0]
 
     def _map(self, call: Any, items: list) -> list:
-        if len(items) == 1:
-            return [call(items[0])]
+        if len(items) == 1 or self._parallel == 1:
+            return [call(item) for item in items]
         with ThreadPoolExecutor(min(self._parallel, len(items))) as pool:
             return list(pool.map(call, items))
 
-    def _titan(self, text: str) -> list[float]:
-        body: dict[str, Any] = {"inputText": text[:TITAN_CHARACTERS]}
+    def _fitting(self, text: str) -> list[str]:
+        """The text in pieces that should fit into the window and the call."""
+        room = SURE * (self._window - SPECIAL)
+        if estimate(text) <= room and len(text) <= self._characters:
+            return [text]
+        return self._parted(text, room)
+
+    def _parted(self, text: str, room: float) -> list[str]:
+        """Pieces of about the same length, each under the text's heading."""
+        head, blank, rest = text.partition("\n\n")
+        heading = head + blank if blank and "\n" not in head and estimate(head) <= LONGEST_HEADING * room else ""
+        rest = rest if heading else text
+        room -= estimate(heading)
+        size = estimate(rest)
+        limit = min(room, size / -(-size // room) + 0.02 * room)
+        longest = self._characters - len(heading)
+        found = [one[at : at + longest] for one in pieces(rest, limit) for at in range(0, len(one), longest)]
+        return [heading + one for one in found] or [text[: self._characters]]
+
+    def _patiently(self, texts: list[str]) -> list[list[float]]:
+        """The vectors of one call's texts; made again while the model is throttled, parted where the model says that a
+        text is too long."""
+        try:
+            for _ in self._patience.turns():
+                try:
+                    return self._call(texts)
+                except EmbeddingUnavailable as error:
+                    if code(error) not in THROTTLES:
+                        raise
+                    throttled = error
+            raise throttled
+        except TooLong as long:
+            if len(texts) == 1:
+                return [self._halved(texts[0])]
+            which = long.which if long.which is not None and long.which < len(texts) else None
+            cuts = (0, len(texts) // 2, len(texts)) if which is None else (0, which, which + 1, len(texts))
+            return [
+                vector
+                for first, last in itertools.pairwise(cuts)
+                if last > first
+                for vector in self._patiently(texts[first:last])
+            ]
+
+    def _halved(self, text: str) -> list[float]:
+        parts = self._parted(text, estimate(text) * 0.6)
+        if len(parts) < 2:
+            middle = len(text) // 2
+            parts = [text[:middle], text[middle:]]
+        if min(map(len, parts)) == 0 or len(text) < 2:
+            raise EmbeddingUnavailable(f"the model {self.model} does not take the shortest of texts")
+        return _mean(parts, [vector for part in parts for vector in self._patiently([part])])
+
+    def _call(self, texts: list[str]) -> list[list[float]]:
+        if self._batched:
+            return self._cohere(texts, "search_document")
+        vector, count = self._titan(texts[0])
+        if count > self._window:
+            raise TooLong(0)
+        return [vector]
+
+    def _titan(self, text: str) -> tuple[list[float], int]:
+        """The vector, and how many tokens the model counted."""
+        body: dict[str, Any] = {"inputText": text}
         if self._dimension and "titan-embed-text-v1" not in self.model:
             body["dimensions"] = self._dimension
-        vector = self._invoke(body).get("embedding")
+        answer, _ = self._invoke(body)
+        vector = answer.get("embedding")
         if not isinstance(vector, list):
             raise EmbeddingUnavailable(f"the model {self.model} answered without an embedding")
-        return vector
+        return vector, int(answer.get("inputTextTokenCount") or 0)
 
     def _cohere(self, texts: list[str], kind: Literal["search_document", "search_query"]) -> list[list[float]]:
-        body = {"texts": [text[:COHERE_CHARACTERS] for text in texts], "input_type": kind, "truncate": "END"}
-        vectors = self._invoke(body).get("embeddings")
+        truncate = "END" if kind == "search_query" else "NONE"
+        answer, count = self._invoke({"texts": texts, "input_type": kind, "truncate": truncate})
+        vectors = answer.get("embeddings")
         if isinstance(vectors, dict):
             vectors = vectors.get("float")
         if not isinstance(vectors, list) or len(vectors) != len(texts):
             raise EmbeddingUnavailable(f"the model {self.model} answered without embeddings")
+        if truncate == "NONE" and count > self._window * len(texts):
+            raise TooLong()
         return vectors
 
-    def _invoke(self, body: dict[str, Any]) -> dict[str, Any]:
+    def _invoke(self, body: dict[str, Any]) -> tuple[dict[str, Any], int]:
+        """The answer, and the tokens that its head tells, 0 when it does not."""
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:
@@ -90,7 +228,30 @@ class BedrockEmbedder:
             )
             answer = json.loads(reply["body"].read())
         except (ClientError, BotoCoreError, ValueError) as error:
+            found = _TOO_LONG.search(str(error)) if body.get("truncate") != "END" else None
+            if found and isinstance(error, ClientError) and error.response["Error"]["Code"] == "ValidationException":
+                which = _WHICH.search(str(error))
+                raise TooLong(int(which[1]) if which else None) from error
             raise EmbeddingUnavailable(f"the model {self.model} failed: {error}") from error
         if not isinstance(answer, dict):
             raise EmbeddingUnavailable(f"the model {self.model} answered with something else than an object")
-        return answer
+        headers = reply.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+        return answer, int(headers.get(_COUNT) or 0)
+
+
+def code(error: BaseException) -> str:
+    """AWS's error code behind a package's own error, "" when there is none."""
+    cause = error.__cause__
+    response = getattr(cause, "response", None)
+    return response["Error"]["Code"] if isinstance(response, dict) else ""
+
+
+def _mean(texts: Sequence[str], vectors: Sequence[list[float]]) -> list[float]:
+    """The vectors' mean by the texts' lengths, the first weighing more, of length 1; a single vector stays as it is."""
+    if len(vectors) == 1:
+        return vectors[0]
+    lengths = [max(1.0, estimate(text)) for text in texts]
+    lengths[0] *= FIRST_COUNTS
+    summed = [sum(length * value for length, value in zip(lengths, values)) for values in zip(*vectors)]
+    norm = sum(value * value for value in summed) ** 0.5
+    return [value / norm for value in summed] if norm else vectors[0]

@@ -6,6 +6,12 @@ from typing import Any, Protocol
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from ragkit.guardrails import INTERVENED, MASKED, Guardrail, NoGuardrail, blocked
+from ragkit.prompt import parts
+
+LONGEST_QUERY = 1_000
+"""Characters of a question that a guardrail's relevance check takes."""
+
 Message = dict[str, str]
 """`role` ("user" or "assistant") and `text`."""
 
@@ -23,7 +29,8 @@ class Usage:
 
 
 class Generation(Protocol):
-    """Iterate it for pieces of text. `usage` and `stop_reason` hold afterwards. `close()` gives up what is left."""
+    """Iterate it for pieces of text. `usage` and `stop_reason` hold afterwards; the latter is the model's, or
+    `guardrail_masked` where a guardrail changed the answer and did not block it. `close()` gives up what is left."""
 
     usage: Usage
     stop_reason: str
@@ -42,25 +49,39 @@ class Generator(Protocol):
 
 
 class BedrockGenerator:
-    """`client` is boto3's bedrock-runtime. `extra` are further members of the request, like `guardrailConfig`."""
+    """`client` is boto3's bedrock-runtime. With a guardrail the question and the answer are checked, and the passages
+    are what the answer must be grounded in."""
 
-    def __init__(self, client: Any, model: str, extra: dict[str, Any] | None = None) -> None:
+    def __init__(self, client: Any, model: str, guardrail: Guardrail | None = None) -> None:
         self.model = model
         self._client = client
-        self._extra = extra or {}
+        self._extra = (guardrail or NoGuardrail()).configuration()
 
     def stream(self, system: str, messages: Sequence[Message], max_tokens: int) -> "BedrockGeneration":
+        content = [{"role": one["role"], "content": [{"text": one["text"]}]} for one in messages]
+        if self._extra:
+            content[-1]["content"] = _guarded(messages[-1]["text"])
         try:
             reply = self._client.converse_stream(
                 modelId=self.model,
                 system=[{"text": system}],
-                messages=[{"role": one["role"], "content": [{"text": one["text"]}]} for one in messages],
+                messages=content,
                 inferenceConfig={"maxTokens": max_tokens, "temperature": 0.0},
                 **self._extra,
             )
         except (ClientError, BotoCoreError) as error:
             raise GenerationUnavailable(f"the model {self.model} failed: {error}") from error
         return BedrockGeneration(self.model, reply["stream"])
+
+
+def _guarded(text: str) -> list[Any]:
+    """The message's parts as a guardrail is to read them."""
+    passages, question = parts(text)
+    qualifiers = ["query", "guard_content"] if len(question) <= LONGEST_QUERY else ["guard_content"]
+    asked = {"guardContent": {"text": {"text": question, "qualifiers": qualifiers}}}
+    if not passages:
+        return [asked]
+    return [{"guardContent": {"text": {"text": passages, "qualifiers": ["grounding_source"]}}}, asked]
 
 
 class BedrockGeneration:
@@ -78,10 +99,15 @@ class BedrockGeneration:
                 elif "messageStop" in event:
                     self.stop_reason = event["messageStop"]["stopReason"]
                 elif "metadata" in event:
-                    usage = event["metadata"].get("usage", {})
-                    self.usage = Usage(usage.get("inputTokens", 0), usage.get("outputTokens", 0))
+                    self._end(event["metadata"])
         except (ClientError, BotoCoreError) as error:
             raise GenerationUnavailable(f"the model {self._model} failed: {error}") from error
+
+    def _end(self, metadata: dict[str, Any]) -> None:
+        usage = metadata.get("usage", {})
+        self.usage = Usage(usage.get("inputTokens", 0), usage.get("outputTokens", 0))
+        if self.stop_reason == INTERVENED and not blocked(metadata.get("trace")):
+            self.stop_reason = MASKED
 
     def close(self) -> None:
         self._stream.close()

@@ -30,19 +30,18 @@ _WIDE = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-
 _NAME = re.compile(r"(?<![.!?:]\s)(?<!^)(?<![\"“(\n])\b[A-Z][\w’'-]*\w")
 _BREAK = re.compile(r"""[.!?…][\])"'”’]*(?=\s)|[。！？]|\n\s*\n|\n(?=\s*(?:[-*•|#]|\d+[.)])\s?)""")
 _SHORT = re.compile(r"(?:\b(?:Mr|Mrs|Ms|Dr|Prof|St|No|vs|etc|e\.g|i\.e|Fig|al|approx|ca|bzw)|\b[A-Z])\.$")
-_EMPTY = frozenset(
+_EMPTY_WORDS = (
     "a about after all also an and any are as at be because been before being but by can could did do does for from "
     "had has have he her his how i if in into is it its may more most no not of on one only or other our out she so "
     "some such than that the their them then there these they this to too up was we were what when where which while "
-    "who whom whose why will with would you your yes".split()
+    "who whom whose why will with would you your yes"
 )
-_NUMBERS = {
-    word: str(number)
-    for number, word in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-        "seventeen eighteen nineteen twenty".split()
-    )
-}
+_EMPTY = frozenset(_EMPTY_WORDS.split())
+_NUMBER_WORDS = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen twenty"
+)
+_NUMBERS = {word: str(number) for number, word in enumerate(_NUMBER_WORDS.split())}
 _ENDINGS = ("ations", "ation", "ings", "ing", "ies", "ied", "edly", "ers", "er", "ed", "es", "ly", "s", "e", "y")
 
 

@@ -6,7 +6,7 @@ Refused.
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Any, TypeVar
 
@@ -14,7 +14,7 @@ from ragkit.chunking import Chunk
 from ragkit.embed import Embedder, EmbeddingUnavailable
 from ragkit.generate import Generation, GenerationUnavailable, Generator, Message, Usage
 from ragkit.resilience import Breaker, Bulkhead, Refused, guarded, hedged
-from ragkit.store import Embed, Filter, Passage, Stored, VectorStore
+from ragkit.store import Embed, Filter, Passage, Stored, VectorStore, replace_all
 
 Result = TypeVar("Result")
 Count = Callable[[str], Any]
@@ -47,35 +47,39 @@ class Kept:
 
 
 class GuardedEmbedder:
-    """`count` is told "EmbeddingCacheHits" and "EmbeddingCacheMisses"."""
+    """Questions go through `bulkhead`, documents through `ingest`, so that neither takes the other's turns. `count` is
+    told "EmbeddingCacheHits" and "EmbeddingCacheMisses"."""
 
     def __init__(
-        self, inner: Embedder, breaker: Breaker, bulkhead: Bulkhead | None, kept: Kept, count: Count = _uncounted
-    ) -> None:
+        self, inner: Embedder, breaker: Breaker, bulkhead: Bulkhead | None, kept: Kept, count: Count = _uncounted,
+        ingest: Bulkhead | None = None,
+    ) -> None:  # fmt: skip
         self.model = inner.model
         self._inner, self._breaker, self._bulkhead, self._kept, self._count = inner, breaker, bulkhead, kept, count
+        self._ingest = ingest
 
     def documents(self, texts: Sequence[str]) -> list[list[float]]:
-        return self._call(self._inner.documents, texts)
+        return self._call(self._ingest, self._inner.documents, texts)
 
     def query(self, text: str) -> list[float]:
         key = (self.model, text)
         known = self._kept.get(key)
         self._count("EmbeddingCacheMisses" if known is None else "EmbeddingCacheHits")
         if known is None:
-            known = self._call(self._inner.query, text)
+            known = self._call(self._bulkhead, self._inner.query, text)
             self._kept.put(key, known)
         return known
 
-    def _call(self, call: Callable[..., Result], given: Any) -> Result:
+    def _call(self, bulkhead: Bulkhead | None, call: Callable[..., Result], given: Any) -> Result:
         try:
-            return guarded(self._breaker, self._bulkhead, call, given)
+            return guarded(self._breaker, bulkhead, call, given)
         except Refused as refused:
             raise EmbeddingUnavailable(str(refused)) from refused
 
 
 class GuardedStore:
-    """`hedge_after_s` with an `executor`: a search that takes longer is made twice."""
+    """`hedge_after_s` with an `executor`: a search that takes longer is made twice. `changed` is called after a
+    document's chunks were, or may have been, changed."""
 
     def __init__(
         self,
@@ -83,8 +87,10 @@ class GuardedStore:
         breaker: Breaker,
         executor: Executor | None = None,
         hedge_after_s: float = 0.0,
+        changed: Callable[[], Any] = lambda: None,
     ) -> None:
         self._inner, self._breaker, self._executor, self._after_s = inner, breaker, executor, hedge_after_s
+        self._changed = changed
 
     def prepare(self) -> None:
         self._inner.prepare()
@@ -93,10 +99,26 @@ class GuardedStore:
         self._inner.drop()
 
     def replace(self, document: str, chunks: Sequence[Chunk], embed: Embed | None, model: str) -> Stored:
-        return guarded(self._breaker, None, self._inner.replace, document, chunks, embed, model)
+        return self.replace_all({document: chunks}, embed, model)[document]
+
+    def replace_all(
+        self, wanted: Mapping[str, Sequence[Chunk]], embed: Embed | None, model: str
+    ) -> dict[str, Stored]:
+        try:
+            stored = guarded(self._breaker, None, replace_all, self._inner, wanted, embed, model)
+        except Exception as error:
+            if not isinstance(error, Refused):
+                self._changed()
+            raise
+        if any(one.written or one.deleted for one in stored.values()):
+            self._changed()
+        return stored
 
     def delete(self, document: str) -> int:
-        return guarded(self._breaker, None, self._inner.delete, document)
+        gone = guarded(self._breaker, None, self._inner.delete, document)
+        if gone:
+            self._changed()
+        return gone
 
     def dense(self, vector: Sequence[float], count: int, model: str, where: Filter | None) -> list[tuple[str, float]]:
         return self._read(lambda: self._inner.dense(vector, count, model, where))

@@ -24,6 +24,7 @@ State = Literal["closed", "open", "half-open"]
 TRANSIENT = frozenset(
     (
         "ThrottlingException", "Throttling", "TooManyRequestsException", "RequestLimitExceeded", "SlowDown",
+        "RequestThrottled", "RequestThrottledException", "ThrottledException",
         "ProvisionedThroughputExceededException", "ServiceUnavailable", "ServiceUnavailableException",
         "InternalServerException", "InternalServerError", "InternalFailure", "InternalError", "ModelNotReadyException",
         "ModelTimeoutException", "ModelErrorException", "RequestTimeout", "RequestTimeoutException",
@@ -47,6 +48,11 @@ def transient(error: BaseException | None) -> bool:
             return True
         error = error.__cause__
     return False
+
+
+def passing(error: BaseException | None) -> bool:
+    """Whether it is the moment's fault and not the request's: the call was refused here, or `transient` there."""
+    return isinstance(error, Refused) or transient(error)
 
 
 @dataclass(frozen=True)
@@ -86,19 +92,20 @@ class Breaker:
     @contextmanager
     def guard(self) -> Iterator[None]:
         """Make a call within. Raises Refused while the circuit is open; an error counts when it is transient."""
-        self._enter()
+        self.enter()
         try:
             yield
         except GeneratorExit:
-            self._leave(False)
+            self.leave(False)
             raise
         except BaseException as error:
-            self._leave(transient(error))
+            self.leave(transient(error))
             raise
         else:
-            self._leave(False)
+            self.leave(False)
 
-    def _enter(self) -> None:
+    def enter(self) -> None:
+        """A call begins, which `leave` must end. Raises Refused while the circuit is open."""
         with self._lock:
             if self._state == "closed":
                 return
@@ -106,7 +113,7 @@ class Breaker:
                 raise Refused(f"{self.name} failed often of late and is left alone for a moment")
             self._state = "half-open"
 
-    def _leave(self, failed: bool) -> None:
+    def leave(self, failed: bool) -> None:
         with self._lock:
             if self._state == "half-open":
                 self._failed.clear()
@@ -123,6 +130,26 @@ class Breaker:
 
     def _close(self) -> None:
         self._state = "closed"
+
+
+def guard_client(client: Any, breaker: Breaker) -> Any:
+    """The boto3 client with every call of it behind `breaker`: what its retries could not mend counts as failed."""
+
+    def begin(**_: Any) -> None:
+        breaker.enter()
+
+    def answered(http_response: Any, parsed: dict[str, Any], **_: Any) -> None:
+        code = parsed.get("Error", {}).get("Code") if http_response.status_code >= 300 else None
+        breaker.leave(http_response.status_code >= 500 or code in TRANSIENT)
+
+    def broke(exception: BaseException, **_: Any) -> None:
+        breaker.leave(transient(exception))
+
+    events, service = client.meta.events, client.meta.service_model.service_id.hyphenize()
+    events.register(f"before-call.{service}", begin)
+    events.register(f"after-call.{service}", answered)
+    events.register(f"after-call-error.{service}", broke)
+    return client
 
 
 class Bulkhead:

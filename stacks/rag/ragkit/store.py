@@ -5,15 +5,17 @@ Every vector carries the model that made it, and dense search asks for that mode
 mix. Without a model a fixed placeholder stands in for the vector, and only lexical search finds the chunk.
 """
 
-from collections.abc import Callable, Sequence
+from array import array
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ragkit.chunking import Chunk, chunk_id
-from ragkit.embed import NO_MODEL
+from ragkit.embed import COHERE_BATCH, NO_MODEL
 
-PUT_BATCH = 100
+PUT_BATCH = 200
+EMBED_BATCH = COHERE_BATCH
 GET_BATCH = 100
 DELETE_BATCH = 500
 LONGEST_QUERY_TEXT = 1_024
@@ -100,18 +102,63 @@ class S3VectorStore:
             self._client.delete_index(**self._names)
 
     def replace(self, document: str, chunks: Sequence[Chunk], embed: Embed | None, model: str) -> Stored:
-        model = model if embed is not None else NO_MODEL
-        known = {key: (meta.get("digest"), meta.get("model")) for key, meta in self._metadata([c.id for c in chunks])}
-        fresh = [one for one in chunks if known.get(one.id) != (one.digest, model)]
-        for at in range(0, len(fresh), PUT_BATCH):
-            some = fresh[at : at + PUT_BATCH]
-            vectors = embed([one.embedded for one in some]) if embed is not None else [self._placeholder()] * len(some)
-            rows = [
-                {"key": one.id, "data": {"float32": self._checked(vector)}, "metadata": _metadata(one, model)}
-                for one, vector in zip(some, vectors)
-            ]
+        return self.replace_all({document: chunks}, embed, model)[document]
+
+    def replace_all(
+        self, wanted: Mapping[str, Sequence[Chunk]], embed: Embed | None, model: str
+    ) -> dict[str, Stored]:
+        """`replace` for several documents in few calls. A chunk whose text is as before keeps its vector, whatever else
+        of it changed; without a model, so does one that has a vector already."""
+        known = self._known(wanted)
+        fresh = {
+            document: [one for one in chunks if not _as_before(known[document].get(one.id), one, model, embed)]
+            for document, chunks in wanted.items()
+        }
+        kept = self._kept(known, fresh, model)
+        for some in _batches([one for group in fresh.values() for one in group], kept):
+            new = [one for one in some if one.id not in kept]
+            vectors = embed([one.embedded for one in new]) if embed is not None and new else []
+            made = {one.id: (self._checked(vector), model) for one, vector in zip(new, vectors)}
+            rows = []
+            for one in some:
+                vector, by = made.get(one.id) or kept.get(one.id) or (self._placeholder(), NO_MODEL)
+                rows.append({"key": one.id, "data": {"float32": list(vector)}, "metadata": _metadata(one, by)})
             self._client.put_vectors(**self._names, vectors=rows)
-        return Stored(len(fresh), len(chunks) - len(fresh), self._delete_from(document, len(chunks)))
+        stored = {}
+        for document, chunks in wanted.items():
+            beyond = sorted(set(known[document]) - {one.id for one in chunks}, key=lambda key: -_number(key))
+            self._delete(beyond)
+            stored[document] = Stored(len(fresh[document]), len(chunks) - len(fresh[document]), len(beyond))
+        return stored
+
+    def _known(self, wanted: Mapping[str, Sequence[Chunk]]) -> dict[str, dict[str, dict[str, Any]]]:
+        """The metadata of all the chunks that each of the documents has, by key."""
+        asked = {chunk_id(document, at): document for document, some in wanted.items() for at in range(len(some) + 1)}
+        known: dict[str, dict[str, dict[str, Any]]] = {document: {} for document in wanted}
+        for key, metadata in self._metadata(list(asked)):
+            known[asked[key]][key] = metadata
+        for document, some in wanted.items():
+            number = len(some)
+            while chunk_id(document, number) in known[document]:
+                more = [chunk_id(document, number + 1 + at) for at in range(GET_BATCH)]
+                known[document] |= dict(self._metadata(more))
+                number += GET_BATCH
+        return known
+
+    def _kept(
+        self, known: dict[str, dict[str, dict[str, Any]]], fresh: dict[str, list[Chunk]], model: str
+    ) -> "dict[str, tuple[array[float], str]]":
+        """For the chunks whose text the index has already, under whatever number: the vector and its model."""
+        sources: dict[str, str] = {}
+        for document, some in fresh.items():
+            having = {meta.get("content"): key for key, meta in known[document].items() if meta.get("model") == model}
+            sources |= {one.id: having[one.content] for one in some if one.content in having}
+        vectors: dict[str, array[float]] = {}
+        keys = list(dict.fromkeys(sources.values()))
+        for at in range(0, len(keys), GET_BATCH):
+            reply = self._client.get_vectors(**self._names, keys=keys[at : at + GET_BATCH], returnData=True)
+            vectors |= {one["key"]: array("f", one["data"]["float32"]) for one in reply["vectors"]}
+        return {id: (vectors[key], model) for id, key in sources.items() if key in vectors}
 
     def delete(self, document: str) -> int:
         return self._delete_from(document, 0)
@@ -162,9 +209,12 @@ class S3VectorStore:
             keys += [key for key in asked if key in found]
             if len(found) < GET_BATCH:
                 break
-        for at in reversed(range(0, len(keys), DELETE_BATCH)):
-            self._client.delete_vectors(**self._names, keys=keys[at : at + DELETE_BATCH])
+        self._delete(keys[::-1])
         return len(keys)
+
+    def _delete(self, keys: list[str]) -> None:
+        for at in range(0, len(keys), DELETE_BATCH):
+            self._client.delete_vectors(**self._names, keys=keys[at : at + DELETE_BATCH])
 
     def _checked(self, vector: Sequence[float]) -> list[float]:
         if len(vector) != self._dimension:
@@ -175,6 +225,40 @@ class S3VectorStore:
         return [1.0] + [0.0] * (self._dimension - 1)
 
 
+def replace_all(
+    store: VectorStore, wanted: Mapping[str, Sequence[Chunk]], embed: Embed | None, model: str
+) -> dict[str, Stored]:
+    """`replace` for several documents: together where the store can, else one after the other."""
+    together = getattr(store, "replace_all", None)
+    if together is not None:
+        return together(wanted, embed, model)
+    return {document: store.replace(document, chunks, embed, model) for document, chunks in wanted.items()}
+
+
+def _as_before(known: dict[str, Any] | None, chunk: Chunk, model: str, embed: Embed | None) -> bool:
+    if known is None or known.get("digest") != chunk.digest:
+        return False
+    return known.get("model") in (model, NO_MODEL) if embed is None else known.get("model") == model
+
+
+def _batches(chunks: Sequence[Chunk], kept: Mapping[str, Any]) -> Iterator[list[Chunk]]:
+    """Runs in order, of up to EMBED_BATCH chunks that must be embedded and PUT_BATCH in all."""
+    some: list[Chunk] = []
+    new = 0
+    for one in chunks:
+        if new == EMBED_BATCH or len(some) == PUT_BATCH:
+            yield some
+            some, new = [], 0
+        some.append(one)
+        new += one.id not in kept
+    if some:
+        yield some
+
+
+def _number(key: str) -> int:
+    return int(key.rpartition("#")[2])
+
+
 def _metadata(chunk: Chunk, model: str) -> dict[str, Any]:
     return {
         "document": chunk.document,
@@ -182,6 +266,7 @@ def _metadata(chunk: Chunk, model: str) -> dict[str, Any]:
         "title": chunk.title[:FILTERABLE_TEXT],
         "page": chunk.page,
         "digest": chunk.digest,
+        "content": chunk.content,
         "model": model,
         "labels": list(chunk.labels),
         **dict(chunk.attributes),

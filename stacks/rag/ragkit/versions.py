@@ -15,8 +15,9 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from ragkit.chunking import Sizes
+from ragkit.resilience import passing
 
-FORMAT = 2
+FORMAT = 3
 """Of this package's own cutting and metadata; a new number makes every index anew."""
 KEPT_S = 5.0
 GRACE_S = 900
@@ -46,12 +47,12 @@ class Recipe:
         sizes = self.sizes
         return {
             "model": self.model, "dimension": self.dimension, "format": self.format,
-            "target": sizes.target, "longest": sizes.longest, "overlap": sizes.overlap,
+            "target": sizes.target, "longest": sizes.longest, "overlap": sizes.overlap, "window": sizes.window,
         }  # fmt: skip
 
     @classmethod
     def read(cls, item: dict[str, Any]) -> "Recipe":
-        sizes = Sizes(int(item["target"]), int(item["longest"]), int(item["overlap"]))
+        sizes = Sizes(*(int(item[name]) for name in ("target", "longest", "overlap", "window") if name in item))
         return cls(str(item["model"]), int(item["dimension"]), sizes, int(item["format"]))
 
 
@@ -96,11 +97,16 @@ class Registry:
         self._kept: tuple[float, Versions] | None = None
 
     def current(self) -> Versions:
-        """As of at most `KEPT_S` ago. Raises NoIndex."""
-        if self._kept is None or self._clock() - self._kept[0] > KEPT_S:
-            self.fresh()
-        assert self._kept is not None
-        return self._kept[1]
+        """As of at most `KEPT_S` ago, or as it was last seen while the table cannot be read. Raises NoIndex."""
+        kept = self._kept
+        if kept is not None and self._clock() - kept[0] <= KEPT_S:
+            return kept[1]
+        try:
+            return self.fresh()
+        except Exception as error:
+            if kept is None or not passing(error):
+                raise
+            return kept[1]
 
     def fresh(self) -> Versions:
         """As of now. Raises NoIndex."""

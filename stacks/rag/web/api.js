@@ -80,9 +80,9 @@ export const document = (key) => json(`documents/${named(key)}`);
 export const place = (name, type) => json("uploads", { method: "POST", body: { name, type } });
 
 // The events of an answer, [name, data], the first ["head", {correlation}]. Goes on until the service ends the stream.
-export async function* ask(question, session, signal) {
-  const body = session ? { question, session } : { question };
-  const response = await request("ask", { method: "POST", body, signal });
+// `place` is {session, turn}, both optional; a turn that failed is replaced when it is asked again.
+export async function* ask(question, place, signal) {
+  const response = await request("ask", { method: "POST", body: { question, ...place }, signal });
   yield ["head", { correlation: response.headers.get("x-correlation-id") || "" }];
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let held = "";
@@ -126,8 +126,9 @@ export function put(file, { url, method, headers }, progress, signal) {
   });
 }
 
-// The platform's console, where the page is served by one: [link to a trace] or null.
+// The address of a trace in the console of a platform on this machine; null elsewhere.
 export function traceLink(correlation, at) {
-  const local = location.pathname.startsWith("/_aws/lambda-url/") || /\.lambda-url\.[^.]+\.localhost$/.test(location.hostname);
+  const nameLocal = /\.lambda-url\.[^.]+\.localhost$/.test(location.hostname);
+  const local = nameLocal || location.pathname.startsWith("/_aws/lambda-url/");
   return local && correlation ? `${location.origin}/_preheat/console#trace/${named(correlation)}/${at}` : null;
 }

@@ -1,7 +1,8 @@
 // The documents: one whole, with what was cited marked; the list of them; bringing new ones in.
 
 import * as api from "./api.js";
-import { ago, byId, element, icon, iconButton, nameOf, passageNodes, say, spansOf } from "./show.js";
+import { ago, byId, counted, element, headingOf, icon, iconButton, nameOf, say } from "./show.js";
+import { passageNodes, quoted, spansOf, spansOfAll } from "./show.js";
 
 const LOOK_MS = 1_000, SLOWER = 1.3, SLOWEST_MS = 10_000, PAGES_LOOKED_THROUGH = 20;
 const SHARED_MOST = 1_200, SHARED_LEAST = 20;
@@ -20,16 +21,16 @@ export async function openPassage(passage, quotes, said) {
   byId("reader-title").textContent = passage.title || nameOf(passage.document);
   byId("reader-source").textContent = `[${passage.n}] ${nameOf(passage.source)}`;
   byId("reader-note").textContent = "Opening the whole document";
-  const alone = passageSection(passage, passage.text, spansOf(passage.text, quotes, said), passage.headings);
+  const alone = passageSection(passage.text, spansOf(passage.text, quotes, said), headingOf(passage));
   show(body, [alone]);
   if (!byId("reader").open) byId("reader").showModal();
   body.focus();
   let whole = null;
   try { whole = await api.document(passage.document); } catch { /* the passage itself is here */ }
   if (mine !== opened) return;
-  const there = whole?.passages.some((one) => one.id === passage.id && one.text === passage.text);
+  const there = whole?.passages.some((one) => one.id === passage.id && partOf(passage, one.text));
   byId("reader-note").textContent = there ? "" : "The document has changed or is gone; this is the passage that was read.";
-  if (there) show(body, sectionsOf(whole.passages, passage, quotes, said));
+  if (there) show(body, sectionsOf(whole, passage, quoted(passage, quotes, said)));
 }
 
 export async function openDocument(key) {
@@ -46,7 +47,7 @@ export async function openDocument(key) {
     byId("reader-title").textContent = whole.title || nameOf(key);
     byId("reader-source").textContent = nameOf(key);
     byId("reader-note").textContent = "";
-    show(body, sectionsOf(whole.passages, { id: "" }, [], ""));
+    show(body, sectionsOf(whole, null, []));
   } catch (error) {
     if (mine === opened) byId("reader-note").textContent = `It cannot be shown: ${error.message}.`;
   }
@@ -55,24 +56,31 @@ export async function openDocument(key) {
 function show(body, sections) {
   body.replaceChildren(...sections);
   const target = body.querySelector(".target mark") || body.querySelector(".target");
-  if (target && sections.length > 1) target.scrollIntoView({ block: "center" }); else body.scrollTop = 0;
+  body.scrollTop = 0;
+  if (target && sections.length > 1) target.scrollIntoView({ block: target.matches("mark") ? "center" : "start" });
 }
 
-// The passages one after the other. What two neighbours share is shown once, in the one that was cited.
-function sectionsOf(passages, cited, quotes, said) {
+const plain = (text) => text.replace(/\s+/g, " ").trim();
+const partOf = (passage, text) => plain(passage.text).includes(plain(text));
+
+// The passages one after the other; `quotes` are marked in what is part of `cited`, a passage with its neighbours. What
+// two neighbours share is shown once, in the one that was cited.
+function sectionsOf({ passages, title }, cited, quotes) {
   const texts = passages.map((one) => one.text);
   for (let at = 1; at < texts.length; at += 1) {
     const shared = sharedBy(passages[at - 1].text, passages[at].text);
     if (!shared) continue;
-    if (passages[at].id === cited.id) texts[at - 1] = texts[at - 1].slice(0, -shared);
+    if (passages[at].id === cited?.id) texts[at - 1] = texts[at - 1].slice(0, -shared);
     else texts[at] = texts[at].slice(shared);
   }
-  let headings = "", page = 0;
+  let above = title, page = 0;
   return passages.map((one, at) => {
-    const spans = one.id === cited.id ? spansOf(texts[at], quotes, said) : [];
-    const section = passageSection(one, texts[at], spans, one.headings === headings ? "" : one.headings, one.id === cited.id);
+    const heading = headingOf({ ...one, title });
+    const within = Boolean(cited) && one.headings === cited.headings && partOf(cited, texts[at]);
+    const spans = within ? spansOfAll(texts[at], quotes) : [], name = heading === above ? "" : heading;
+    const section = passageSection(texts[at], spans, name, within);
     if (one.page && one.page !== page) section.prepend(element("p", "page", `Page ${one.page}`));
-    [headings, page] = [one.headings, one.page];
+    [above, page] = [heading, one.page];
     return section;
   });
 }
@@ -84,9 +92,9 @@ function sharedBy(before, after) {
   return 0;
 }
 
-function passageSection(passage, text, spans, headings, cited = true) {
+function passageSection(text, spans, heading, cited = true) {
   const section = element("section", cited ? "target" : "");
-  if (headings) section.append(element("h3", "", headings));
+  if (heading) section.append(element("h3", "", heading));
   section.append(...passageNodes(text, spans));
   if (cited) section.setAttribute("aria-label", "The passage that the answer cites");
   return section;
@@ -118,14 +126,16 @@ async function listDocuments(more = "") {
 function documentRow(row) {
   const [state, word] = STATES[row.status] || ["busy", row.status];
   const open = element("button", "row", element("b", "", nameOf(row.document)), badge(state, word));
-  const details = [row.chunks === undefined ? "" : `${row.chunks} passages`, row.updated_ms ? ago(row.updated_ms) : ""];
+  const details = [row.chunks ? counted(row.chunks, "passage") : "", row.updated_ms ? ago(row.updated_ms) : ""];
   open.append(element("small", "", details.filter(Boolean).join(" · ")));
-  const reason = row.reason || row.note;
+  const reason = reasonOf(row);
   if (reason) open.append(element("small", row.status === "failed" ? "bad" : "", reason));
   open.disabled = row.status !== "indexed";
   open.onclick = () => openDocument(row.document);
   return element("li", "", open);
 }
+
+const reasonOf = (row) => (row.reason || row.note || "").replaceAll(row.document, nameOf(row.document));
 
 function badge(state, word) {
   return element("span", `badge ${state}`, word);
@@ -210,12 +220,12 @@ function settled({ row, before }, found) {
   if (!found || (found.updated_ms || 0) <= before) return false;
   if (found.status === "retrying") {
     row.tell("busy", "Trying again", false);
-    row.reason.textContent = found.reason || "";
+    row.reason.textContent = reasonOf(found);
     return false;
   }
-  if (found.status === "failed") { row.failed(found.reason || "it cannot be read"); return true; }
-  row.tell("done", `Ready, ${found.chunks} passages`);
-  row.reason.textContent = found.note || "";
+  if (found.status === "failed") { row.failed(reasonOf(found) || "it cannot be read"); return true; }
+  row.tell("done", `Ready, ${counted(found.chunks, "passage")}`);
+  row.reason.textContent = reasonOf(found);
   row.bar.hidden = true;
   return true;
 }

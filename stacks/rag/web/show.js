@@ -52,9 +52,18 @@ export function ago(ms) {
 // The last part of a key; an upload's folder is its sender's business.
 export const nameOf = (key) => key.startsWith("uploads/") ? key.split("/").slice(2).join("/") || key : key;
 
+// The passage's own heading, without its document's title where there is more than that.
+export function headingOf(passage) {
+  const start = `${passage.title} > `;
+  return passage.headings?.startsWith(start) ? passage.headings.slice(start.length) : passage.headings || passage.title;
+}
+
+export const counted = (count, word) => `${count} ${word}${count === 1 ? "" : "s"}`;
+
 // -- an answer --------------------------------------------------------------------------------------------------------
 
 const INLINE = /\[(\d+(?:\s*[,;]\s*\d+)*)\]|`([^`\n]+)`|\*\*([^*\n]+)\*\*|(?<![\w*])\*([^*\s][^*\n]*)\*(?![\w*])/g;
+const RULE = /^\s*\|?[\s:|-]+\|?\s*$/;
 const ITEM = /^\s*(?:[-*•]|(\d{1,3})[.)])\s+(.*)$/;
 
 // `cite(number, said)` gives the node for a mark, or null where there is no such passage; `said` is the text that the
@@ -124,7 +133,8 @@ function blockNode([kind, text], cite) {
 }
 
 function tableNode(text, cite) {
-  const rows = text.split("\n").filter((line) => !/^\s*\|?[\s:|-]+\|?\s*$/.test(line));
+  const rows = text.split("\n").filter((line) => !RULE.test(line));
+  if (rows.length < 2) return inline(element("p"), text, cite);
   const table = element("table"), box = element("div", "wide", table);
   rows.forEach((line, at) => {
     const cells = line.trim().replace(/^\||\|$/g, "").split("|");
@@ -154,16 +164,28 @@ const wordsOf = (text) => new Set(text.toLowerCase().match(/[\p{L}\p{N}]{3,}/gu)
 // [start, end] of what is cited in `text`: the given quotes (strings, or places), else the sentences that were said,
 // else the sentence that says most of it.
 export function spansOf(text, quotes, said) {
-  const given = (quotes || []).map((one) => typeof one === "string" ? placeOf(text, one) : placeIn(one)).filter(Boolean);
+  const place = (one) => typeof one === "string" ? placeOf(text, one) : placeIn(text, one);
+  const given = (quotes || []).map(place).filter(Boolean);
   if (given.length) return inOrder(given);
   const sentences = (said.match(SENTENCE) || []).map((one) => one.trim()).filter((one) => one.length > 3);
   const exact = sentences.map((one) => placeOf(text, one)).filter(Boolean);
   return inOrder(exact.length ? exact : nearest(text, said));
 }
 
-function placeIn(one) {
+// What is cited of `passage`, sentence by sentence, to be found again where the passage was cut otherwise.
+export function quoted(passage, quotes, said) {
+  const texts = spansOf(passage.text, quotes, said).map(([start, end]) => passage.text.slice(start, end));
+  return texts.flatMap((one) => one.match(SENTENCE) || []).map((one) => one.trim()).filter((one) => one.length > 1);
+}
+
+export const spansOfAll = (text, parts) => inOrder(parts.map((one) => placeOf(text, one)).filter(Boolean));
+
+// The service counts characters, the browser counts in UTF-16.
+function placeIn(text, one) {
   const [start, end] = Array.isArray(one) ? one : [one.start, one.end];
-  return Number.isInteger(start) && end > start ? [start, end] : null;
+  if (!Number.isInteger(start) || !(end > start)) return null;
+  const letters = Array.from(text.slice(0, 2 * end));
+  return [letters.slice(0, start).join("").length, letters.slice(0, end).join("").length];
 }
 
 // Where `quote` stands, however its white space is broken.
@@ -197,17 +219,18 @@ function inOrder(spans) {
   return out;
 }
 
-// A passage's text as blocks, code and tables as they stand, with the spans marked.
+// A passage's text as blocks with the spans marked; code as it stands, tables as tables.
 export function passageNodes(text, spans) {
   const nodes = [];
   for (const match of text.matchAll(/```[\s\S]*?(?:```|$)|[^\n](?:(?!\n\s*\n|\n```)[\s\S])*/g)) {
-    const fenced = match[0].startsWith("```"), verbatim = fenced || /^\s*\|/.test(match[0]);
+    const fenced = match[0].startsWith("```");
     let start = match.index, end = start + match[0].length;
     if (fenced) {
       start += match[0].indexOf("\n") + 1 || 3;
       if (match[0].length > 3 && match[0].endsWith("```")) end -= 3;
     }
-    nodes.push(marked(element(verbatim ? "pre" : "p"), text, start, Math.max(start, end), spans));
+    if (!fenced && /^\s*\|.*\n\s*\|/.test(match[0])) nodes.push(markedTable(text, start, end, spans));
+    else nodes.push(marked(element(fenced ? "pre" : "p"), text, start, Math.max(start, end), spans));
   }
   return nodes;
 }
@@ -222,4 +245,21 @@ function marked(node, text, start, end, spans) {
   }
   node.append(text.slice(from, end));
   return node;
+}
+
+function markedTable(text, start, end, spans) {
+  const table = element("table"), box = element("div", "wide", table);
+  for (const line of text.slice(start, end).matchAll(/[^\n]+/g)) {
+    if (RULE.test(line[0])) continue;
+    const row = element("tr");
+    for (const cell of line[0].matchAll(/(?<=\|)[^|]+(?=\||$)/g)) {
+      const lead = cell[0].length - cell[0].trimStart().length, from = start + line.index + cell.index + lead;
+      const last = from + cell[0].trim().length;
+      if (cell[0].trim() || cell.index + cell[0].length < line[0].trimEnd().length) {
+        row.append(marked(element(table.rows.length ? "td" : "th"), text, from, Math.max(from, last), spans));
+      }
+    }
+    table.append(row);
+  }
+  return box;
 }

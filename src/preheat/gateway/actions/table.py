@@ -1,7 +1,7 @@
 """Which IAM actions an operation needs, on which resources: the names and ARNs of AWS's service authorization
 reference, for every operation that is implemented. An operation without a rule is denied."""
 
-from preheat.gateway.actions import bedrock, control, events, messaging, storage
+from preheat.gateway.actions import bedrock, control, events, messaging, storage, streaming
 from preheat.gateway.actions.need import Need, Rule
 from preheat.services.contract import Context, Params
 
@@ -25,6 +25,7 @@ RULES: dict[str, dict[str, Rule]] = {
     "events": events.events_rules(),
     "scheduler": events.scheduler_rules(),
     "sns": messaging.sns_rules(),
+    "kinesis": streaming.kinesis_rules(),
 }
 """By service and operation."""
 

@@ -23,6 +23,7 @@ from preheat.services.awslambda.domain import (
     violation,
 )
 from preheat.services.awslambda.patterns import PatternError, check_filter
+from preheat.services.awslambda.stream_mappings import READS, stream_named, stream_settings, stream_shown
 from preheat.services.contract import Context, Outcome, Params, Principal, Reply
 
 MAX_FILTERS = 5
@@ -33,6 +34,8 @@ _STREAM_ONLY = (
     "Queues", "SourceAccessConfigurations", "SelfManagedEventSource", "AmazonManagedKafkaEventSourceConfig",
     "SelfManagedKafkaEventSourceConfig", "DocumentDBEventSourceConfig", "LoggingConfig",
 )  # fmt: skip
+EMPTIES = ("ReceiveMessage", "DeleteMessage", "GetQueueAttributes")
+"""What the function's role must be allowed to do with a queue."""
 MIN_POLLERS, DEFAULT_MAX_POLLERS = 2, 200
 
 
@@ -68,14 +71,17 @@ def _pollers(config: Params) -> tuple[int, int] | None:
     return least, most
 
 
-def _config(params: Params, before: MappingConfig, fifo: bool) -> MappingConfig:
-    """The mapping's settings as `params` changes them. Raises AwsError."""
-    for member in _STREAM_ONLY:
+def _config(params: Params, before: MappingConfig | None, source: Arn) -> MappingConfig:
+    """The mapping's settings as `params` changes them; `before` is None for a new mapping. Raises AwsError."""
+    changes: dict[str, Any] = {}
+    fifo = source.resource.endswith(".fifo")
+    if source.service == "kinesis":
+        changes = stream_settings(params, before)
+    for member in _STREAM_ONLY if source.service == "sqs" else ():
         if params.get(member):
             raise invalid(f"Unsupported {member} parameter for given event source mapping type.")
     if params.get("KMSKeyArn"):
         raise invalid("Preheat does not support KMSKeyArn: there is no KMS to encrypt the filter criteria with.")
-    changes: dict[str, Any] = {}
     if params.get("BatchSize") is not None:
         changes["batch_size"] = check_range(params["BatchSize"], "batchSize", 1, 10_000)
     if params.get("MaximumBatchingWindowInSeconds") is not None:
@@ -100,16 +106,16 @@ def _config(params: Params, before: MappingConfig, fifo: bool) -> MappingConfig:
     if "MetricsConfig" in params:
         metrics = (params["MetricsConfig"] or {}).get("Metrics") or []
         if any(metric != "EventCount" for metric in metrics):
-            raise invalid("MetricsConfig of an SQS event source mapping takes EventCount alone.")
+            raise invalid("MetricsConfig of an event source mapping takes EventCount alone.")
         changes["metrics"] = tuple(metrics)
-    config = replace(before, **changes)
+    config = replace(before or MappingConfig(), **changes)
     if config.pollers is not None and config.maximum_concurrency is not None:
         raise invalid("ScalingConfig and ProvisionedPollerConfig are mutually exclusive.")
     if fifo and config.batch_size > 10:
         raise invalid("Maximum batch size for FIFO queues is 10.")
     if fifo and config.window_s:
         raise invalid("Batching window is not supported for FIFO queues")
-    if config.batch_size > 10 and config.window_s < 1:
+    if source.service == "sqs" and config.batch_size > 10 and config.window_s < 1:
         raise invalid("Maximum batch window in seconds must be greater than 0 if maximum batch size is greater than 10")
     return config
 
@@ -138,19 +144,25 @@ def _answer(core: Core, mapping: Mapping, state: str | None = None) -> Params:
     result = core.mapping_results.get(mapping.uuid)
     if result is not None:
         output["LastProcessingResult"] = result
+    output |= stream_shown(config)
     if config.metrics:
         output["MetricsConfig"] = {"Metrics": list(config.metrics)}
     return output
 
 
-def _queue(ctx: Context, arn: str) -> tuple[str, int]:
-    """(queue name, visibility timeout in seconds) of the queue that is to be polled. Raises AwsError."""
+def _source(arn: str) -> Arn:
+    """The event source that is to be polled. Raises AwsError."""
     try:
         parsed = Arn.parse(arn)
     except ValueError:
         raise invalid("Unrecognized event source.") from None
-    if parsed.service != "sqs":
-        raise invalid("Unrecognized event source. Preheat polls SQS queues.")
+    if parsed.service == "sqs" or (parsed.service == "kinesis" and parsed.resource.startswith("stream/")):
+        return parsed
+    raise invalid("Unrecognized event source. Preheat polls SQS queues and Kinesis streams.")
+
+
+def _queue(ctx: Context, parsed: Arn) -> int:
+    """The visibility timeout in seconds of the queue that is to be polled. Raises AwsError."""
     if parsed.scope != ctx.scope:
         raise invalid("The queue must be in the region and account of the function.")
     try:
@@ -162,29 +174,38 @@ def _queue(ctx: Context, arn: str) -> tuple[str, int]:
             f"Error occurred while ReceiveMessage. SQS Error Code: {error.query_code or error.code}. "
             f"SQS Error Message: {error.message}"
         ) from error
-    return parsed.resource, int(attributes["VisibilityTimeout"])
+    return int(attributes["VisibilityTimeout"])
 
 
-def _check_role(ctx: Context, role_arn: str, function: FunctionName, queue_arn: str) -> None:
-    """When policies are enforced: the function's role must be allowed to empty the queue. Raises AwsError."""
+def _check_role(ctx: Context, role_arn: str, function: FunctionName, source: Arn) -> None:
+    """When policies are enforced: the function's role must be allowed to empty the queue, or to read the stream.
+    Raises AwsError."""
     if ctx.machine.authorizer is None:
         return
     account, name = function.scope.account, role_arn.rpartition("/")[2]
     session = f"arn:aws:sts::{account}:assumed-role/{name}/{function.name}"
     known = ctx.machine.services["iam"].policies_for(ctx, Principal(session, account, "role"))
-    url = ctx.call("sqs", "GetQueueUrl", {"QueueName": Arn.parse(queue_arn).resource})["QueueUrl"]
-    found = ctx.call("sqs", "GetQueueAttributes", {"QueueUrl": url, "AttributeNames": ["Policy"]})
-    held = (found.get("Attributes") or {}).get("Policy")
-    for action in ("ReceiveMessage", "DeleteMessage", "GetQueueAttributes"):
-        request = policy.Request(f"sqs:{action}", queue_arn, session, account, known.principals, known.context)
+    held, actions, shown = None, READS, "Kinesis"
+    if source.service == "sqs":
+        url = ctx.call("sqs", "GetQueueUrl", {"QueueName": source.resource})["QueueUrl"]
+        found = ctx.call("sqs", "GetQueueAttributes", {"QueueUrl": url, "AttributeNames": ["Policy"]})
+        held, actions, shown = (found.get("Attributes") or {}).get("Policy"), EMPTIES, "SQS"
+    for action in actions:
+        request = policy.Request(
+            f"{source.service}:{action}", str(source), session, account, known.principals, known.context
+        )
         allowed = policy.evaluate(
             request, identity=known.identity, resource=(held,) if held else (), boundary=known.boundary
         ).allowed
         if not allowed:
-            raise invalid(f"The provided execution role does not have permissions to call {action} on SQS")
+            raise invalid(f"The provided execution role does not have permissions to call {action} on {shown}")
 
 
-def _function_for(ctx: Context, identifier: str, queue_arn: str, visibility_s: int) -> FunctionName:
+def _function_for(ctx: Context, identifier: str, source: Arn) -> FunctionName:
+    """The function that is to poll the source, which must be there. Raises AwsError."""
+    visibility_s = _queue(ctx, source) if source.service == "sqs" else None
+    if visibility_s is None:
+        stream_named(ctx, source)
     try:
         function = existing(ctx, {"FunctionName": identifier})
         settings = load(ctx, function).settings
@@ -193,11 +214,11 @@ def _function_for(ctx: Context, identifier: str, queue_arn: str, visibility_s: i
         if error.code != "ResourceNotFoundException":
             raise
         raise invalid("Function does not exist") from error
-    if visibility_s < timeout:
+    if visibility_s is not None and visibility_s < timeout:
         raise invalid(
             f"Queue visibility timeout: {visibility_s} seconds is less than Function timeout: {timeout} seconds"
         )
-    _check_role(ctx, settings.role, function, queue_arn)
+    _check_role(ctx, settings.role, function, source)
     return function
 
 
@@ -216,16 +237,17 @@ def _save(core: Core, ctx: Context, mapping: Mapping | None) -> None:
 def create_event_source_mapping(core: Core, ctx: Context, params: Params) -> Outcome:
     arn = params.get("EventSourceArn")
     if not arn:
-        raise invalid("Unrecognized event source. Preheat polls SQS queues, named by EventSourceArn.")
-    queue, visibility_s = _queue(ctx, arn)
-    function = _function_for(ctx, params["FunctionName"], arn, visibility_s)
-    config = _config(params, MappingConfig(), queue.endswith(".fifo"))
+        raise invalid("Unrecognized event source. Preheat polls what EventSourceArn names.")
+    source = _source(arn)
+    function = _function_for(ctx, params["FunctionName"], source)
+    config = _config(params, None, source)
     tags = check_tags(params.get("Tags") or {})
+    shown = "SQS" if source.service == "sqs" else "Kinesis"
     for other in repository.mappings_of(ctx.db, ctx.scope, arn, function.arn, "", 1_000):
         if other.function_arn == function.qualified_arn:
             raise conflict(
-                f'An event source mapping with SQS arn (" {arn} ") and function (" {function.name} ") already exists. '
-                f"Please update or delete the existing mapping with UUID {other.uuid}"
+                f'An event source mapping with {shown} arn (" {arn} ") and function (" {function.name} ") already '
+                f"exists. Please update or delete the existing mapping with UUID {other.uuid}"
             )
     mapping = Mapping(
         ctx.entropy.uuid(), ctx.scope, arn, function.qualified_arn, params.get("Enabled", True), config, ctx.now, tags
@@ -248,11 +270,11 @@ def get_event_source_mapping(core: Core, ctx: Context, params: Params) -> Outcom
 
 def update_event_source_mapping(core: Core, ctx: Context, params: Params) -> Outcome:
     mapping = _existing_mapping(ctx, params)
-    config = _config(params, mapping.config, mapping.source_arn.endswith(".fifo"))
+    source = Arn.parse(mapping.source_arn)
+    config = _config(params, mapping.config, source)
     function_arn = mapping.function_arn
     if params.get("FunctionName"):
-        _, visibility_s = _queue(ctx, mapping.source_arn)
-        function_arn = _function_for(ctx, params["FunctionName"], mapping.source_arn, visibility_s).qualified_arn
+        function_arn = _function_for(ctx, params["FunctionName"], source).qualified_arn
     enabled = params.get("Enabled", mapping.enabled)
     changed = replace(mapping, config=config, function_arn=function_arn, enabled=enabled, modified=ctx.now)
     _save(core, ctx, changed)

@@ -1,11 +1,12 @@
 """Filterable metadata as columns: per key, pairs (slot, number of a distinct value), appended as vectors are added.
 
-A filter is decided once per distinct value and then looked up for all slots at once.
+A filter is decided once per distinct value and then looked up for all slots at once. What one condition lets through is
+kept, and continued for the slots that were added since: a slot's metadata never changes.
 """
 
 import math
 from array import array
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from preheat.services.s3vectors.filters import MISSING, ORDERED, Filter, Test
 
@@ -13,6 +14,16 @@ if TYPE_CHECKING:
     import numpy as np
 
 EXACT_FLOAT = 2.0**53
+KEPT_MASKS = 32
+
+
+class _Mask(NamedTuple):
+    """What a condition lets through of the first `len(bits)` slots, which are the column's first `pairs`; `passing` is
+    the verdict on each distinct value so far."""
+
+    bits: "np.ndarray"
+    pairs: int
+    passing: "np.ndarray"
 
 
 class _Column:
@@ -42,14 +53,26 @@ class _Column:
         self.slots.append(slot)
         self.codes.append(number)
 
-    def passing(self, test: Test) -> "np.ndarray":
-        """bool per distinct value: does it pass? Comparisons of plain numbers are made all at once."""
+    def passing(self, test: Test, first: int) -> "np.ndarray":
+        """bool per distinct value from number `first` on: does it pass? Comparisons of plain numbers are made all at
+        once; equal values are looked up."""
         import numpy as np
 
         compare = ORDERED.get(test.operator)
+        if test.operator in ("$eq", "$in") and not self.has_lists:
+            result = np.zeros(len(self.values), dtype=bool)
+            result[[number for number in self._equal(test) if number is not None]] = True
+            return result[first:]
         if compare is None or self.has_lists or self.has_huge or abs(test.operand) > EXACT_FLOAT:
-            return np.fromiter((test.holds(value) for value in self.values), dtype=bool, count=len(self.values))
-        return compare(np.frombuffer(self.floats), test.operand)
+            values = self.values[first:]
+            return np.fromiter((test.holds(value) for value in values), dtype=bool, count=len(values))
+        return compare(np.frombuffer(self.floats)[first:], test.operand)
+
+    def _equal(self, test: Test) -> "list[int | None]":
+        """Numbers of the values that equal one of the operands; 1 and 1.0 are equal, 1 and true are not."""
+        wanted = test.operand if test.operator == "$in" else (test.operand,)
+        kinds = [(int, float) if type(one) in (int, float) else (type(one),) for one in wanted]
+        return [self.numbers.get((kind, one)) for one, its in zip(wanted, kinds) for kind in its]
 
 
 class Columns:
@@ -59,11 +82,13 @@ class Columns:
         self._non_filterable = frozenset(non_filterable)
         self._columns: dict[str, _Column] = {}
         self._pairs = 0
+        self._masks: dict[tuple[str, str, str], _Mask] = {}
 
     @property
     def bytes(self) -> int:
         """A rough size in memory."""
-        return self._pairs * 8 + sum(len(column.values) for column in self._columns.values()) * 250
+        masks = sum(len(mask.bits) for mask in self._masks.values())
+        return self._pairs * 8 + masks + sum(len(column.values) for column in self._columns.values()) * 250
 
     def add(self, slot: int, metadata: dict[str, Any]) -> None:
         for key, value in metadata.items():
@@ -87,9 +112,24 @@ class Columns:
     def _test(self, test: Test, slots: int) -> "np.ndarray":
         import numpy as np
 
-        result = np.full(slots, test.holds(MISSING), dtype=bool)
+        name = (test.key, test.operator, repr(test.operand))
+        known = self._masks.pop(name, None) or _Mask(np.zeros(0, dtype=bool), 0, np.zeros(0, dtype=bool))
+        if len(known.bits) < slots:
+            known = self._continued(known, test, slots)
+        self._masks[name] = known
+        if len(self._masks) > KEPT_MASKS:
+            del self._masks[next(iter(self._masks))]
+        return known.bits
+
+    def _continued(self, known: _Mask, test: Test, slots: int) -> _Mask:
+        import numpy as np
+
+        bits = np.full(slots, test.holds(MISSING), dtype=bool)
+        bits[: len(known.bits)] = known.bits
         column = self._columns.get(test.key)
-        if column is not None and len(column.slots):
-            passing = column.passing(test)
-            result[np.frombuffer(column.slots, dtype=np.int32)] = passing[np.frombuffer(column.codes, dtype=np.int32)]
-        return result
+        if column is None or len(column.slots) == known.pairs:
+            return _Mask(bits, known.pairs, known.passing)
+        passing = np.concatenate((known.passing, column.passing(test, len(known.passing))))
+        added = np.frombuffer(column.slots, dtype=np.int32)[known.pairs :]
+        bits[added] = passing[np.frombuffer(column.codes, dtype=np.int32)[known.pairs :]]
+        return _Mask(bits, len(column.slots), passing)

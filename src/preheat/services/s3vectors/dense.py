@@ -1,6 +1,7 @@
 """Nearest vectors of one index: an exact scan, and beyond a threshold an HNSW graph with an exact scan of its tail.
 
-Slots only grow; removed slots are masked by the caller. The matrix lies in blocks, so that growth copies nothing.
+Slots only grow; removed slots are masked by the caller. The matrix lies in blocks, so that growth copies nothing. For
+the cosine metric the graph holds eight bits a number; what it finds is always ranked by exact distance.
 """
 
 from typing import TYPE_CHECKING
@@ -8,13 +9,18 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
 
-EXACT_LIMIT = 200_000
+EXACT_LIMIT = 20_000
 BLOCK_ROWS = 16_384
 FIRST_BLOCK = 256
-GRAPH_STEP = 2_000
+GRAPH_STEP = 500
 CONNECTIVITY = 16
-EXPANSION_ADD = 128
-EXPANSION_SEARCH = 96
+EXPANSION_ADD = 48
+LEAST_CANDIDATES = 96
+"""How many the graph is asked for at least: recall comes of ranking more than are wanted."""
+SCAN_SHARE = 6
+"""A candidate of the graph costs as much as this many rows of a scan."""
+CLIPPED = 0.0005
+"""The share of the largest numbers that eight bits may cut."""
 
 
 class DenseIndex:
@@ -31,93 +37,122 @@ class DenseIndex:
         self._starts: list[int] = []
         self._capacity = 0
         self._graph = None
+        self._scale = 1.0
 
     @property
     def bytes(self) -> int:
         """A rough size in memory."""
-        return self._capacity * self.dimension * 4 + self.graph_size * (self.dimension * 2 + CONNECTIVITY * 12)
+        return self._capacity * self.dimension * 4 + (0 if self._graph is None else self._graph.memory_usage)
 
     def add(self, blob: bytes) -> int:
         """Append a vector (little-endian float32); returns its slot."""
+        return self.add_many([blob])
+
+    def add_many(self, blobs: "list[bytes]") -> int:
+        """Append vectors; returns the first one's slot."""
         import numpy as np
 
-        if self.size == self._capacity:
-            rows = min(BLOCK_ROWS, max(FIRST_BLOCK, self._capacity))
-            self._blocks.append(np.empty((rows, self.dimension), dtype=np.float32))
-            self._norms.append(np.empty(rows, dtype=np.float64))
-            self._starts.append(self._capacity)
-            self._capacity += rows
-        vector = np.frombuffer(blob, dtype="<f4").astype(np.float64)
-        square = float(vector @ vector)
+        rows = np.frombuffer(b"".join(blobs), dtype="<f4").reshape(len(blobs), self.dimension).astype(np.float64)
+        squares = np.einsum("ij,ij->i", rows, rows)
         if self.metric == "cosine":
-            vector = unit(vector)
-        at = self.size - self._starts[-1]
-        self._blocks[-1][at] = vector
-        self._norms[-1][at] = square
-        self.size += 1
-        return self.size - 1
+            rows /= np.where(squares > 0, np.sqrt(squares), 1.0)[:, None]
+        first, done = self.size, 0
+        while done < len(blobs):
+            if self.size == self._capacity:
+                self._grow()
+            at = self.size - self._starts[-1]
+            some = min(len(blobs) - done, len(self._blocks[-1]) - at)
+            self._blocks[-1][at : at + some] = rows[done : done + some]
+            self._norms[-1][at : at + some] = squares[done : done + some]
+            self.size += some
+            done += some
+        return first
+
+    def _grow(self) -> None:
+        import numpy as np
+
+        rows = min(BLOCK_ROWS, max(FIRST_BLOCK, self._capacity))
+        self._blocks.append(np.empty((rows, self.dimension), dtype=np.float32))
+        self._norms.append(np.empty(rows, dtype=np.float64))
+        self._starts.append(self._capacity)
+        self._capacity += rows
 
     def pending_graph(self) -> int:
         """How many slots the graph still lacks; 0 while the exact scan is enough."""
         return self.size - self.graph_size if self.size > self.exact_limit else 0
 
-    def extend_graph(self, alive: "np.ndarray", limit: int = GRAPH_STEP) -> None:
+    def extend_graph(self, alive: "np.ndarray", limit: int = GRAPH_STEP, threads: int = 1) -> None:
         """Add up to `limit` slots to the graph."""
         import numpy as np
 
-        if self._graph is None:
-            from usearch.index import Index
-
-            self._graph = Index(
-                ndim=self.dimension,
-                metric="ip" if self.metric == "cosine" else "l2sq",
-                dtype="f16",
-                connectivity=CONNECTIVITY,
-                expansion_add=EXPANSION_ADD,
-                expansion_search=EXPANSION_SEARCH,
-            )
         end = min(self.size, self.graph_size + limit)
         slots = np.arange(self.graph_size, end)
         slots = slots[alive[slots]]
         if len(slots):
-            self._graph.add(slots.astype(np.uint64), self._rows(slots), threads=1)
+            rows = self._rows(slots)
+            if self._graph is None:
+                self._graph = self._new_graph(rows)
+            self._graph.add(slots.astype(np.uint64), self._coded(rows), threads=threads)
         self.graph_size = end
+
+    def _new_graph(self, rows: "np.ndarray"):
+        import numpy as np
+        from usearch.index import Index
+
+        cosine = self.metric == "cosine"
+        if cosine:
+            self._scale = 127.0 / max(float(np.quantile(np.abs(rows), 1.0 - CLIPPED)), 1e-9)
+        return Index(
+            ndim=self.dimension,
+            metric="ip" if cosine else "l2sq",
+            dtype="i8" if cosine else "f16",
+            connectivity=CONNECTIVITY,
+            expansion_add=EXPANSION_ADD,
+            expansion_search=LEAST_CANDIDATES,
+        )
+
+    def _coded(self, rows: "np.ndarray") -> "np.ndarray":
+        """Rows as the graph takes them."""
+        import numpy as np
+
+        if self.metric != "cosine":
+            return rows
+        return np.clip(np.rint(rows * self._scale), -127, 127).astype(np.int8)
 
     def search(self, blob: bytes, alive: "np.ndarray", count: int) -> "tuple[np.ndarray, np.ndarray]":
         """The `count` nearest of the slots where `alive` (bool[size]) is set: (slots, distances), nearest first."""
         import numpy as np
 
-        query = np.frombuffer(blob, dtype="<f4").astype(np.float64)
-        if self.metric == "cosine":
-            query = unit(query)
+        query = self._query(blob)
         single = query.astype(np.float32)
-        candidates = np.flatnonzero(alive)
-        if len(candidates) * 4 < self.size:
-            near = self._scan_some(single, candidates, count)
+        if np.count_nonzero(alive) * 4 < self.size:
+            near = self._scan_some(single, np.flatnonzero(alive), count)
         else:
-            near = np.concatenate(list(self._scan(single, alive, 0, count)) or [candidates[:0]])
+            near = np.concatenate(list(self._scan(single, alive, 0, count)) or [np.arange(0)])
         return self._ranked(query, near, count)
 
     def search_graph(self, blob: bytes, alive: "np.ndarray", count: int) -> "tuple[np.ndarray, np.ndarray]":
-        """`search` through the graph, exact for the slots that it does not have yet."""
+        """`search` through the graph, exact for the slots that it does not have yet. The fewer of the graph's slots are
+        alive, the more candidates it is asked for; a scan is made where that is less work, and where too few come."""
         import numpy as np
 
-        query = np.frombuffer(blob, dtype="<f4").astype(np.float64)
-        if self.metric == "cosine":
-            query = unit(query)
+        passing = int(np.count_nonzero(alive[: self.graph_size]))
+        wanted = max(LEAST_CANDIDATES, count + count // 4) * self.graph_size // max(1, passing)
+        if self._graph is None or passing <= SCAN_SHARE * wanted:
+            return self.search(blob, alive, count)
+        query = self._query(blob)
         single = query.astype(np.float32)
-        dead = self.graph_size - int(np.count_nonzero(alive[: self.graph_size]))
-        share = 1 + dead / max(1, self.graph_size - dead)
-        found = self._graph.search(single, min(self.graph_size, int(count * share) + 16)).keys.astype(np.int64)
-        parts = [found[alive[found]], *self._scan(single, alive, self.graph_size, count)]
-        return self._ranked(query, np.concatenate(parts), count)
+        found = self._graph.search(self._coded(single), wanted).keys.astype(np.int64)
+        found = found[alive[found]]
+        if len(found) < min(count, passing):
+            return self.search(blob, alive, count)
+        return self._ranked(query, np.concatenate([found, *self._scan(single, alive, self.graph_size, count)]), count)
 
-    def distances(self, blob: bytes, slots: "np.ndarray") -> "np.ndarray":
-        """float64 distances of the query to the given slots."""
+    def _query(self, blob: bytes) -> "np.ndarray":
         import numpy as np
 
         query = np.frombuffer(blob, dtype="<f4").astype(np.float64)
-        return self._exact(unit(query) if self.metric == "cosine" else query, slots)
+        return unit(query) if self.metric == "cosine" else query
 
     def _scan(self, query: "np.ndarray", alive: "np.ndarray", first: int, count: int):
         """The nearest `count` candidate slots of every block from slot `first` on, as arrays of slots."""
@@ -173,10 +208,12 @@ class DenseIndex:
         import numpy as np
 
         result = np.empty(shape, dtype=kind)
-        which = np.searchsorted(self._starts, slots, side="right") - 1
-        for number in np.unique(which):
-            mask = which == number
-            result[mask] = blocks[number][slots[mask] - self._starts[number]]
+        order = np.argsort(slots, kind="stable")
+        ordered = slots[order]
+        edges = np.searchsorted(ordered, [*self._starts, self._capacity])
+        for number in np.flatnonzero(np.diff(edges)).tolist():
+            first, last = edges[number], edges[number + 1]
+            result[order[first:last]] = blocks[number][ordered[first:last] - self._starts[number]]
         return result
 
 

@@ -21,7 +21,7 @@ from preheat.services.s3vectors.search import Change, Hit, Query, SearchIndex
 from preheat.store.database import Database
 
 GARBAGE = "s3vectors-garbage"
-LOAD_ROWS = 2_000
+LOAD_ROWS = 500
 PURGE_ROWS = 2_000
 APPLY_AT = 1_000
 CHEAP_ROWS = 1_000

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 K1 = 1.2
 B = 0.75
+KEPT_POSTINGS = 4_000_000
+"""Of how many postings the term frequency part of the score is kept between writes."""
 
 
 class TextIndex:
@@ -30,6 +32,8 @@ class TextIndex:
         self._forward: dict[int, array] = {}
         self._total = 0
         self._postings = 0
+        self._shares: dict[int, np.ndarray] = {}
+        self._kept = 0
 
     @property
     def documents(self) -> int:
@@ -38,13 +42,14 @@ class TextIndex:
     @property
     def bytes(self) -> int:
         """A rough size in memory."""
-        return len(self._term_ids) * 400 + self._postings * 12 + len(self._lengths) * 100
+        return len(self._term_ids) * 400 + self._postings * 12 + len(self._lengths) * 100 + self._kept * 4
 
     def add(self, slot: int, text: str) -> None:
         """Index `text` under `slot`; slots only grow. Text without a term is not a document."""
         terms = self._analyze(text)
         if not terms:
             return
+        self._shares.clear()
         ids = self._term_ids
         forward = array("i")
         for term, count in Counter(terms).items():
@@ -69,6 +74,7 @@ class TextIndex:
         forward = self._forward.pop(slot, None)
         if forward is None:
             return
+        self._shares.clear()
         for number in forward:
             self._frequency[number] -= 1
         self._total -= self._lengths[slot]
@@ -81,8 +87,6 @@ class TextIndex:
         documents = len(self._forward)
         if not documents:
             return result
-        lengths = np.frombuffer(self._lengths, dtype=np.int32)
-        norms = K1 * (1 - B + B * lengths * (documents / self._total))
         for term, weight in Counter(self._analyze(text)).items():
             number = self._term_ids.get(term)
             if number is None or not self._frequency[number]:
@@ -90,6 +94,23 @@ class TextIndex:
             frequency = self._frequency[number]
             idf = math.log(1 + (documents - frequency + 0.5) / (frequency + 0.5))
             at = np.frombuffer(self._slots[number], dtype=np.int32)
-            counts = np.frombuffer(self._counts[number], dtype=np.int32)
-            result[at] += (weight * idf) * (counts / (counts + norms[at]))
+            result[at] += (weight * idf) * self._share(number, at)
         return result
+
+    def _share(self, number: int, at: "np.ndarray") -> "np.ndarray":
+        """tf / (tf + k1 * (1 - b + b * length / average length)) for the postings `at` of a term, kept until the next
+        write changes the average."""
+        import numpy as np
+
+        known = self._shares.get(number)
+        if known is not None:
+            return known
+        lengths = np.frombuffer(self._lengths, dtype=np.int32)[at]
+        counts = np.frombuffer(self._counts[number], dtype=np.int32)
+        share = counts / (counts + K1 * (1 - B + B * lengths * (len(self._forward) / self._total)))
+        self._kept = len(at) + (self._kept if self._shares else 0)
+        if self._kept > KEPT_POSTINGS:
+            self._shares.clear()
+            self._kept = len(at)
+        share = self._shares[number] = share.astype(np.float32)
+        return share

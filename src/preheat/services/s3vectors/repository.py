@@ -186,6 +186,20 @@ def vectors(db: Database, index_id: int, keys: Sequence[str], data: bool = True)
     return found
 
 
+def metadata(db: Database, index_id: int, keys: Sequence[str], whole: bool) -> dict[str, str]:
+    """The metadata of the stored vectors among `keys`; "" for each unless `whole`, which reads the index alone."""
+    found: dict[str, str] = {}
+    column = "metadata" if whole else "''"
+    for at in range(0, len(keys), IN_CHUNK):
+        some = keys[at : at + IN_CHUNK]
+        rows = db.all(
+            f"SELECT key, {column} FROM s3vectors_vectors WHERE index_id = ? AND key IN ({','.join('?' * len(some))})",
+            index_id, *some,
+        )  # fmt: skip
+        found.update((row[0], row[1]) for row in rows)
+    return found
+
+
 def rows_after(
     db: Database, index_id: int, after: int, limit: int, segments: int = 1, segment: int = 0
 ) -> list[tuple[int, VectorRow]]:

@@ -76,6 +76,9 @@ class SearchIndex:
 
     def apply(self, changes: Iterable[Change]) -> None:
         """Follow committed writes, in their order."""
+        changes = list(changes)
+        added = [row.data for _, row in changes if row is not None]
+        slot = self.dense.add_many(added) if added else 0
         for key, row in changes:
             old = self._slots.pop(key, None)
             if old is not None:
@@ -83,10 +86,10 @@ class SearchIndex:
                 for text in self._texts.values():
                     text.remove(old)
             if row is not None:
-                self._add(row)
+                self._add(slot, row)
+                slot += 1
 
-    def _add(self, row: VectorRow) -> None:
-        slot = self.dense.add(row.data)
+    def _add(self, slot: int, row: VectorRow) -> None:
         self._slots[row.key] = slot
         self._keys.append(row.key)
         self._alive.append(1)
@@ -126,39 +129,41 @@ class SearchIndex:
 
     def _nearest(self, query: Query, alive: "np.ndarray", count: int) -> "tuple[np.ndarray, np.ndarray]":
         dense = self.dense
-        if query.filter is None and dense.size > dense.exact_limit and dense.graph_size:
-            return dense.search_graph(query.vector or b"", alive, count)
-        return dense.search(query.vector or b"", alive, count)
+        search = dense.search_graph if dense.size > dense.exact_limit else dense.search
+        return search(query.vector or b"", alive, count)
 
     def _by_text(self, query: Query, alive: "np.ndarray") -> list[Hit]:
-        scores = self._text_scores(query, alive)
-        total = sum((one for _, one in scores), 0 * alive)
-        return [Hit(self._keys[slot], bm25=_matched(scores, slot)) for slot in _ranking(total, query.count)]
+        import numpy as np
+
+        scores = self._text_scores(query, len(alive))
+        total = sum((one for _, one in scores), np.zeros(len(alive), dtype=np.float32))
+        return [Hit(self._keys[slot], bm25=_matched(scores, slot)) for slot in _ranking(total, alive, query.count)]
 
     def _fused(self, query: Query, alive: "np.ndarray") -> list[Hit]:
         depth = max(query.count, FUSION_DEPTH)
-        scores = self._text_scores(query, alive)
+        scores = self._text_scores(query, len(alive))
         slots, distances = self._nearest(query, alive, depth)
         near = dict(zip(slots.tolist(), distances.tolist()))
         fused: dict[int, float] = {}
-        for ranking in (list(near), *(_ranking(one, depth) for _, one in scores)):
+        for ranking in (list(near), *(_ranking(one, alive, depth) for _, one in scores)):
             for rank, slot in enumerate(ranking, 1):
                 fused[slot] = fused.get(slot, 0.0) + 1.0 / (RRF_K + rank)
         order = sorted(fused, key=lambda slot: (-fused[slot], near.get(slot, math.inf), slot))[: query.count]
         return [Hit(self._keys[slot], near.get(slot), fused[slot], _matched(scores, slot)) for slot in order]
 
-    def _text_scores(self, query: Query, alive: "np.ndarray") -> "list[tuple[str, np.ndarray]]":
-        texts = [(key, text) for key, text in query.texts if key in self._texts]
-        return [(key, self._texts[key].scores(text, len(alive)) * alive) for key, text in texts]
+    def _text_scores(self, query: Query, slots: int) -> "list[tuple[str, np.ndarray]]":
+        return [(key, self._texts[key].scores(text, slots)) for key, text in query.texts if key in self._texts]
 
 
-def _ranking(scores: "np.ndarray", count: int) -> list[int]:
-    """Slots with a score above 0, highest first."""
+def _ranking(scores: "np.ndarray", alive: "np.ndarray", count: int) -> list[int]:
+    """Live slots with a score above 0, highest first."""
     import numpy as np
 
-    top = best(scores, count)
-    top = top[scores[top] > 0]
-    return top[np.lexsort((top, -scores[top]))].tolist()
+    slots = np.flatnonzero(scores)
+    slots = slots[alive[slots]]
+    told = scores[slots]
+    top = best(told, count)
+    return slots[top][np.lexsort((top, -told[top]))].tolist()
 
 
 def _matched(scores: "Sequence[tuple[str, np.ndarray]]", slot: int) -> tuple[tuple[str, float], ...]:

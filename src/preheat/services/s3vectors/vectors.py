@@ -46,7 +46,7 @@ class VectorOperations:
     def get_vectors(self, ctx: Context, params: Params) -> Outcome:
         keys = _keys(params, domain.GET_LIMIT)
         spec = index_of(ctx, params)
-        found = repository.vectors(ctx.db, spec.id, keys)
+        found = repository.vectors(ctx.db, spec.id, keys, bool(params.get("returnData")))
         return {"vectors": [_shown(found[key], params) for key in dict.fromkeys(keys) if key in found]}
 
     def list_vectors(self, ctx: Context, params: Params) -> Outcome:
@@ -104,12 +104,12 @@ class VectorOperations:
 def _answer(ctx: Context, params: Params, spec: IndexSpec, hits: list[Hit], start: int, what: str) -> Params:
     """One page of hits; a vector deleted since it was found is left out."""
     page = hits[start : start + domain.QUERY_PAGE]
-    rows = repository.vectors(ctx.db, spec.id, [hit.key for hit in page], data=False)
+    told = repository.metadata(ctx.db, spec.id, [hit.key for hit in page], bool(params.get("returnMetadata")))
     shown, size, end = [], 0, start
     for hit in page:
         end += 1
-        row = rows.get(hit.key)
-        if row is None:
+        metadata = told.get(hit.key)
+        if metadata is None:
             continue
         one: Params = {"key": hit.key}
         if params.get("returnDistance") and hit.distance is not None:
@@ -117,8 +117,8 @@ def _answer(ctx: Context, params: Params, spec: IndexSpec, hits: list[Hit], star
         if params.get("returnScores") and params.get("queryTexts"):
             one["scores"] = _scores(hit)
         if params.get("returnMetadata"):
-            one["metadata"] = json.loads(row.metadata)
-            size += len(row.metadata)
+            one["metadata"] = json.loads(metadata)
+            size += len(metadata)
         shown.append(one)
         if size >= domain.LIST_BYTES:
             break

@@ -11,6 +11,7 @@ from preheat.template.resources import (
     functions,
     iam,
     invocation,
+    kinesis,
     s3,
     s3vectors,
     scheduler,
@@ -22,6 +23,7 @@ from preheat.template.resources.custom import custom_type
 
 MODULES = (
     sqs, functions, invocation, s3, dynamodb, s3vectors, apigatewayv2, bedrock, iam, small, sns, events, scheduler,
+    kinesis,
 )  # fmt: skip
 CUSTOM = "AWS::CloudFormation::CustomResource"
 

@@ -13,6 +13,7 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from itertools import count as counter
 from typing import Any, TypeVar
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -24,7 +25,7 @@ from ragkit.stores import StoreUnavailable
 from ragkit.stores.postings import lengths, postings, question, score_sql
 
 BATCH = 100
-TIMEOUT_S = 10
+TIMEOUT_S = 6
 LONGEST_NAME = 40
 MOST_DIMENSIONS = 2_000
 """That pgvector's HNSW takes; longer vectors are compared one by one."""
@@ -141,19 +142,20 @@ class PgVectorStore:
 
     def replace(self, document: str, chunks: Sequence[Chunk], embed: Embed | None, model: str) -> Stored:
         model = model if embed is not None else NO_MODEL
+        document, chunks = _clean(document), [_cleaned(one) for one in chunks]
         sql = f"SELECT id, digest, model FROM {self._passages} WHERE document = ?"
-        known = {key: (digest, made) for key, digest, made in self._rows(sql, _clean(document))}
-        fresh = [one for one in chunks if known.get(_clean(one.id)) != (one.digest, model)]
+        known = {key: (digest, made) for key, digest, made in self._rows(sql, document)}
+        fresh = [one for one in chunks if known.get(one.id) != (one.digest, model)]
         for at in range(0, len(fresh), BATCH):
             some = fresh[at : at + BATCH]
             vectors = embed([one.embedded for one in some]) if embed is not None else [None] * len(some)
             rows = [self._row(one, vector, model) for one, vector in zip(some, vectors)]
             found = [list(row) for one in some for row in postings(one)]
-            self._together(_clean(document), lambda one, rows=rows, found=found: self._put(one, rows, found))
-        kept = {_clean(one.id) for one in chunks}
+            self._together(document, lambda one, rows=rows, found=found: self._put(one, rows, found))
+        kept = {one.id for one in chunks}
         gone = [key for key in known if key not in kept]
         if gone:
-            self._together(_clean(document), lambda one: self._remove(one, gone))
+            self._together(document, lambda one: self._forget(one, gone))
         return Stored(len(fresh), len(chunks) - len(fresh), len(gone))
 
     def delete(self, document: str) -> int:
@@ -161,13 +163,13 @@ class PgVectorStore:
             sql = f"SELECT id FROM {self._passages} WHERE document = ?"
             keys = [row[0] for row in _run(connection, sql, _clean(document))]
             if keys:
-                self._remove(connection, keys)
+                self._forget(connection, keys)
             return len(keys)
 
         return self._together(_clean(document), work)
 
     def _put(self, connection: Any, rows: list[dict[str, Any]], found: list[list[Any]]) -> None:
-        self._remove(connection, [row["id"] for row in rows])
+        gone = self._remove(connection, [row["id"] for row in rows])
         columns = "id, document, number, digest, model, metadata, text, context, text_length, context_length"
         _run(
             connection,
@@ -183,7 +185,8 @@ class PgVectorStore:
             " CAST(row ->> 4 AS integer) FROM jsonb_array_elements(CAST(? AS jsonb)) AS row",
             _json(found),
         )
-        self._count(connection, len(rows), *(sum(row[f"{name}_length"] for row in rows) for name in ("text", "context")))
+        put = (len(rows), *(sum(row[f"{name}_length"] for row in rows) for name in ("text", "context")))
+        self._count(connection, [more - less for more, less in zip(put, gone)])
 
     def _row(self, chunk: Chunk, vector: Sequence[float] | None, model: str) -> dict[str, Any]:
         if vector is not None and len(vector) != self._dimension:
@@ -195,28 +198,31 @@ class PgVectorStore:
         }  # fmt: skip
         size = lengths(chunk)
         return {
-            "id": _clean(chunk.id), "document": _clean(chunk.document), "number": chunk.number, "digest": chunk.digest,
+            "id": chunk.id, "document": chunk.document, "number": chunk.number, "digest": chunk.digest,
             "model": model, "metadata": metadata, "text": chunk.text, "context": chunk.context,
             "text_length": size["text"], "context_length": size["context"],
             "embedding": list(map(float, vector)) if vector is not None and any(vector) else None,
         }  # fmt: skip
 
-    def _remove(self, connection: Any, keys: list[str]) -> None:
+    def _remove(self, connection: Any, keys: list[str]) -> list[int]:
+        """Returns the passages that went, and the terms in their texts and contexts."""
         _run(connection, f"DELETE FROM {self._postings} WHERE id = ANY(CAST(? AS text[]))", keys)
         sql = f"""WITH gone AS (DELETE FROM {self._passages} WHERE id = ANY(CAST(? AS text[]))
  RETURNING text_length, context_length)
  SELECT COUNT(*), COALESCE(SUM(text_length), 0), COALESCE(SUM(context_length), 0) FROM gone"""
-        number, text, context = _run(connection, sql, keys)[0]
-        if number:
-            self._count(connection, -number, -text, -context)
+        return _run(connection, sql, keys)[0]
 
-    def _count(self, connection: Any, passages: int, text: int, context: int) -> None:
+    def _forget(self, connection: Any, keys: list[str]) -> None:
+        self._count(connection, [-one for one in self._remove(connection, keys)])
+
+    def _count(self, connection: Any, more: Sequence[int]) -> None:
+        """Last in a transaction: from here on it keeps others from committing theirs."""
         _run(
             connection,
             f"UPDATE {self._totals} SET passages = passages + CAST(? AS bigint),"
             " text_terms = text_terms + CAST(? AS bigint), context_terms = context_terms + CAST(? AS bigint)",
-            passages, text, context,
-        )  # fmt: skip
+            *more,
+        )
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
@@ -369,8 +375,16 @@ def _clean(text: str) -> str:
     return text.replace("\x00", "")
 
 
+def _cleaned(chunk: Chunk) -> Chunk:
+    given = {name: getattr(chunk, name) for name in ("id", "document", "context", "text")}
+    if not any("\x00" in one for one in given.values()):
+        return chunk
+    return replace(chunk, **{name: _clean(one) for name, one in given.items()})
+
+
 def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False).replace("\\u0000", "")
+    """JSON without the character 0."""
+    return re.sub(r"(?<!\\)((?:\\\\)*)\\u0000", r"\1", json.dumps(value, ensure_ascii=False))
 
 
 def _number(text: str) -> int:
@@ -389,8 +403,7 @@ def condition_of(where: Filter | None) -> tuple[str, list[Any]]:
     values: list[Any] = []
     for key, want in where.items():
         if key in ("$and", "$or"):
-            inner = [condition_of(one) for one in want]
-            tests = [(sql, found) for sql, found in inner]
+            tests = [condition_of(one) for one in want]
             parts.append("(" + (" AND " if key == "$and" else " OR ").join(sql for sql, _ in tests) + ")")
         else:
             given = want if isinstance(want, dict) else {"$eq": want}

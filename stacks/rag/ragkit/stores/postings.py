@@ -68,13 +68,17 @@ def question(text: str) -> list[str]:
     return list(dict.fromkeys(terms(text)))[:MOST_TERMS]
 
 
-def score_sql(passages: str, postings: str, marks: str, where: str) -> str:
+def score_sql(passages: str, postings: str, marks: str, where: str, stats: str = "") -> str:
     """(ID, SCORE), best first. `marks` are the placeholders of the query's terms, which stand in it once; `where` is a
-    condition on the passages table, named M; the limit is the last placeholder's. Any SQL database."""
+    condition on the passages table, named M; the limit is the last placeholder's. Any SQL database. `stats` is a query
+    of N, TEXT_MEAN and CONTEXT_MEAN for a store that keeps them; else they are counted."""
+    stats = stats or (
+        "SELECT CAST(COUNT(*) AS FLOAT) AS N, CAST(AVG(TEXT_LENGTH) AS FLOAT) AS TEXT_MEAN,"
+        f" CAST(AVG(CONTEXT_LENGTH) AS FLOAT) AS CONTEXT_MEAN FROM {passages}"
+    )
     mean = "CASE P.FIELD WHEN 'text' THEN S.TEXT_MEAN ELSE S.CONTEXT_MEAN END"
     return f"""WITH HITS AS (SELECT FIELD, TERM, ID, TF, LENGTH FROM {postings} WHERE TERM IN ({marks})),
-STATS AS (SELECT CAST(COUNT(*) AS FLOAT) AS N, CAST(AVG(TEXT_LENGTH) AS FLOAT) AS TEXT_MEAN,
- CAST(AVG(CONTEXT_LENGTH) AS FLOAT) AS CONTEXT_MEAN FROM {passages}),
+STATS AS ({stats}),
 FREQUENCIES AS (SELECT FIELD, TERM, CAST(COUNT(*) AS FLOAT) AS DF FROM HITS GROUP BY FIELD, TERM),
 SCORED AS (SELECT P.ID AS ID, SUM(LN(1 + (S.N - F.DF + 0.5) / (F.DF + 0.5)) * P.TF
  / (P.TF + {K1} * ({1 - B} + {B} * P.LENGTH / ({mean})))) AS SCORE

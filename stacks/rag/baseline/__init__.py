@@ -1,0 +1,1 @@
+"""The baseline: long-lived workers that take questions from the queue with the functions' own code (README.md)."""

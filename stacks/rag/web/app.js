@@ -1,0 +1,481 @@
+// The page: the conversation, the chats, the keys, what stands around them.
+
+import * as api from "./api.js";
+import { bringIn, openDocuments, openPassage, prepareLibrary } from "./library.js";
+import { ago, byId, counted, element, headingOf, iconButton, nameOf, renderAnswer, say } from "./show.js";
+
+const thread = byId("thread"), scroller = byId("scroller"), side = byId("side");
+const input = byId("question"), send = byId("send");
+const NEAR_END = 80, USUAL_MODES = ["hybrid", "kept"];
+let current = "", running = null, last = "", listed = [];
+
+// -- one turn ---------------------------------------------------------------------------------------------------------
+
+// A question and its answer on the page. `passages` and `citations` are the answer's own.
+function turnCard(question) {
+  const text = element("div", "text"), answer = element("section", "answer", text);
+  const card = element("article", "turn", element("div", "question", question), answer);
+  answer.setAttribute("aria-label", "Answer");
+  return { card, answer, text, question, passages: [], citations: [], session: "", turn: "", correlation: "" };
+}
+
+function cite(view, number, said) {
+  const passage = view.passages.find((one) => one.n === number);
+  if (!passage) return null;
+  const button = element("button", "cite", String(number));
+  button.title = `${headingOf(passage)} (${nameOf(passage.source)})`;
+  button.setAttribute("aria-label", `Source ${number}: ${button.title}`);
+  button.onclick = () => openPassage(passage, quotesOf(view, number), said);
+  return button;
+}
+
+const quotesOf = (view, number) => view.citations.find((one) => one.n === number)?.quotes;
+
+function sourceList(view, passages) {
+  const list = element("ul", "sources");
+  for (const one of passages) {
+    const title = element("span", "", headingOf(one)), source = element("small", "", nameOf(one.source));
+    const open = element("button", "", element("b", "", String(one.n)), title, source);
+    open.onclick = () => openPassage(one, quotesOf(view, one.n), view.text.textContent);
+    list.append(element("li", "", open));
+  }
+  return list;
+}
+
+function finish(view, answer) {
+  renderAnswer(view.text, answer, (number, said) => cite(view, number, said));
+  const cited = new Set(view.citations.map((one) => one.n));
+  if (cited.size) view.answer.append(sourceList(view, view.passages.filter((one) => cited.has(one.n))));
+  const others = view.passages.filter((one) => !cited.has(one.n));
+  if (others.length) {
+    const told = cited.size ? `${counted(others.length, "more passage")} read` : `The nearest ${counted(others.length, "passage")}`;
+    view.answer.append(element("details", "", element("summary", "", told), sourceList(view, others)));
+  }
+}
+
+function foot(view, told, rating = "") {
+  const up = iconButton("up", "Good answer"), down = iconButton("down", "Bad answer");
+  const line = element("div", "foot", up, down), comment = commentForm(view);
+  for (const [button, value] of [[up, "up"], [down, "down"]]) {
+    button.setAttribute("aria-pressed", String(rating === value));
+    button.onclick = () => rate(view, value, "", () => {
+      up.setAttribute("aria-pressed", String(value === "up"));
+      down.setAttribute("aria-pressed", String(value === "down"));
+      comment.rating = value;
+      comment.hidden = false;
+      comment.elements.comment.focus();
+    });
+  }
+  if (navigator.clipboard) line.append(iconButton("copy", "Copy the answer", () => copy(view)));
+  if (told) line.append(element("span", "timing", told));
+  const trace = api.traceLink(view.correlation, view.at);
+  if (trace) {
+    const link = element("a", "", "trace");
+    link.href = trace;
+    link.target = "_blank";
+    link.rel = "noopener";
+    link.setAttribute("aria-label", "The trace of this answer in the console");
+    line.append(element("span", "timing trace", link));
+  }
+  view.answer.append(line, comment);
+}
+
+function commentForm(view) {
+  const field = element("input"), form = element("form", "comment", field, element("button", "small", "Send"));
+  field.name = "comment";
+  field.maxLength = 2_000;
+  field.placeholder = "What was good or bad about it? (optional)";
+  field.setAttribute("aria-label", "Comment on the answer");
+  form.lastChild.type = "submit";
+  form.hidden = true;
+  form.onsubmit = (event) => {
+    event.preventDefault();
+    const comment = field.value.trim();
+    if (comment) rate(view, form.rating, comment, () => { form.hidden = true; input.focus(); });
+    else form.hidden = true;
+  };
+  return form;
+}
+
+async function rate(view, rating, comment, then) {
+  try {
+    await api.rate(view.turn, { session: view.session, rating, ...(comment && { comment }) });
+    say(comment ? "Thank you. Your comment is kept." : "Thank you.", true);
+    then();
+  } catch (error) {
+    say(`That was not kept: ${error.message}.`, true);
+  }
+}
+
+async function copy(view) {
+  const sources = view.passages.filter((one) => view.citations.some((mark) => mark.n === one.n));
+  const list = sources.map((one) => `[${one.n}] ${nameOf(one.source)}`).join("\n");
+  try {
+    await navigator.clipboard.writeText(list ? `${view.said}\n\n${list}` : view.said);
+    say("Copied.", true);
+  } catch {
+    say("The browser does not let this page copy.", true);
+  }
+}
+
+function notice(view, message, failed = false) {
+  const line = element("div", failed ? "notice failed" : "notice", message);
+  view.answer.append(line);
+  return line;
+}
+
+// A button that asks the same again in this turn's place, after `wait` seconds.
+function again(view, line, wait = 0) {
+  const button = element("button", "small", "Ask again");
+  const until = Date.now() + 1_000 * wait;
+  const count = () => {
+    const left = Math.ceil((until - Date.now()) / 1_000);
+    button.disabled = left > 0;
+    button.textContent = left > 0 ? `Ask again in ${left} s` : "Ask again";
+    if (left > 0 && (line.isConnected || left === wait)) setTimeout(count, 1_000);
+  };
+  button.onclick = () => ask(view.question, view);
+  line.append(button);
+  count();
+}
+
+// -- asking -----------------------------------------------------------------------------------------------------------
+
+async function ask(question, replaced = null) {
+  if (running) stop();
+  const view = turnCard(question), mine = { view, control: new AbortController() };
+  const step = element("p", "step", "Searching the documents");
+  Object.assign(view, { session: current, at: Date.now(), said: "", step });
+  running = mine;
+  last = question;
+  showRunning(true);
+  byId("empty").hidden = true;
+  if (replaced?.card.isConnected) replaced.card.replaceWith(view.card); else thread.append(view.card);
+  if (!byId("title").dataset.named) titled(question);
+  view.answer.setAttribute("aria-busy", "true");
+  view.answer.prepend(view.step);
+  say("Answering");
+  toEnd();
+  try {
+    const place = { session: view.session, turn: replaced?.failed ? replaced.turn : "" };
+    for await (const [name, data] of api.ask(question, place, mine.control.signal)) taken(view, name, data);
+    if (!view.done) throw new api.Refused("the answer broke off");
+  } catch (error) {
+    if (!view.done) broken(view, error, mine.control.signal.aborted);
+  } finally {
+    view.answer.setAttribute("aria-busy", "false");
+    view.step.remove();
+    if (running === mine) { running = null; showRunning(false); }
+  }
+  await listSessions();
+  if (!view.card.isConnected && view.session === current && current) openSession(current);
+}
+
+function taken(view, name, data) {
+  const following = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < NEAR_END;
+  if (name === "head") view.correlation = data.correlation;
+  else if (name === "session") begun(view, data);
+  else if (name === "retrieval") {
+    view.passages = data.passages;
+    view.step.textContent = `Reading ${counted(data.passages.length, "passage")}`;
+    if (data.note) notice(view, `Found by words alone: ${data.note}.`);
+  } else if (name === "token") {
+    view.said += data.text;
+    view.step.hidden = true;
+    draw(view);
+  } else if (name === "notice") notice(view, data.message);
+  else if (name === "guardrail") notice(view, data.action === "blocked" ? "Held back by the guardrail." : `Guardrail: ${data.message}.`);
+  else if (name === "done") done(view, data);
+  else if (name === "error") throw new api.Refused(data.message);
+  if (following && view.card.isConnected) toEnd();
+}
+
+function begun(view, data) {
+  const shown = view.card.isConnected;
+  Object.assign(view, data);
+  if (!shown) return;
+  current = data.session;
+  history.replaceState(null, "", `${location.pathname}#${current}`);
+}
+
+// The text so far, at most once a frame.
+function draw(view) {
+  if (view.drawing) return;
+  view.drawing = requestAnimationFrame(() => {
+    view.drawing = 0;
+    if (view.done) return;
+    const following = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < NEAR_END;
+    renderAnswer(view.text, view.said, (number, said) => cite(view, number, said));
+    if (following && view.card.isConnected) toEnd();
+  });
+}
+
+function done(view, data) {
+  Object.assign(view, { done: true, said: data.answer, citations: data.citations });
+  if (data.correlation) view.correlation = data.correlation;
+  finish(view, data.answer);
+  const times = data.timing || {}, told = [];
+  if (times.first_token_ms !== undefined) told.push(`first token ${times.first_token_ms} ms`);
+  if (times.total_ms !== undefined) told.push(`all ${times.total_ms} ms`);
+  if (data.cost_usd) told.push(`$${data.cost_usd.toFixed(4)}`);
+  if (data.mode && !USUAL_MODES.includes(data.mode)) told.push(`mode: ${data.mode}`);
+  if (data.cancelled) again(view, notice(view, "Stopped."));
+  foot(view, told.join(" · "));
+  view.answer.setAttribute("aria-busy", "false");
+  say(`Answer: ${view.text.textContent}`);
+}
+
+function broken(view, error, stopped) {
+  Object.assign(view, { done: true, failed: !stopped });
+  renderAnswer(view.text, view.said, (number, said) => cite(view, number, said));
+  const line = notice(view, stopped ? "Stopped." : `No complete answer: ${error.message}.`, !stopped);
+  if (error.status === 401) {
+    const button = element("button", "small", "Give an access key");
+    button.onclick = () => unlock("");
+    line.append(button);
+  }
+  again(view, line, error.wait);
+  say(line.firstChild.textContent);
+  toEnd();
+}
+
+async function stop() {
+  const { view, control } = running;
+  running = null;
+  showRunning(false);
+  control.abort();
+  if (!view.turn) return;
+  try { await api.cancel(view.turn, view.session); } catch { /* the stream is closed: the answer ends anyway */ }
+}
+
+function showRunning(on) {
+  send.classList.toggle("stop", on);
+  send.setAttribute("aria-label", on ? "Stop the answer" : "Ask");
+  send.title = on ? "Stop the answer" : "Ask";
+  byId("send-icon").setAttribute("href", on ? "#i-stop" : "#i-send");
+}
+
+function toEnd() { scroller.scrollTop = scroller.scrollHeight; }
+
+function titled(title = "") {
+  byId("title").textContent = title || "New chat";
+  byId("title").dataset.named = title && "yes";
+  document.title = title ? `${title} · Ask your documents` : "Ask your documents";
+}
+
+// -- chats ------------------------------------------------------------------------------------------------------------
+
+async function listSessions() {
+  try {
+    listed = await api.sessions();
+    byId("sessions-note").textContent = listed.length ? "" : "Your chats will be listed here.";
+  } catch (error) {
+    byId("sessions-note").textContent = `The chats cannot be listed: ${error.message}.`;
+  }
+  showSessions();
+}
+
+function showSessions() {
+  byId("sessions").replaceChildren(...listed.map((one) => {
+    const open = element("button", "open", element("span", "", one.title), element("small", "", ago(one.updated)));
+    const item = element("li", one.session === current ? "current" : "", open);
+    if (one.session === current) open.setAttribute("aria-current", "true");
+    open.onclick = () => openSession(one.session);
+    item.append(iconButton("bin", `Delete the chat ${one.title}`, () => forget(one)));
+    return item;
+  }));
+}
+
+async function openSession(id) {
+  leave();
+  current = id;
+  history.replaceState(null, "", `${location.pathname}#${id}`);
+  showSessions();
+  try {
+    const found = await api.session(id);
+    if (current !== id) return;
+    byId("empty").hidden = true;
+    titled(found.title);
+    thread.replaceChildren(...found.turns.map((turn) => keptTurn(id, turn)));
+    last = found.turns[found.turns.length - 1]?.question || "";
+    toEnd();
+    if (matchMedia("(pointer: fine)").matches) input.focus();
+  } catch (error) {
+    if (current !== id) return;
+    newChat();
+    say(`That chat cannot be opened: ${error.message}.`, true);
+  }
+}
+
+function keptTurn(session, turn) {
+  const view = turnCard(turn.question);
+  Object.assign(view, {
+    session, turn: turn.turn, passages: turn.passages, citations: turn.citations, said: turn.answer, at: turn.created,
+    correlation: turn.correlation || "", failed: turn.status === "failed",
+  });
+  view.answer.setAttribute("aria-busy", "false");
+  finish(view, turn.answer);
+  if (turn.status === "cancelled") again(view, notice(view, "Stopped."));
+  if (turn.status === "failed") again(view, notice(view, "Not completed.", true));
+  if (turn.answer) foot(view, "", turn.feedback);
+  return view.card;
+}
+
+// A running answer goes on and is kept; it is found in its chat when it is done.
+function leave() {
+  running = null;
+  showRunning(false);
+  if (side.matches(":popover-open")) side.hidePopover();
+}
+
+function newChat() {
+  leave();
+  current = last = "";
+  history.replaceState(null, "", location.pathname);
+  thread.replaceChildren();
+  byId("empty").hidden = false;
+  titled();
+  showSessions();
+  input.focus();
+}
+
+async function forget(one) {
+  const dialog = byId("confirm");
+  byId("confirm-title").textContent = "Delete this chat?";
+  byId("confirm-text").textContent = `“${one.title}” and its answers are gone for good.`;
+  if (await answered(dialog) !== "yes") return;
+  try {
+    await api.forget(one.session);
+    if (one.session === current) newChat();
+    say("The chat is deleted.", true);
+  } catch (error) {
+    say(`The chat could not be deleted: ${error.message}.`, true);
+  }
+  await listSessions();
+}
+
+function answered(dialog) {
+  dialog.returnValue = "";
+  if (!dialog.open) dialog.showModal();
+  return new Promise((resolve) => { dialog.addEventListener("close", () => resolve(dialog.returnValue), { once: true }); });
+}
+
+async function showExamples() {
+  try {
+    byId("examples").replaceChildren(...(await api.examples()).map((question) => {
+      const button = element("button", "", question);
+      button.onclick = () => ask(question);
+      return element("li", "", button);
+    }));
+  } catch { /* the page works without examples */ }
+}
+
+// -- the access key, the theme ----------------------------------------------------------------------------------------
+
+let asking = null;
+
+// Asks for a key; resolves to whether there is a new one.
+function unlock(message) {
+  asking ||= askForKey(message).finally(() => { asking = null; });
+  return asking;
+}
+
+async function askForKey(message) {
+  const field = byId("key-field");
+  byId("key-text").textContent = message ? `The service says: ${message}.`
+    : "With a key you see the documents and chats that belong to it. It is kept in this browser alone.";
+  field.value = "";
+  byId("key-forget").hidden = !api.accessKey();
+  byId("key-forget").onclick = () => byId("key").close("forget");
+  const chosen = await answered(byId("key")), given = chosen === "save" ? field.value.trim() : "";
+  if (chosen !== "forget" && !given) return false;
+  api.setAccessKey(given);
+  if (!message) { newChat(); await listSessions(); }
+  return true;
+}
+
+const THEMES = { "": "as the system", light: "light", dark: "dark" };
+function themed(name) {
+  document.documentElement.dataset.theme = name;
+  api.kept.set("rag.theme", name);
+  byId("theme-name").textContent = `Theme: ${THEMES[name]}`;
+}
+
+// -- the page's controls ----------------------------------------------------------------------------------------------
+
+function submit() {
+  const question = input.value.trim();
+  if (!question) { input.focus(); return; }
+  input.value = "";
+  fit();
+  ask(question);
+}
+
+function fit() {
+  input.style.height = "auto";
+  input.style.height = `${input.scrollHeight}px`;
+}
+
+const typing = (node) => node.matches("input, textarea, [contenteditable]");
+const SHORTCUTS = { KeyN: newChat, KeyO: openDocuments };
+
+function pressed(event) {
+  if (document.querySelector("dialog[open]")) return;
+  const source = event.altKey && /^Digit([1-9])$/.exec(event.code);
+  if (event.altKey && (SHORTCUTS[event.code] || source)) {
+    event.preventDefault();
+    if (!source) SHORTCUTS[event.code]();
+    else thread.lastElementChild?.querySelectorAll(".sources button")[source[1] - 1]?.click();
+  } else if (event.key === "Escape" && running && !side.matches(":popover-open")) stop();
+  else if (event.target === input) pressedInQuestion(event);
+  else if (!typing(event.target) && event.key === "/") { event.preventDefault(); input.focus(); }
+  else if (!typing(event.target) && event.key === "?") byId("keys").showModal();
+}
+
+function pressedInQuestion(event) {
+  if (event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); submit(); }
+  if (event.key === "ArrowUp" && !input.value && last) { event.preventDefault(); input.value = last; fit(); }
+}
+
+function prepare() {
+  prepareLibrary();
+  api.whenLocked(unlock);
+  themed(api.kept.get("rag.theme") || "");
+  byId("form").onsubmit = (event) => {
+    event.preventDefault();
+    if (running) stop(); else submit();
+  };
+  input.oninput = fit;
+  input.addEventListener("paste", (event) => {
+    if (event.clipboardData.files.length) { event.preventDefault(); bringIn([...event.clipboardData.files]); }
+  });
+  byId("new").onclick = newChat;
+  byId("open-documents").onclick = () => { closeSide(); openDocuments(); };
+  byId("open-key").onclick = () => { closeSide(); unlock(""); };
+  byId("open-keys").onclick = () => { closeSide(); byId("keys").showModal(); };
+  byId("theme").onclick = () => {
+    const names = Object.keys(THEMES), now = document.documentElement.dataset.theme;
+    themed(names[(names.indexOf(now) + 1) % names.length]);
+  };
+  for (const dialog of document.querySelectorAll("dialog")) {
+    dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(""); });
+    for (const button of dialog.querySelectorAll("[data-close]")) button.onclick = () => dialog.close("");
+  }
+  document.addEventListener("keydown", pressed);
+  addEventListener("hashchange", () => { if (location.hash.slice(1) !== current) start(); });
+}
+
+const closeSide = () => { if (side.matches(":popover-open")) side.hidePopover(); };
+
+function start() {
+  const asked = new URLSearchParams(location.search).get("q")?.trim();
+  const session = decodeURIComponent(location.hash.slice(1));
+  if (asked) ask(asked.slice(0, 2_000));
+  else if (session) openSession(session);
+  else newChat();
+}
+
+prepare();
+start();
+showExamples();
+listSessions();
