@@ -84,6 +84,26 @@ def test_pgvector(server):
         connection.close()
 
 
+def test_a_stack_moves_to_pgvector_while_it_answers(server):
+    if postgres.missing():
+        pytest.skip(postgres.missing())
+    rag = RagStack(server)
+    rag.put("birds/heron.md", HERONS)
+    rag.put("deck/pumps.md", PUMPS)
+    with postgres.running() as database:
+        arn = secret(server, database.secret())
+        rag.deploy(VectorStore="pgvector", StoreEndpoint=database.endpoint, StoreSecretArn=arn)
+        assert dict(rag.ask("What does the grey heron eat?"))["retrieval"]["passages"][0]["document"] == "birds/heron.md"
+        rag.wait_live(store="pgvector")
+        server.advance(6 * 3600 + 900)
+        vectors = server.client("s3vectors")
+        names = {"vectorBucketName": "rag-vectors-000000000000"}
+        wait_for(lambda: vectors.list_indexes(**names)["indexes"] == [], what="the old index being dropped")
+        events = dict(rag.ask("How often is the pump serviced?"))
+        assert events["retrieval"]["passages"][0]["document"] == "deck/pumps.md"
+        assert "ninety days" in events["done"]["answer"]
+
+
 def test_opensearch(server):
     """A double of OpenSearch; what it shows is the wiring, the credentials and the calls."""
     double = OpenSearch("rag", "secret")

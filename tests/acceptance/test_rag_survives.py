@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,6 +18,7 @@ QUESTION = "What does the grey heron eat?"
 TEXT = "# Herons\n\nThe grey heron eats eels and frogs.\n"
 MODEL_TIMEOUT_S = 2
 ASKED, SUBMITTED = 4, 4
+STILL_S = 4
 VISIBILITY_S = {"QuestionsQueueUrl": 360, "TurnsQueueUrl": 180, "IngestQueueUrl": 720}
 STACK = "assumed-role/rag-"
 ERRORS = ({"error": "throttle"}, {"error": "drop"}, {"error": "delay", "ms": 60_000})
@@ -87,18 +89,41 @@ def load(rag):
 
 
 def drained(rag, ids):
-    """The jobs once each has ended; what waits for its next attempt gets it."""
+    """The jobs once each has ended; what waits for its next attempt gets it. A job whose row could not be written waits
+    too, under the status that it had: so whatever stands still for a while is given its next attempt."""
+    before, since = None, time.monotonic()
 
     def ended():
+        nonlocal before, since
         statuses = [job(rag, id)["status"] for id in ids]
+        if statuses != before:
+            before, since = statuses, time.monotonic()
         if all(one in ("done", "failed") for one in statuses):
             return statuses
-        if all(one in ("done", "failed", "retrying") for one in statuses):
+        waiting = all(one in ("done", "failed", "retrying") for one in statuses)
+        if waiting or time.monotonic() - since > STILL_S:
             rag.server.advance(VISIBILITY_S["QuestionsQueueUrl"] + 1)
+            since = time.monotonic()
         return None
 
     wait_for(ended, 60, what=f"the end of {ids}")
     return [job(rag, id) for id in ids]
+
+
+def in_time(rag, seconds, condition, what):
+    """Wait for the condition; the clock moves by `seconds` now and whenever nothing has come of it for a while."""
+    moved = float("-inf")
+
+    def come():
+        nonlocal moved
+        if condition():
+            return True
+        if time.monotonic() - moved > STILL_S:
+            rag.server.advance(seconds)
+            moved = time.monotonic()
+        return False
+
+    wait_for(come, 60, what=what)
 
 
 def recovered(rag):
@@ -179,17 +204,12 @@ def test_without_the_tables_nothing_is_accepted_that_could_be_lost(rag, how):
     recovered(rag)
     (ended,) = drained(rag, [before])
     assert ended["status"] == "done"
-
-    def written():
-        """Turns that were answered meanwhile: they went to their queue."""
-        table = rag.server.resource("dynamodb").Table(rag.outputs["SessionsTableName"])
-        keys = [{"session": one["session"], "item": "turn"} for one in kept]
-        found = [_turns(table, key["session"]) for key in keys]
-        if not all(found):
-            rag.server.advance(VISIBILITY_S["TurnsQueueUrl"] + 1)
-        return all(found)
-
-    wait_for(written, what=f"{len(kept)} turns")
+    # Turns that were answered meanwhile went to their queue.
+    table = rag.server.resource("dynamodb").Table(rag.outputs["SessionsTableName"])
+    in_time(
+        rag, VISIBILITY_S["TurnsQueueUrl"] + 1, lambda: all(_turns(table, one["session"]) for one in kept),
+        f"{len(kept)} turns",
+    )  # fmt: skip
     assert rag.count("QuestionsDeadLettersUrl") == 0
 
 
@@ -222,14 +242,7 @@ def test_without_the_bucket_documents_wait_and_are_indexed_later(rag, how):
     wait_for(lambda: struck(rag) >= 2, what="the fault being met")
     assert ask(rag)[1]["done"]["mode"] == "hybrid"
     lift(rag)
-
-    def indexed():
-        if rag.row(key).get("status") == "indexed":
-            return True
-        rag.server.advance(VISIBILITY_S["IngestQueueUrl"] + 1)
-        return False
-
-    wait_for(indexed, what="the document")
+    in_time(rag, VISIBILITY_S["IngestQueueUrl"] + 1, lambda: rag.row(key).get("status") == "indexed", "the document")
     assert rag.count("IngestDeadLettersUrl") == 0
 
 
@@ -243,12 +256,7 @@ def test_a_job_that_fails_to_the_last_is_a_dead_letter_with_its_cause_even_witho
         rag.server.advance(VISIBILITY_S["QuestionsQueueUrl"] + 1)
     wait_for(lambda: rag.count("TurnsQueueUrl") >= 1, what="the job's end in the queue")
     lift(rag)
-
-    def told():
-        rag.server.advance(VISIBILITY_S["TurnsQueueUrl"] + 1)
-        return job(rag, id)["status"] == "failed"
-
-    wait_for(told, what="the job's end")
+    in_time(rag, VISIBILITY_S["TurnsQueueUrl"] + 1, lambda: job(rag, id)["status"] == "failed", "the job's end")
     assert job(rag, id)["attempts"] == 3 and job(rag, id)["reason"]
     rag.server.advance(VISIBILITY_S["QuestionsQueueUrl"] + 1)
     wait_for(lambda: rag.count("QuestionsDeadLettersUrl") == 1, what="the dead letter")

@@ -360,7 +360,7 @@ def test_the_secret_is_read_once(database):
 @pytest.mark.parametrize(
     ("kind", "environment", "told"),
     [
-        ("chroma", {}, "VECTOR_STORE chroma is not one of s3vectors, snowflake, opensearch, pgvector"),
+        ("chroma", {}, "the store chroma is not one of s3vectors, snowflake, opensearch, pgvector"),
         ("pgvector", {}, "postgresql://HOST:PORT/DATABASE"),
         ("opensearch", {"STORE_ENDPOINT": "nowhere", "STORE_SECRET_ARN": "arn"}, "https://HOST"),
         ("opensearch", {"STORE_ENDPOINT": "https://x", "STORE_SECRET_ARN": "half"}, "no password"),

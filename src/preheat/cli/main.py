@@ -18,7 +18,10 @@ def build() -> typer.Typer:
     )
     for name, (module, function) in COMMANDS.items():
         command = getattr(importlib.import_module(module), function)
-        app.command(name)(command)
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name)
+        else:
+            app.command(name)(command)
     return app
 
 

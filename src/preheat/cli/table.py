@@ -1,4 +1,4 @@
-"""COMMANDS: the command's name -> (module, function)."""
+"""COMMANDS: the command's name -> (module, function), or a group of commands."""
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "new": ("preheat.cli.starting", "new"),
@@ -8,6 +8,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "ingest": ("preheat.cli.up", "ingest"),
     "baseline": ("preheat.cli.baseline", "baseline"),
     "ask": ("preheat.cli.up", "ask"),
+    "rag": ("preheat.cli.rag", "rag"),
     "invoke": ("preheat.cli.look", "invoke"),
     "logs": ("preheat.cli.look", "logs"),
     "dlq": ("preheat.cli.look", "dlq"),

@@ -4,7 +4,8 @@ Each token of the query looks for the passage's token nearest to it (cosine); th
 cosines, weighted by how rare the query's token is. How rare is read off the vocabulary, which BERT orders by
 frequency, so no corpus is needed and scores of different queries compare. Control tokens and punctuation do not count.
 
-Tokens of passages are kept, in 8 bits, up to `cache_bytes`: a passage that comes again costs no run of the model.
+Tokens of passages are kept, in 8 bits, up to `cache_bytes` in memory and in a `TokenStore`: a passage that was embedded
+here, or comes again, costs no run of the model.
 """
 
 import hashlib
@@ -16,6 +17,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from preheat.models.minilm import MiniLM
+from preheat.models.token_store import TokenStore
 
 if TYPE_CHECKING:
     import numpy
@@ -68,11 +70,14 @@ class TokenCache:
 class LateInteraction:
     """Implements Reranker. `model` may serve others as well. Thread-safe."""
 
-    def __init__(self, id: str, model: MiniLM, cache_bytes: int = CACHE_BYTES) -> None:
+    def __init__(
+        self, id: str, model: MiniLM, cache_bytes: int = CACHE_BYTES, store: TokenStore | None = None
+    ) -> None:
         self.id = id
         self.max_tokens = model.max_tokens
         self.cache = TokenCache(cache_bytes)
         self._model = model
+        self._store = store
         self._weights: numpy.ndarray | None = None
 
     def available(self) -> bool:
@@ -106,15 +111,34 @@ class LateInteraction:
 
     def _tokens(self, texts: Sequence[str]) -> list[Tokens]:
         keys = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in texts]
-        known = {key: found for key in keys if (found := self.cache.get(key)) is not None}
+        known = {key: found for key in keys if (found := self._kept(key)) is not None}
         fresh = {key: text for key, text in zip(keys, texts) if key not in known}
         if fresh:
             some = list(fresh.values())
             ids = self._model.token_ids(some)
             for key, of_text, vectors in zip(fresh, ids, self._model.token_vectors(some)):
-                known[key] = self._packed(of_text, vectors)
-                self.cache.put(key, known[key])
+                known[key] = self._keep(key, self._packed(of_text, vectors))
         return [known[key] for key in keys]
+
+    def remember(self, text: str, vectors: "numpy.ndarray") -> None:
+        """Keep the tokens of a text that was embedded, float32 (tokens, 384), rows of length 1."""
+        key = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+        self._keep(key, self._packed(self._model.token_ids([text])[0], vectors))
+
+    def _kept(self, key: bytes) -> Tokens | None:
+        found = self.cache.get(key)
+        if found is None and self._store is not None:
+            stored = self._store.get(key)
+            if stored is not None:
+                found = Tokens(*stored)
+                self.cache.put(key, found)
+        return found
+
+    def _keep(self, key: bytes, tokens: Tokens) -> Tokens:
+        self.cache.put(key, tokens)
+        if self._store is not None:
+            self._store.put(key, *tokens)
+        return tokens
 
     def _packed(self, ids: Sequence[int], vectors: "numpy.ndarray") -> Tokens:
         """Without what does not count, unless nothing else is there."""

@@ -9,7 +9,7 @@ import importlib.util
 import json
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -31,6 +31,9 @@ BATCH_TOKENS = 2_048
 EPSILON = 1e-12
 
 Engine = Literal["auto", "onnxruntime", "numpy"]
+
+
+Seen = Callable[[str, "numpy.ndarray"], None]
 
 
 class Runner(Protocol):
@@ -84,8 +87,9 @@ class MiniLM:
             return self._engine
         return "numpy" if importlib.util.find_spec("onnxruntime") is None else "onnxruntime"
 
-    def embed(self, texts: Sequence[str], kind: Kind = "document") -> "numpy.ndarray":
-        """Mean of the token vectors, length 1. Queries and documents are embedded alike by this model."""
+    def embed(self, texts: Sequence[str], kind: Kind = "document", seen: "Seen | None" = None) -> "numpy.ndarray":
+        """Mean of the token vectors, length 1. Queries and documents are embedded alike by this model. `seen` gets each
+        text with its tokens' vectors as `token_vectors` would give them."""
         import numpy
 
         vectors = numpy.empty((len(texts), DIMENSION), dtype=numpy.float32)
@@ -93,6 +97,9 @@ class MiniLM:
             weight = mask[:, :, None].astype(numpy.float32)
             means = (states * weight).sum(axis=1) / weight.sum(axis=1)
             vectors[rows] = means / numpy.linalg.norm(means, axis=1, keepdims=True)
+            if seen is not None:
+                for row, length, of_text in zip(rows, mask.sum(axis=1), states):
+                    seen(texts[row], of_text[:length] / numpy.linalg.norm(of_text[:length], axis=1, keepdims=True))
         return vectors
 
     def token_vectors(self, texts: Sequence[str]) -> "list[numpy.ndarray]":

@@ -7,7 +7,8 @@ Configuration is a dict, model id to
 
 Options, by backend: minilm `engine` ("auto", "onnxruntime", "numpy"), `threads`, `max_tokens` (3-512), `dimension`
 (384; more is filled with zeros, which changes no distance); hashing `dimension`; extractive `similarity` (true, false);
-late-interaction (a reranker) `cache_mb` (0-65536: how much of passages' token vectors is kept in memory);
+late-interaction (a reranker) `cache_mb` (0-65536: how much of passages' token vectors is kept in memory), `disk_mb`
+(0-1048576, 2048 unless given: how much of them in the state directory);
 openai `base_url`, `model`, `kind` ("chat", "embedding"), `dimension`, `api_key_env` (name of an environment variable),
 `timeout_s`; bedrock `model_id`, `region`, `profile`, `endpoint_url`, `timeout_s`.
 The default ids are always there; configuration may set their limits and options.
@@ -17,6 +18,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from preheat.models.bedrock_passthrough import BedrockPassthrough
@@ -25,11 +27,13 @@ from preheat.models.extractive import ExtractiveAnswerer
 from preheat.models.hashing import SIZES, HashingEmbedder
 from preheat.models.late_interaction import CACHE_BYTES, LateInteraction
 from preheat.models.limits import Limits
-from preheat.models.minilm import DIMENSION, LONGEST, MAX_TOKENS, MiniLM
+from preheat.models.minilm import DIMENSION, LONGEST, MAX_TOKENS, MiniLM, Seen
+from preheat.models.token_store import TokenStore
 
 if TYPE_CHECKING:
     import numpy
 
+DISK_MB = 2_048
 DEFAULTS: Mapping[str, str] = {
     "preheat.minilm-l6-v2": "minilm",
     "preheat.hashing-1024": "hashing",
@@ -40,7 +44,7 @@ OPTIONS: Mapping[str, frozenset[str]] = {
     "minilm": frozenset({"engine", "threads", "max_tokens", "dimension"}),
     "hashing": frozenset({"dimension"}),
     "extractive": frozenset({"similarity"}),
-    "late-interaction": frozenset({"cache_mb"}),
+    "late-interaction": frozenset({"cache_mb", "disk_mb"}),
     "openai": frozenset({"base_url", "model", "kind", "dimension", "api_key_env", "timeout_s"}),
     "bedrock": frozenset({"model_id", "region", "profile", "endpoint_url", "timeout_s"}),
 }
@@ -70,7 +74,9 @@ class Model:
 class Registry:
     """Built from configuration once; raises ModelConfigurationError. Loads no weights and imports nothing heavy."""
 
-    def __init__(self, configuration: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, configuration: Mapping[str, Any] | None = None, folder: Path | None = None) -> None:
+        self._folder = folder
+        self._late: LateInteraction | None = None
         self._minilm: dict[tuple[Any, ...], MiniLM] = {}
         self._lock = threading.Lock()
         self._models: dict[str, Model] = {}
@@ -122,7 +128,8 @@ class Registry:
         engine = _choice(id, options, "engine", ("auto", "onnxruntime", "numpy"))
         threads = _integer(id, options, "threads", 0, 0, 256)
         model = self.minilm(engine, threads, _integer(id, options, "max_tokens", MAX_TOKENS, 3, LONGEST))
-        return Renamed(id, model, _integer(id, options, "dimension", DIMENSION, DIMENSION, 4_096))
+        seen = self._remember if model is self.minilm() else None
+        return Renamed(id, model, _integer(id, options, "dimension", DIMENSION, DIMENSION, 4_096), seen)
 
     def _build_hashing(self, id: str, options: dict[str, Any]) -> Embedder:
         return HashingEmbedder(id, _integer(id, options, "dimension", 1_024, 8, 4_096))
@@ -136,7 +143,16 @@ class Registry:
 
     def _build_late_interaction(self, id: str, options: dict[str, Any]) -> Reranker:
         kept_mb = _integer(id, options, "cache_mb", CACHE_BYTES >> 20, 0, 65_536)
-        return LateInteraction(id, self.minilm(), kept_mb << 20)
+        disk_mb = _integer(id, options, "disk_mb", DISK_MB, 0, 1_048_576)
+        store = TokenStore(self._folder / id.replace(":", "-"), disk_mb << 20) if self._folder and disk_mb else None
+        made = LateInteraction(id, self.minilm(), kept_mb << 20, store)
+        self._late = self._late or made
+        return made
+
+    def _remember(self, text: str, vectors: "numpy.ndarray") -> None:
+        """What a document's embedding computed anyway is kept for the reranker."""
+        if self._late is not None:
+            self._late.remember(text, vectors)
 
     def _build_openai(self, id: str, options: dict[str, Any]) -> Backend:
         from preheat.models.openai_compatible import ChatGenerator, Server, ServerEmbedder
@@ -173,7 +189,8 @@ class Registry:
 class Renamed:
     """MiniLM under another id and, filled with zeros, in a larger dimension (cosine and distances stay the same)."""
 
-    def __init__(self, id: str, model: MiniLM, dimension: int) -> None:
+    def __init__(self, id: str, model: MiniLM, dimension: int, seen: Seen | None = None) -> None:
+        self._seen = seen
         self.id = id
         self.dimension = dimension
         self.dimensions = (*(size for size in SIZES if DIMENSION <= size < dimension), dimension)
@@ -181,7 +198,7 @@ class Renamed:
         self.model = model
 
     def embed(self, texts: Sequence[str], kind: Kind = "document") -> "numpy.ndarray":
-        vectors = self.model.embed(texts, kind)
+        vectors = self.model.embed(texts, kind, self._seen if kind == "document" else None)
         if self.dimension == DIMENSION:
             return vectors
         import numpy

@@ -74,7 +74,8 @@ def _answer(event: dict[str, Any], context: Any) -> None:
 def _recipe(properties: dict[str, Any]) -> Recipe:
     names = ("ChunkTarget", "ChunkLongest", "ChunkOverlap", "EmbeddingWindow")
     sizes = Sizes(*(int(properties[name]) for name in names))
-    return Recipe(properties["Model"], int(properties["Dimension"]), sizes)
+    store = properties.get("VectorStore", "s3vectors")
+    return Recipe(properties["Model"], int(properties["Dimension"]), sizes, store=store)
 
 
 def _begin(recipe: Recipe) -> None:

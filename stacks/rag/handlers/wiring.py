@@ -15,11 +15,12 @@ from ragkit.embed import BedrockEmbedder
 from ragkit.evidence import Judge, Watched
 from ragkit.generate import BedrockGenerator
 from ragkit.guardrails import BedrockGuardrail, Guardrail, NoGuardrail
-from ragkit.guards import GuardedEmbedder, GuardedGenerator, GuardedStore, Kept
+from ragkit.guards import GuardedEmbedder, GuardedGenerator, GuardedReranker, GuardedStore, Kept
 from ragkit.identity import Directory
 from ragkit.limits import Allowance, Limits
 from ragkit.metrics import Metrics
 from ragkit.push import ConnectionPush, NoPush, Push
+from ragkit.rerank import NO_MODEL, BedrockReranker, NoRerank, Reranker
 from ragkit.resilience import Breaker, Bulkhead, guard_client
 from ragkit.retrieve import Retriever
 from ragkit.sessions import Sessions
@@ -106,7 +107,7 @@ def embedder(recipe: Recipe) -> GuardedEmbedder:
 
 @lru_cache(maxsize=8)
 def store(recipe: Recipe) -> GuardedStore:
-    inner = open_store(os.environ.get("VECTOR_STORE", "s3vectors"), recipe, os.environ, client)
+    inner = open_store(recipe.store, recipe, os.environ, client)
     again = searches() if SLOW_SEARCH_S else None
     return GuardedStore(inner, breaker("the vector store"), again, SLOW_SEARCH_S, epoch().begin)
 
@@ -118,7 +119,16 @@ def epoch() -> Epoch:
 
 @lru_cache(maxsize=8)
 def _retriever(recipe: Recipe) -> Retriever:
-    return Retriever(watched(recipe), embedder(recipe))
+    return Retriever(watched(recipe), embedder(recipe), reranker=reranker())
+
+
+@lru_cache(maxsize=1)
+def reranker() -> Reranker:
+    model = os.environ.get("RERANK_MODEL_ID", NO_MODEL)
+    if model == NO_MODEL:
+        return NoRerank()
+    inner = BedrockReranker(client("bedrock-agent-runtime"), model)
+    return GuardedReranker(inner, breaker(f"the model {model}"))
 
 
 @lru_cache(maxsize=8)

@@ -22,11 +22,11 @@ from ragkit.asked import Asked
 from ragkit.budget import Fitted, fit
 from ragkit.citations import Verified, verified
 from ragkit.cost import cost_usd
-from ragkit.defence import without_foreign_links
+from ragkit.defence import line, without_foreign_links
 from ragkit.embed import Embedder
 from ragkit.evidence import Evidence, Judge
 from ragkit.generate import GenerationUnavailable, Generator, Usage
-from ragkit.grounding import Statement, best_spans
+from ragkit.grounding import Statement, best_sentence
 from ragkit.guardrails import INTERVENED, MASKED, Guardrail, NoGuardrail
 from ragkit.likeness import Likeness
 from ragkit.prompt import NOTHING_FOUND, SYSTEM, messages, refused
@@ -201,17 +201,13 @@ class Answerer:
 
 
 def quoted(question: str, passages: Sequence[Passage]) -> str:
-    """The best sentence of each of the best passages, cited."""
+    """The sentences that fit the question best, one a passage, cited."""
     asked = Statement.read(question, question)
-    lines = []
-    for number, one in enumerate(passages[:QUOTED_PASSAGES], 1):
-        spans = best_spans(asked, one.text)
-        if spans:
-            start, end = spans[0]
-            lines.append(f"- {' '.join(one.text[start:end].split())} [{number}]")
-    if not lines and passages:
-        lines.append(f"- {passages[0].context or passages[0].title} [1]")
-    return "\n".join([BEST_PASSAGES, "", *lines])
+    found = [(best_sentence(asked, one.text), number, one) for number, one in enumerate(passages, 1)]
+    fitting = [(best[0], number, one.text[slice(*best[1])]) for best, number, one in found if best is not None]
+    chosen = sorted(sorted(fitting, key=lambda item: (-item[0], item[1]))[:QUOTED_PASSAGES], key=lambda item: item[1])
+    lines = [f"- {line(text)} [{number}]" for _, number, text in chosen]
+    return "\n".join([BEST_PASSAGES, "", *(lines or [f"- {line(one.title)} [1]" for one in passages[:1]])])
 
 
 def _retrieval(found: Retrieved, evidence: Evidence, fitted: Fitted) -> dict[str, Any]:

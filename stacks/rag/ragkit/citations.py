@@ -15,7 +15,7 @@ from ragkit.store import Passage
 _MARK = re.compile(r"\[(\d{1,4}(?:\s*[,;]\s*\d{1,4})*)\]")
 _GROUP = re.compile(r"(?:\s{0,8}\[\d{1,4}(?:\s*[,;]\s*\d{1,4})*\])+")
 _JOINT = 0.2
-"""Of several passages that support a sentence only together, each holds at least this share of it."""
+"""Of passages that support a sentence together, each adds at least this share of it."""
 MOST_MARKS = 60
 
 
@@ -80,17 +80,33 @@ def _held(
     statements = [_statement(one, question) for one in said]
     found = {number: _support(statements[-1], passages[number - 1], similar) for number in numbers}
     held = {number for number, one in found.items() if one.holds}
-    if not held and len(numbers) > 1:
-        joint = "\n\n".join(passages[number - 1].text for number in numbers)
-        titles = " ".join(_titles(passages[number - 1]) for number in numbers)
-        if support(statements[-1], joint, titles, similar).holds:
-            held = {number for number, one in found.items() if one.score >= _JOINT}
+    if len(numbers) > 1:
+        held |= _together(statements[-1], found, held, passages)
     quotes = {number: list(found[number].quotes) for number in numbers if number in held}
     for statement in statements[:-1]:
         for number, spans in quotes.items():
             also = _support(statement, passages[number - 1], None)
             spans.extend(also.quotes if also.holds else ())
     return {number: tuple(spans) for number, spans in quotes.items()}
+
+
+def _together(
+    statement: Statement, found: dict[int, Support], held: set[int], passages: Sequence[Passage]
+) -> set[int]:
+    """The numbers whose passages add to what the `held` ones, or, where there are none, all of them say together."""
+    others = {number for number, one in found.items() if number not in held and one.score >= _JOINT}
+    if not others:
+        return set()
+    if not held:
+        return others if _joint(statement, others, passages).holds else set()
+    before = max(found[number].score for number in held)
+    added = {number: _joint(statement, held | {number}, passages) for number in others}
+    return {number for number, one in added.items() if one.holds and one.score >= before + _JOINT}
+
+
+def _joint(statement: Statement, numbers: set[int], passages: Sequence[Passage]) -> Support:
+    chosen = [passages[number - 1] for number in sorted(numbers)]
+    return support(statement, "\n\n".join(one.text for one in chosen), " ".join(map(_titles, chosen)))
 
 
 def _statement(text: str, question: str) -> Statement:

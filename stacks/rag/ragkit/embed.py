@@ -6,13 +6,11 @@ nothing is cut off silently. Which text is too long is estimated first and told 
 its answer, Cohere's bodies ask for `truncate: NONE` and are refused.
 """
 
-import itertools
 import json
 import random
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -26,6 +24,8 @@ TITAN_CHARACTERS = 50_000
 WINDOW = 256
 SURE = 0.85
 """Of the window: an estimate up to this is taken to fit; the model says so when it does not."""
+CORRECTIONS, STEP = 8, 1.3
+FORGETTING = 0.2
 FIRST_COUNTS = 3
 """How much the first piece of a long text weighs: it says what the text is about. On the collections of
 `bench/retrieval.py` this keeps what the first window alone finds, and finds what stands further down as well."""
@@ -36,7 +36,7 @@ _TOO_LONG = re.compile(
     r"too many (?:input )?tokens|too long|longer than|truncate is none|exceeds? the max|maximum (?:length|tokens)",
     re.IGNORECASE,
 )
-_WHICH = re.compile(r"texts\[(\d+)\]")
+_WHICH = re.compile(r"texts\[(\d+)\] has (\d+) tokens")
 _COUNT = "x-amzn-bedrock-input-token-count"
 
 
@@ -45,11 +45,11 @@ class EmbeddingUnavailable(Exception):
 
 
 class TooLong(Exception):
-    """The model does not read so much at once. `which` is the text's place in the call, None when it is not known."""
+    """The model does not read so much at once. `ratio` is of its count of the text to the estimate, 0 when unknown."""
 
-    def __init__(self, which: int | None = None) -> None:
+    def __init__(self, ratio: float = 0.0) -> None:
         super().__init__("a text is longer than the model's window")
-        self.which = which
+        self.ratio = ratio
 
 
 class Embedder(Protocol):
@@ -90,37 +90,45 @@ class Patience:
 
 class BedrockEmbedder:
     """`client` is boto3's bedrock-runtime; `dimension` is asked for where the model has a choice; `window` is how many
-    tokens the model reads at once; `parallel` how many calls one embedder makes at once."""
+    tokens the model reads at once. One call at a time. What the model counts corrects the estimates that follow."""
 
     def __init__(
         self,
         client: Any,
         model: str,
         dimension: int | None = None,
-        parallel: int = 1,
         window: int = WINDOW,
         patience: Patience = Patience(),
     ) -> None:
         self.model = model or NO_MODEL
         self._client = client
         self._dimension = dimension
-        self._parallel = parallel
         self._window = window
         self._patience = patience
         self._batched = self.model.startswith(BATCHED)
         self._characters = COHERE_CHARACTERS if self._batched else TITAN_CHARACTERS
+        self._scale = 1.0
 
     def documents(self, texts: Sequence[str]) -> list[list[float]]:
         if self.model == NO_MODEL:
             raise EmbeddingUnavailable("no embedding model is configured")
-        if not texts:
-            return []
-        parts = [self._fitting(text) for text in texts]
-        flat = [piece for some in parts for piece in some]
         size = COHERE_BATCH if self._batched else 1
-        calls = [flat[at : at + size] for at in range(0, len(flat), size)]
-        vectors = iter([vector for batch in self._map(self._patiently, calls) for vector in batch])
-        return [_mean(some, [next(vectors) for _ in some]) for some in parts]
+        return [vector for at in range(0, len(texts), size) for vector in self._fitted(texts[at : at + size])]
+
+    def _fitted(self, texts: Sequence[str]) -> list[list[float]]:
+        """One vector a text. Where the model says that one is too long, all are taken to be longer than estimated."""
+        size = COHERE_BATCH if self._batched else 1
+        for _ in range(CORRECTIONS):
+            parts = [self._fitting(text) for text in texts]
+            flat = [piece for some in parts for piece in some]
+            try:
+                made = [self._patiently(flat[at : at + size]) for at in range(0, len(flat), size)]
+            except TooLong as long:
+                self._scale = max(long.ratio / SURE, STEP * self._scale)
+                continue
+            vectors = iter([vector for some in made for vector in some])
+            return [_mean(some, [next(vectors) for _ in some]) for some in parts]
+        raise EmbeddingUnavailable(f"the model {self.model} takes no piece of the text, however short")
 
     def query(self, text: str) -> list[float]:
         """A question that is too long is cut."""
@@ -129,15 +137,9 @@ class BedrockEmbedder:
         text = text[: self._characters]
         return self._cohere([text], "search_query")[0] if self._batched else self._titan(text)[0]
 
-    def _map(self, call: Any, items: list) -> list:
-        if len(items) == 1 or self._parallel == 1:
-            return [call(item) for item in items]
-        with ThreadPoolExecutor(min(self._parallel, len(items))) as pool:
-            return list(pool.map(call, items))
-
     def _fitting(self, text: str) -> list[str]:
         """The text in pieces that should fit into the window and the call."""
-        room = SURE * (self._window - SPECIAL)
+        room = max(1.0, SURE * (self._window - SPECIAL) / self._scale)
         if estimate(text) <= room and len(text) <= self._characters:
             return [text]
         return self._parted(text, room)
@@ -155,45 +157,30 @@ class BedrockEmbedder:
         return [heading + one for one in found] or [text[: self._characters]]
 
     def _patiently(self, texts: list[str]) -> list[list[float]]:
-        """The vectors of one call's texts; made again while the model is throttled, parted where the model says that a
-        text is too long."""
-        try:
-            for _ in self._patience.turns():
-                try:
-                    return self._call(texts)
-                except EmbeddingUnavailable as error:
-                    if code(error) not in THROTTLES:
-                        raise
-                    throttled = error
-            raise throttled
-        except TooLong as long:
-            if len(texts) == 1:
-                return [self._halved(texts[0])]
-            which = long.which if long.which is not None and long.which < len(texts) else None
-            cuts = (0, len(texts) // 2, len(texts)) if which is None else (0, which, which + 1, len(texts))
-            return [
-                vector
-                for first, last in itertools.pairwise(cuts)
-                if last > first
-                for vector in self._patiently(texts[first:last])
-            ]
-
-    def _halved(self, text: str) -> list[float]:
-        parts = self._parted(text, estimate(text) * 0.6)
-        if len(parts) < 2:
-            middle = len(text) // 2
-            parts = [text[:middle], text[middle:]]
-        if min(map(len, parts)) == 0 or len(text) < 2:
-            raise EmbeddingUnavailable(f"the model {self.model} does not take the shortest of texts")
-        return _mean(parts, [vector for part in parts for vector in self._patiently([part])])
+        """The vectors of one call's texts; made again while the model is throttled. Raises TooLong."""
+        for _ in self._patience.turns():
+            try:
+                return self._call(texts)
+            except EmbeddingUnavailable as error:
+                if code(error) not in THROTTLES:
+                    raise
+                throttled = error
+        raise throttled
 
     def _call(self, texts: list[str]) -> list[list[float]]:
         if self._batched:
             return self._cohere(texts, "search_document")
         vector, count = self._titan(texts[0])
+        self._learn(texts, count)
         if count > self._window:
-            raise TooLong(0)
+            raise TooLong(count / max(1.0, estimate(texts[0])))
         return [vector]
+
+    def _learn(self, texts: Sequence[str], count: int) -> None:
+        """From what the model counted: a higher count is believed at once, a lower one little by little."""
+        if count:
+            found = max(1.0, (count - SPECIAL * len(texts)) / max(1.0, sum(map(estimate, texts))))
+            self._scale = max(found, self._scale + FORGETTING * (found - self._scale))
 
     def _titan(self, text: str) -> tuple[list[float], int]:
         """The vector, and how many tokens the model counted."""
@@ -214,8 +201,10 @@ class BedrockEmbedder:
             vectors = vectors.get("float")
         if not isinstance(vectors, list) or len(vectors) != len(texts):
             raise EmbeddingUnavailable(f"the model {self.model} answered without embeddings")
-        if truncate == "NONE" and count > self._window * len(texts):
-            raise TooLong()
+        if truncate == "NONE":
+            self._learn(texts, count)
+            if count > self._window * len(texts):
+                raise TooLong(self._scale)
         return vectors
 
     def _invoke(self, body: dict[str, Any]) -> tuple[dict[str, Any], int]:
@@ -230,8 +219,7 @@ class BedrockEmbedder:
         except (ClientError, BotoCoreError, ValueError) as error:
             found = _TOO_LONG.search(str(error)) if body.get("truncate") != "END" else None
             if found and isinstance(error, ClientError) and error.response["Error"]["Code"] == "ValidationException":
-                which = _WHICH.search(str(error))
-                raise TooLong(int(which[1]) if which else None) from error
+                raise TooLong(_ratio(str(error), body.get("texts", []))) from error
             raise EmbeddingUnavailable(f"the model {self.model} failed: {error}") from error
         if not isinstance(answer, dict):
             raise EmbeddingUnavailable(f"the model {self.model} answered with something else than an object")
@@ -244,6 +232,13 @@ def code(error: BaseException) -> str:
     cause = error.__cause__
     response = getattr(cause, "response", None)
     return response["Error"]["Code"] if isinstance(response, dict) else ""
+
+
+def _ratio(message: str, texts: Sequence[str]) -> float:
+    which = _WHICH.search(message)
+    if which is None or int(which[1]) >= len(texts):
+        return 0.0
+    return int(which[2]) / max(1.0, estimate(texts[int(which[1])]))
 
 
 def _mean(texts: Sequence[str], vectors: Sequence[list[float]]) -> list[float]:

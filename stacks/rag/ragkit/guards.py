@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from ragkit.chunking import Chunk
 from ragkit.embed import Embedder, EmbeddingUnavailable
 from ragkit.generate import Generation, GenerationUnavailable, Generator, Message, Usage
+from ragkit.rerank import Reranker, RerankUnavailable
 from ragkit.resilience import Breaker, Bulkhead, Refused, guarded, hedged
 from ragkit.store import Embed, Filter, Passage, Stored, VectorStore, replace_all
 
@@ -134,6 +135,18 @@ class GuardedStore:
             if self._executor is None or self._after_s <= 0:
                 return call()
             return hedged(self._executor, call, self._after_s)
+
+
+class GuardedReranker:
+    def __init__(self, inner: Reranker, breaker: Breaker) -> None:
+        self.model = inner.model
+        self._inner, self._breaker = inner, breaker
+
+    def score(self, query: str, passages: Sequence[str]) -> list[float]:
+        try:
+            return guarded(self._breaker, None, self._inner.score, query, passages)
+        except Refused as refused:
+            raise RerankUnavailable(str(refused)) from refused
 
 
 class GuardedGenerator:

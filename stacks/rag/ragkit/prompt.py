@@ -16,7 +16,7 @@ from ragkit.asked import Turn
 from ragkit.defence import line, neutral
 from ragkit.store import Passage
 
-NOTHING_FOUND = "The documents do not answer this."
+NOTHING_FOUND = "The documents do not answer this question."
 SYSTEM = (
     "Answer the question from the numbered passages only. After each statement cite the passages it rests on by their "
     "numbers in square brackets, like [1] or [2][3]. Write in the language of the question. When the passages do not "

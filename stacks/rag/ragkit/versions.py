@@ -28,16 +28,19 @@ ATTEMPTS = 8
 
 @dataclass(frozen=True)
 class Recipe:
-    """`model` and `dimension` of the vectors, `sizes` of the chunks."""
+    """`model` and `dimension` of the vectors, `sizes` of the chunks, the kind of `store` (`stores.choice`)."""
 
     model: str
     dimension: int
     sizes: Sizes = field(default_factory=Sizes)
     format: int = FORMAT
+    store: str = "s3vectors"
 
     @property
     def id(self) -> str:
-        return hashlib.sha256(json.dumps(self.item(), sort_keys=True).encode()).hexdigest()[:12]
+        """As it was before there was a choice of stores, for the first of them."""
+        item = {name: value for name, value in self.item().items() if (name, value) != ("store", "s3vectors")}
+        return hashlib.sha256(json.dumps(item, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
     def index(self) -> str:
@@ -48,12 +51,14 @@ class Recipe:
         return {
             "model": self.model, "dimension": self.dimension, "format": self.format,
             "target": sizes.target, "longest": sizes.longest, "overlap": sizes.overlap, "window": sizes.window,
+            "store": self.store,
         }  # fmt: skip
 
     @classmethod
     def read(cls, item: dict[str, Any]) -> "Recipe":
         sizes = Sizes(*(int(item[name]) for name in ("target", "longest", "overlap", "window") if name in item))
-        return cls(str(item["model"]), int(item["dimension"]), sizes, int(item["format"]))
+        store = str(item.get("store", "s3vectors"))
+        return cls(str(item["model"]), int(item["dimension"]), sizes, int(item["format"]), store)
 
 
 @dataclass(frozen=True)

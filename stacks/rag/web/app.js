@@ -67,17 +67,19 @@ function foot(view, told, rating = "") {
     });
   }
   if (navigator.clipboard) line.append(iconButton("copy", "Copy the answer", () => copy(view)));
-  if (told) line.append(element("span", "timing", told));
-  const trace = api.traceLink(view.correlation, view.at);
-  if (trace) {
-    const link = element("a", "", "trace");
-    link.href = trace;
-    link.target = "_blank";
-    link.rel = "noopener";
-    link.setAttribute("aria-label", "The trace of this answer in the console");
-    line.append(element("span", "timing trace", link));
-  }
+  const timing = element("span", "timing", told), trace = traceOf(view);
+  if (told && trace) timing.append(" · ");
+  if (trace) timing.append(trace);
+  line.append(timing);
   view.answer.append(line, comment);
+}
+
+function traceOf(view) {
+  const address = api.traceLink(view.correlation, view.at);
+  if (!address) return null;
+  const link = Object.assign(element("a", "trace", "trace"), { href: address, target: "_blank", rel: "noopener" });
+  link.setAttribute("aria-label", "The trace of this answer in the console");
+  return link;
 }
 
 function commentForm(view) {
@@ -99,6 +101,7 @@ function commentForm(view) {
 
 async function rate(view, rating, comment, then) {
   try {
+    await view.kept;
     await api.rate(view.turn, { session: view.session, rating, ...(comment && { comment }) });
     say(comment ? "Thank you. Your comment is kept." : "Thank you.", true);
     then();
@@ -146,6 +149,7 @@ async function ask(question, replaced = null) {
   const view = turnCard(question), mine = { view, control: new AbortController() };
   const step = element("p", "step", "Searching the documents");
   Object.assign(view, { session: current, at: Date.now(), said: "", step });
+  view.kept = new Promise((resolve) => { view.ended = resolve; });
   running = mine;
   last = question;
   showRunning(true);
@@ -165,10 +169,11 @@ async function ask(question, replaced = null) {
   } finally {
     view.answer.setAttribute("aria-busy", "false");
     view.step.remove();
+    view.ended();
     if (running === mine) { running = null; showRunning(false); }
   }
   await listSessions();
-  if (!view.card.isConnected && view.session === current && current) openSession(current);
+  if (view.left && view.session === current) openSession(current);
 }
 
 function taken(view, name, data) {
@@ -196,6 +201,7 @@ function begun(view, data) {
   if (!shown) return;
   current = data.session;
   history.replaceState(null, "", `${location.pathname}#${current}`);
+  showSessions();
 }
 
 // The text so far, at most once a frame.
@@ -268,15 +274,19 @@ function titled(title = "") {
 async function listSessions() {
   try {
     listed = await api.sessions();
-    byId("sessions-note").textContent = listed.length ? "" : "Your chats will be listed here.";
+    showSessions();
   } catch (error) {
+    showSessions();
     byId("sessions-note").textContent = `The chats cannot be listed: ${error.message}.`;
   }
-  showSessions();
 }
 
+// A chat whose first turn is not kept yet stands at the top.
 function showSessions() {
-  byId("sessions").replaceChildren(...listed.map((one) => {
+  const known = !current || listed.some((one) => one.session === current);
+  byId("sessions-note").textContent = listed.length || !known ? "" : "Your chats will be listed here.";
+  const fresh = known ? [] : [{ session: current, title: byId("title").textContent, updated: Date.now() }];
+  byId("sessions").replaceChildren(...[...fresh, ...listed].map((one) => {
     const open = element("button", "open", element("span", "", one.title), element("small", "", ago(one.updated)));
     const item = element("li", one.session === current ? "current" : "", open);
     if (one.session === current) open.setAttribute("aria-current", "true");
@@ -323,6 +333,7 @@ function keptTurn(session, turn) {
 
 // A running answer goes on and is kept; it is found in its chat when it is done.
 function leave() {
+  if (running) running.view.left = true;
   running = null;
   showRunning(false);
   if (side.matches(":popover-open")) side.hidePopover();
@@ -346,8 +357,8 @@ async function forget(one) {
   if (await answered(dialog) !== "yes") return;
   try {
     await api.forget(one.session);
-    if (one.session === current) newChat();
     say("The chat is deleted.", true);
+    if (one.session === current) newChat();
   } catch (error) {
     say(`The chat could not be deleted: ${error.message}.`, true);
   }
@@ -357,7 +368,9 @@ async function forget(one) {
 function answered(dialog) {
   dialog.returnValue = "";
   if (!dialog.open) dialog.showModal();
-  return new Promise((resolve) => { dialog.addEventListener("close", () => resolve(dialog.returnValue), { once: true }); });
+  return new Promise((resolve) => {
+    dialog.addEventListener("close", () => resolve(dialog.returnValue), { once: true });
+  });
 }
 
 async function showExamples() {

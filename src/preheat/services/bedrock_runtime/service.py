@@ -483,4 +483,6 @@ def check_service_tier(tier: str | None, model: Model) -> None:
 
 def build(platform: Platform, registry: Registry | None = None) -> BedrockRuntimeService:
     """`registry` None: made of `platform.settings.models`. Raises ModelConfigurationError."""
-    return BedrockRuntimeService(platform, registry or Registry(getattr(platform.settings, "models", None)))
+    state = platform.db.directory
+    folder = state / "token-vectors" if state is not None else None
+    return BedrockRuntimeService(platform, registry or Registry(getattr(platform.settings, "models", None), folder))

@@ -4,6 +4,8 @@ Slots only grow; removed slots are masked by the caller. The matrix lies in bloc
 the cosine metric the graph holds eight bits a number; what it finds is always ranked by exact distance.
 """
 
+from contextlib import suppress
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,9 +16,10 @@ BLOCK_ROWS = 16_384
 FIRST_BLOCK = 256
 GRAPH_STEP = 500
 CONNECTIVITY = 16
-EXPANSION_ADD = 48
-LEAST_CANDIDATES = 96
-"""How many the graph is asked for at least: recall comes of ranking more than are wanted."""
+EXPANSION_ADD = 64
+LEAST_CANDIDATES, LEAST_PASSING = 256, 96
+"""How many the graph is asked for at least, and how many of them a filter is to let through: recall comes of ranking
+more than are wanted."""
 SCAN_SHARE = 6
 """A candidate of the graph costs as much as this many rows of a scan."""
 CLIPPED = 0.0005
@@ -96,7 +99,12 @@ class DenseIndex:
         self.graph_size = end
 
     def _new_graph(self, rows: "np.ndarray"):
+        """An empty graph. The process ends with a segmentation fault when onnxruntime (the embedder's) is imported
+        after usearch (onnxruntime 1.31, usearch 2.26), so it is imported before."""
         import numpy as np
+
+        with suppress(ImportError):
+            import_module("onnxruntime")
         from usearch.index import Index
 
         cosine = self.metric == "cosine"
@@ -137,7 +145,8 @@ class DenseIndex:
         import numpy as np
 
         passing = int(np.count_nonzero(alive[: self.graph_size]))
-        wanted = max(LEAST_CANDIDATES, count + count // 4) * self.graph_size // max(1, passing)
+        wanted = max(LEAST_PASSING, count + count // 4) * self.graph_size // max(1, passing)
+        wanted = max(LEAST_CANDIDATES, wanted)
         if self._graph is None or passing <= SCAN_SHARE * wanted:
             return self.search(blob, alive, count)
         query = self._query(blob)

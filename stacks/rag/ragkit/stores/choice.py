@@ -1,6 +1,6 @@
-"""Which vector store a deployment uses, from its environment variables.
+"""The vector store of a recipe, which names its kind, from the environment variables.
 
-VECTOR_STORE is one of KINDS. STORE_ENDPOINT says where the store is: `postgresql://HOST:PORT/DATABASE`,
+STORE_ENDPOINT says where the store is, when it is not S3 Vectors: `postgresql://HOST:PORT/DATABASE`,
 `https://HOST` of an OpenSearch domain, or `snowflake://ACCOUNT/DATABASE/SCHEMA?warehouse=NAME&role=NAME`.
 STORE_SECRET_ARN is a secret of Secrets Manager, `{"username", "password"}`, read once per environment; an OpenSearch
 domain without one is called with the function's own role.
@@ -45,7 +45,7 @@ def open_store(kind: str, recipe: Recipe, environment: Environment, client: Clie
         return S3VectorStore(client("s3vectors"), environment["VECTOR_BUCKET"], recipe.index, recipe.dimension)
     opened = {"snowflake": _snowflake, "opensearch": _opensearch, "pgvector": _pgvector}.get(kind)
     if opened is None:
-        raise ValueError(f"VECTOR_STORE {kind} is not one of {', '.join(KINDS)}")
+        raise ValueError(f"the store {kind} is not one of {', '.join(KINDS)}")
     endpoint = environment.get("STORE_ENDPOINT", "")
     return opened(recipe, endpoint, Secret(client, environment.get("STORE_SECRET_ARN", "")), environment)
 

@@ -251,7 +251,7 @@ class PgVectorStore:
             "SELECT CAST(passages AS float) AS N, CAST(text_terms AS float) / NULLIF(passages, 0) AS TEXT_MEAN,"
             f" CAST(context_terms AS float) / NULLIF(passages, 0) AS CONTEXT_MEAN FROM {self._totals}"
         )
-        sql = score_sql(self._passages, self._postings, ", ".join("?" * len(words)), condition, stats)
+        sql = score_sql(self._passages, self._postings, ", ".join("?" * len(words)), condition, stats, "OFFSET 0")
         return [(key, score) for key, score in self._rows(sql, *words, *values, count)]
 
     def passages(self, ids: Sequence[str]) -> list[Passage]:

@@ -68,10 +68,12 @@ def question(text: str) -> list[str]:
     return list(dict.fromkeys(terms(text)))[:MOST_TERMS]
 
 
-def score_sql(passages: str, postings: str, marks: str, where: str, stats: str = "") -> str:
+def score_sql(passages: str, postings: str, marks: str, where: str, stats: str = "", fence: str = "") -> str:
     """(ID, SCORE), best first. `marks` are the placeholders of the query's terms, which stand in it once; `where` is a
     condition on the passages table, named M; the limit is the last placeholder's. Any SQL database. `stats` is a query
-    of N, TEXT_MEAN and CONTEXT_MEAN for a store that keeps them; else they are counted."""
+    of N, TEXT_MEAN and CONTEXT_MEAN for a store that keeps them; else they are counted. A `fence` makes the condition
+    wait until the hits are sorted, so that it is asked of few."""
+    scored = f"(SELECT ID, SCORE FROM SCORED ORDER BY SCORE DESC, ID {fence})" if fence else "SCORED"
     stats = stats or (
         "SELECT CAST(COUNT(*) AS FLOAT) AS N, CAST(AVG(TEXT_LENGTH) AS FLOAT) AS TEXT_MEAN,"
         f" CAST(AVG(CONTEXT_LENGTH) AS FLOAT) AS CONTEXT_MEAN FROM {passages}"
@@ -83,5 +85,5 @@ FREQUENCIES AS (SELECT FIELD, TERM, CAST(COUNT(*) AS FLOAT) AS DF FROM HITS GROU
 SCORED AS (SELECT P.ID AS ID, SUM(LN(1 + (S.N - F.DF + 0.5) / (F.DF + 0.5)) * P.TF
  / (P.TF + {K1} * ({1 - B} + {B} * P.LENGTH / ({mean})))) AS SCORE
  FROM HITS P JOIN FREQUENCIES F ON F.FIELD = P.FIELD AND F.TERM = P.TERM CROSS JOIN STATS S GROUP BY P.ID)
-SELECT C.ID AS ID, C.SCORE AS SCORE FROM SCORED C JOIN {passages} M ON M.ID = C.ID WHERE {where}
+SELECT C.ID AS ID, C.SCORE AS SCORE FROM {scored} C JOIN {passages} M ON M.ID = C.ID WHERE {where}
  ORDER BY C.SCORE DESC, C.ID LIMIT ?"""

@@ -176,8 +176,10 @@ class SnowflakeStore:
         for at in range(0, len(ids), BATCH):
             some = list(ids[at : at + BATCH])
             columns = "ID, DOCUMENT, NUMBER, METADATA:title::VARCHAR, CONTEXT, TEXT, METADATA:page::INTEGER"
-            for row in self._run(f"SELECT {columns} FROM {self._passages} WHERE ID IN ({_marks(some)})", *some):
-                found[row[0]] = Passage(row[0], row[1], int(row[2]), row[3] or "", row[4], row[5], int(row[6] or 0))
+            sql = f"SELECT {columns}, METADATA:labels FROM {self._passages} WHERE ID IN ({_marks(some)})"
+            for key, document, number, title, context, text, page, labels in self._run(sql, *some):
+                given = (key, document, int(number), title or "", context, text, int(page or 0))
+                found[key] = Passage(*given, labels=tuple(json.loads(labels or "[]")))
         return [found[key] for key in ids if key in found]
 
     # -- the connection -------------------------------------------------------------------------------------------
