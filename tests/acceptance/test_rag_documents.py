@@ -12,6 +12,7 @@ from tests.support.server import wait_for
 
 HERON = "# Herons\n\n## Food\n\nThe grey heron eats eels and frogs.\n\n## Nests\n\nHerons nest in tall alder trees.\n"
 VISIBILITY_S = 1_800
+DOCUMENTS = 200
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +143,84 @@ def test_a_folder_that_is_not_there_or_empty_is_one_line(rag, tmp_path):
     for folder in (tmp_path, tmp_path / "absent"):
         told = preheat("ingest", str(folder), "--port", str(rag.server.port), code=1)
         assert told.stderr.startswith("preheat: ") and told.stderr.count("\n") == 1 and not told.stdout
+
+
+def test_records_code_and_word_files_go_through_the_stack(rag):
+    rag.put("birds.csv", "name,food\nwren,spiders\nheron,eels\n")
+    assert texts(rag, "birds.csv") == ["name: wren\nfood: spiders\n\nname: heron\nfood: eels"]
+    rag.put("call.py", "def whistle():\n    return 'wren'\n")
+    assert [(one["context"], one["text"]) for one in rag.chunks("call.py")] == [
+        ("call.py > whistle", "def whistle():\n    return 'wren'")
+    ]
+    rag.put("birds.jsonl", '{"bird": "wren"}\n{"bird": "tern"}\n')
+    assert texts(rag, "birds.jsonl") == ["bird: wren\n\nbird: tern"]
+
+
+def test_one_broken_document_fails_alone_in_its_batch(rag):
+    for number in range(8):
+        rag.s3.put_object(Bucket=rag.bucket, Key=f"flock/{number}.md", Body=f"# Flock {number}\n\nIt flies.\n".encode())
+    rag.s3.put_object(Bucket=rag.bucket, Key="flock/broken.json", Body=b"{")
+    wait_for(lambda: rag.row("flock/broken.json").get("status") == "failed", what="the broken one")
+    for number in range(8):
+        wait_for(lambda number=number: rag.row(f"flock/{number}.md").get("status") == "indexed", what=f"document {number}")
+    assert rag.row("flock/broken.json")["reason"].startswith("flock/broken.json: not readable JSON")
+    wait_for(lambda: rag.count("IngestQueueUrl") == 1, what="the good ones' messages leaving")
+
+
+def test_what_only_moves_or_changes_its_labels_keeps_its_vectors(rag):
+    parts = [f"## Part {number}\n\nWhat part {number} says of swallows.\n\n" for number in range(4)]
+    rag.put("moving.md", "# Moving\n\n" + "".join(parts))
+    before = invocations(rag)
+    row = rag.put("moving.md", "# Moving\n\n" + "".join(reversed(parts)))
+    assert (row["written"], row["unchanged"]) == (4, 0)
+    assert texts(rag, "moving.md")[0] == "What part 3 says of swallows."
+    rag.s3.copy_object(
+        Bucket=rag.bucket, Key="moving.md", CopySource=f"{rag.bucket}/moving.md", MetadataDirective="REPLACE",
+        Metadata={"labels": "staff"},
+    )  # fmt: skip
+    wait_for(lambda: rag.chunks("moving.md")[0]["labels"] == ["staff"], what="the new labels")
+    assert invocations(rag) == before
+    rag.put("moving.md", "# Moving\n\n" + "".join(parts) + "## New\n\nOne more.\n")
+    wait_for(lambda: invocations(rag) == before + 1, what="the one call for the new part")
+
+
+def invocations(rag):
+    """How often the embedding model was called, as CloudWatch has it."""
+    found = rag.server.client("cloudwatch").get_metric_statistics(
+        Namespace="AWS/Bedrock", MetricName="Invocations", Period=86_400, Statistics=["Sum"],
+        Dimensions=[{"Name": "ModelId", "Value": "preheat.minilm-l6-v2"}],
+        StartTime=time.time() - 86_400, EndTime=time.time() + 86_400,
+    )["Datapoints"]  # fmt: skip
+    return sum(one["Sum"] for one in found)
+
+
+def test_a_folder_survives_the_death_of_the_command_and_of_the_server(tmp_path):
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    for number in range(DOCUMENTS):
+        (folder / f"{number:03}.md").write_text(f"# Bird {number}\n\nOne.\n\n## Nest {number}\n\nTwo.\n")
+    with deployed(tmp_path, EmbeddingModelId="preheat.hashing-1024", EmbeddingDimension="1024") as rag:
+        arguments = [str(Path(sys.executable).parent / "preheat"), "ingest", str(folder), "--port", str(rag.server.port)]
+        for part in (0.2, 0.6):
+            command = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            wait_for(lambda part=part: len(vectors(rag)) > part * 2 * DOCUMENTS, what="a part being there")
+            command.kill()
+            command.communicate()
+            rag.server.kill()
+            rag.server.start()
+        done = preheat("ingest", str(folder), "--port", str(rag.server.port)).stdout
+        assert "not indexed" not in done
+        assert sorted(vectors(rag)) == sorted(f"{number:03}.md#{at}" for number in range(DOCUMENTS) for at in (0, 1))
+        assert {row["status"] for row in rag.documents.scan()["Items"]} == {"indexed"}
+        again = preheat("ingest", str(folder), "--port", str(rag.server.port)).stdout
+        assert f"{DOCUMENTS} documents are in the index already." in again
+
+
+def vectors(rag):
+    client = rag.server.client("s3vectors")
+    names = {"vectorBucketName": "rag-vectors-000000000000", "indexName": f"passages-{rag.outputs['IndexRecipe']}"}
+    pages = client.get_paginator("list_vectors").paginate(**names)
+    return [one["key"] for page in pages for one in page["vectors"]]
 
 
 def preheat(*arguments: str, code: int = 0) -> subprocess.CompletedProcess:

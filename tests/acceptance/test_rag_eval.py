@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from preheat.cli.evaluating import Outcome, difference, f1, ndcg, percentile
 from tests.support.rag import deployed
 from tests.support.server import wait_for
 
@@ -51,6 +52,19 @@ def preheat(rag, *arguments, code=0):
     )
     assert done.returncode == code, (done.stdout, done.stderr)
     return done
+
+
+def test_measures():
+    assert f1("The eels, and frogs! [1]", "eels and frogs") == 1 and f1("", "eels") == 0
+    assert f1("it eats eels", "eels") == 0.5
+    assert ndcg(["a", "b"], frozenset("a")) == 1 and ndcg(["b", "a"], frozenset("a")) == pytest.approx(0.6309, abs=1e-4)
+    assert ndcg([], frozenset("a")) == 0 and ndcg(list("abcdefghijk"), frozenset("k")) == 0
+    one = [Outcome(str(n), f1=n / 100, total_ms=float(n)) for n in range(100)]
+    other = [Outcome(str(n), f1=n / 100 + (0.2 if n % 2 else 0.1)) for n in range(100)]
+    mean, low, high = difference(one, other, "f1")
+    assert mean == pytest.approx(0.15) and 0.13 < low < mean < high < 0.17
+    assert difference(one, other, "total_ms") is None
+    assert [percentile(one, "total_ms", share) for share in (0.5, 0.99)] == [49, 98]
 
 
 def test_a_question_set_is_measured_end_to_end(rag, questions, tmp_path):

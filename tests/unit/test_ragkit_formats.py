@@ -143,7 +143,7 @@ def test_other_languages_go_along_their_blocks():
         f"class Large {{\n  go() {{\n{body}\n  }}\n\n  stop(y) {{\n    return y;\n  }}\n}}\n"
     )
     chunks = chunk(extract("a.js", source.encode()))
-    assert [one.context for one in chunks][0] == "a.js > small"
+    assert chunks[0].context == "a.js > small"
     assert {one.context for one in chunks[1:]} == {"a.js > Large > go", "a.js > Large > stop"}
     assert sum(one.text.count("call(") for one in chunks) == 200
     broken = chunk(extract("b.py", b"def f(:\n  pass\n\nclass G:\n  pass\n"))
@@ -174,22 +174,22 @@ def test_restructured_text_asciidoc_and_xml():
 
 
 def test_html_keeps_the_content_and_drops_what_is_around_it():
-    page = b"""<!doctype html><html><head><title>Owls</title><meta name="description" content="All on owls."></head><body>
-    <nav>Menu</nav><header>Site</header><main><h1>Barn owl</h1><dl><dt>Food</dt><dd>voles</dd></dl>
+    page = b"""<!doctype html><html><head><title>Owls</title><meta name="description" content="All on owls."></head>
+    <body>    <nav>Menu</nav><header>Site</header><main><h1>Barn owl</h1><dl><dt>Food</dt><dd>voles</dd></dl>
     <p hidden>secret</p><aside>Advert</aside>
     <table><caption>t</caption><tr><td>a<table><tr><td>b</td></tr></table></td></tr></table>
     <pre>x
  y</pre></main><footer>Imprint</footer></body></html>"""
     assert shape(extract("owl.html", page)) == [
-        ("text", "All on owls.", 0), ("heading", "Barn owl", 1), ("list", "- Food: voles", 0), ("table", "| ab |", 0),
+        ("text", "All on owls.", 0), ("heading", "Barn owl", 1), ("list", "- Food: voles", 0), ("table", "| a |\n| b |", 0),
         ("code", "x\n y", 0),
     ]  # fmt: skip
     assert extract("owl.txt", page).title == "Owls"
 
 
 def test_pdf_pages_lose_what_repeats_and_words_are_joined():
-    pages = [f"Annual Report 19{n}\nBody number {chr(65 + n)}\nmore of it\nPage {n} of 9" for n in range(4)]
-    assert without_running(pages) == [f"Body number {chr(65 + n)}\nmore of it" for n in range(4)]
+    pages = [f"Annual Report 19{n}\nThe body of {chr(65 + n)}\n{chr(65 + n)} goes on\nPage {n} of 9" for n in range(4)]
+    assert without_running(pages) == [f"The body of {chr(65 + n)}\n{chr(65 + n)} goes on" for n in range(4)]
     assert without_running(pages[:2]) == pages[:2]
     assert joined("infor-\nmation, Jean-\nLuc") == "information, Jean-\nLuc"
 
@@ -235,7 +235,7 @@ def test_what_would_grow_without_end_is_refused():
         chunk(Document("k", "t", records), Sizes(3, 4, 0))
 
 
-LONG = 2_000_000
+LONG = 200_000
 
 
 @pytest.mark.parametrize(
@@ -266,7 +266,7 @@ def test_the_content_decides_and_not_the_name():
         extract("old.docx", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1rest")
     with pytest.raises(UnreadableFile, match="a picture"):
         extract("photo.md", b"\x89PNG\r\n")
-    with pytest.raises(UnreadableFile, match="no word/document.xml"):
+    with pytest.raises(UnreadableFile, match=r"no word/document\.xml"):
         extract("zip.docx", empty_zip())
     with pytest.raises(UnsupportedFormat, match=r"song\.mp3: files ending in \.mp3 are not read"):
         extract("song.mp3", b"ID3")

@@ -1,17 +1,32 @@
 """Breaker, bulkhead, deadline and hedged reads of the RAG stack, with a clock of the test's own."""
 
+import ast
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import boto3
 import pytest
+import yaml
+from botocore.config import Config
 from botocore.exceptions import ClientError, EndpointConnectionError
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "stacks" / "rag"))
 
 from ragkit.embed import EmbeddingUnavailable
-from ragkit.resilience import Breaker, BreakerSettings, Bulkhead, Deadline, Refused, guarded, hedged, transient
+from ragkit.resilience import (
+    Breaker,
+    BreakerSettings,
+    Bulkhead,
+    Deadline,
+    Refused,
+    guard_client,
+    guarded,
+    hedged,
+    passing,
+    transient,
+)
 
 
 def fault(code, status=400):
@@ -155,3 +170,105 @@ def test_a_hedged_read_fails_when_both_fail_and_not_when_one_does():
             return 3
 
         assert hedged(pool, one_fails, 0.01) == 3
+
+
+def test_every_call_of_a_client_is_behind_its_breaker(breaker, clock):
+    """Nothing listens at the address: the calls fail until the circuit opens, then they are not made."""
+    client = boto3.client(
+        "sqs", endpoint_url="http://127.0.0.1:9", region_name="us-east-1", aws_access_key_id="a",
+        aws_secret_access_key="b", config=Config(retries={"total_max_attempts": 1}),
+    )  # fmt: skip
+    guard_client(client, breaker)
+    for _ in range(2):
+        with pytest.raises(EndpointConnectionError) as failed:
+            client.list_queues()
+        assert passing(failed.value)
+    with pytest.raises(Refused) as refused:
+        client.list_queues()
+    assert passing(refused.value) and breaker.state == "open"
+    clock.now = 60.0
+    with pytest.raises(EndpointConnectionError):
+        client.list_queues()
+
+
+# -- timeouts: whoever calls waits longer than whoever is called ------------------------------------------------------
+
+STACK = Path(__file__).resolve().parents[2] / "stacks" / "rag"
+CONNECT_S = 1
+HTTP_API_S = 29
+
+
+class Tagged(yaml.SafeLoader):
+    """Reads a template; what functions like !Ref give is {tag: argument}."""
+
+
+Tagged.add_multi_constructor("!", lambda loader, tag, node: {tag: _plain(loader, node)})
+
+
+def _plain(loader, node):
+    if isinstance(node, yaml.ScalarNode):
+        return loader.construct_scalar(node)
+    sequence = isinstance(node, yaml.SequenceNode)
+    return loader.construct_sequence(node, True) if sequence else loader.construct_mapping(node, True)
+
+
+def budget_s(seconds, attempts):
+    """The longest that one call may take: every attempt, and the longest pauses between them."""
+    return attempts * (CONNECT_S + seconds) + sum(2**attempt for attempt in range(attempts - 1))
+
+
+def prepared(handler):
+    """The services that the module of a handler, and the handlers that it imports, prepare."""
+    found, left, seen = set(), [handler.rsplit(".", 1)[0].split(".")[1]], set()
+    while left:
+        name = left.pop()
+        path = STACK / "handlers" / f"{name}.py"
+        if name in seen or name == "wiring" or not path.is_file():
+            continue
+        seen.add(name)
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("wiring.prepare", "wiring.client"):
+                found |= {one.value for one in node.args if isinstance(one, ast.Constant)}
+            if isinstance(node, ast.ImportFrom) and node.module == "handlers":
+                left += [alias.name for alias in node.names]
+    return found
+
+
+def test_whoever_calls_waits_longer_than_whoever_is_called():
+    from handlers.wiring import TIMEOUTS
+
+    template = yaml.load((STACK / "template.yaml").read_text(), Tagged)
+    resources, longest = template["Resources"], template["Parameters"]["ModelTimeout"]["MaxValue"]
+    seen = 0
+    for name, one in resources.items():
+        if one["Type"] != "AWS::Serverless::Function":
+            continue
+        properties = one["Properties"]
+        timeout, variables = properties["Timeout"], properties.get("Environment", {}).get("Variables", {})
+        for service in prepared(properties["Handler"]):
+            seconds, attempts = TIMEOUTS[service]
+            if service == "bedrock-runtime":
+                given = variables.get("MODEL_TIMEOUT_S", seconds)
+                seconds = longest if isinstance(given, dict) else float(given)
+            assert budget_s(seconds, attempts) < timeout, (name, service, budget_s(seconds, attempts), timeout)
+            seen += 1
+        for event in properties.get("Events", {}).values():
+            if event["Type"] == "HttpApi":
+                assert timeout <= HTTP_API_S, name
+            if event["Type"] == "SQS":
+                for queue in _queues(event["Properties"]["Queue"]):
+                    assert 6 * timeout <= resources[queue]["Properties"]["VisibilityTimeout"], (name, queue)
+    assert seen >= 15
+
+
+def _queues(told):
+    """The logical ids in `!GetAtt Queue.Arn`, or in an `!If` of them."""
+    if "GetAtt" in told:
+        return [told["GetAtt"].split(".")[0]]
+    return [name for one in told["If"][1:] for name in _queues(one)]
+
+
+def test_the_downstream_limit_holds_by_the_templates_own_numbers():
+    given = {name: one.get("Default") for name, one in yaml.load(
+        (STACK / "template.yaml").read_text(), Tagged)["Parameters"].items()}  # fmt: skip
+    assert given["BurstConcurrency"] < given["DownstreamLimit"] < given["WorkerReservedConcurrency"]

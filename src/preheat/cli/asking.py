@@ -19,6 +19,7 @@ def streamed(console: Console, platform: Platform, outputs: dict[str, str], ques
     """Print the answer token by token, then its sources. Ends the command when the answer fails."""
     started = time.perf_counter()
     first: float | None = None
+    said = ""
     passages: dict[int, dict[str, Any]] = {}
     url = platform.at_path(_output(outputs, "AskUrl")).rstrip("/") + "/ask"
     for name, data in platform.events(url, {"question": question}):
@@ -27,12 +28,18 @@ def streamed(console: Console, platform: Platform, outputs: dict[str, str], ques
             _say_mode(console, data["mode"], data["note"])
         elif name == "token":
             first = time.perf_counter() - started if first is None else first
+            said += data["text"]
             console.print(data["text"], end="", markup=False, highlight=False, soft_wrap=True)
+        elif name in ("notice", "guardrail"):
+            console.print(f"\n{data['message']}", end="", style="yellow", markup=False, highlight=False, soft_wrap=True)
         elif name == "error":
             console.print()
             fail(f"{data['message']}; `preheat logs` shows why")
         elif name == "done":
             console.print()
+            if said and said.strip() != data["answer"].strip():
+                told = f"After the citations were checked: {data['answer']}"
+                console.print(told, markup=False, highlight=False, soft_wrap=True)
             _sources(console, [passages[citation["n"]] for citation in data["citations"]])
             if timing:
                 _say_time(console, data["timing"], first or 0.0, time.perf_counter() - started)

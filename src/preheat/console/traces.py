@@ -14,10 +14,10 @@ from preheat.services.logs import repository
 
 FUNCTIONS = "/aws/lambda/"
 GROUPS_MOST = 200
-RECENT_LINES = 500
+RECENT_LINES = 200
 RECENT_SHOWN = 50
-TRACE_LINES = 5_000
-AROUND_MS = 15 * 60_000
+TRACE_LINES = 3_000
+AROUND_MS = 5 * 60_000
 END_MS = 2**62
 SHOWN = frozenset(("correlation", "function", "step", "ms", "level", "message"))
 
@@ -69,7 +69,7 @@ def recent(ctx: Context, asked: dict[str, str]) -> dict[str, Any]:
 
 def trace(ctx: Context, asked: dict[str, str]) -> dict[str, Any]:
     """The lines of one correlation id over all functions, in the order in which what they tell of began. They are
-    looked for within a quarter of an hour of `at` (epoch milliseconds), else in the last lines of every function."""
+    looked for within five minutes of `at` (epoch milliseconds), else in the last lines of every function."""
     correlation, at = asked.get("correlation", ""), asked.get("at", "")
     around = (int(at) - AROUND_MS, int(at) + AROUND_MS) if at.isdecimal() else (0, END_MS)
     lines = list(_lines(ctx, correlation, around, TRACE_LINES)) if correlation else []

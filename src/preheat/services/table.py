@@ -23,6 +23,7 @@ SERVICES: dict[str, str] = {
     "events": "preheat.services.events.service",
     "scheduler": "preheat.services.scheduler.service",
     "kinesis": "preheat.services.kinesis.service",
+    "stepfunctions": "preheat.services.stepfunctions.service",
 }
 
 BUILT_BY_APP: tuple[str, ...] = ("lambda", "cloudformation")

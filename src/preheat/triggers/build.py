@@ -3,6 +3,7 @@
 from preheat.services import deliveries
 from preheat.services.awslambda.service import LambdaService
 from preheat.services.contract import Loop, Platform
+from preheat.services.stepfunctions import tasks
 from preheat.triggers import async_invoke, states_tasks
 from preheat.triggers.contract import OnNotice, Source
 from preheat.triggers.delivery import Deliver
@@ -25,7 +26,7 @@ def build_triggers(
         async_invoke.KIND: async_invoke.AsyncInvoke(platform, functions, on_notice),
         deliveries.KIND: deliver,
         deliveries.WEB_KIND: deliver,
-        states_tasks.KIND: states_tasks.StatesTasks(platform.background),
+        tasks.KIND: states_tasks.StatesTasks(platform.background),
         **(handlers or {}),
     }
     return [Outbox(platform, table, on_notice), Poller(platform, functions, {**SOURCES, **(sources or {})}, on_notice)]

@@ -20,12 +20,11 @@ from preheat.services.stepfunctions.language.errors import DATA_LIMIT, PERMISSIO
 from preheat.services.stepfunctions.language.resources import SDK_NAMES, SERVICES, Resource
 from preheat.services.stepfunctions.language.templates import MAX_DATA, compact
 from preheat.services.stepfunctions.service import StepFunctionsService
-from preheat.services.stepfunctions.tasks import KIND, TaskRequest
+from preheat.services.stepfunctions.tasks import TaskRequest
 from preheat.triggers.outbox import Event
 from preheat.triggers.targets import permission, universal
 from preheat.triggers.targets.contract import acting, answered, operate
 
-__all__ = ["KIND", "StatesTasks"]
 SERVICE = "states.amazonaws.com"
 NOT_STORED_PAUSE_S = 1.0
 _QUERY_PREFIX = "AWS.SimpleQueueService."

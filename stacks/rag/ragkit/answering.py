@@ -143,6 +143,7 @@ class Answerer:
         said = messages(asked.question, fitted.passages, fitted.turns, fitted.summary)
         try:
             with trace.step("generation") as step:
+                trace.mark("model_asked")
                 generation = self._generator.stream(SYSTEM, said, self._settings.max_tokens)
                 try:
                     for piece in generation:
@@ -236,9 +237,10 @@ def shown(number: int, passage: Passage) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _timing(trace: Trace) -> dict[str, int]:
+def _timing(trace: Trace) -> dict[str, float]:
     steps = trace.steps
+    first = steps.get("first_token", trace.since())
     return {
-        "retrieval_ms": round(steps.get("retrieval", 0)),
-        "first_token_ms": round(steps.get("first_token", trace.since())), "total_ms": round(trace.since()),
+        "retrieval_ms": round(steps.get("retrieval", 0)), "first_token_ms": round(first),
+        "model_first_ms": round(first - steps.get("model_asked", first), 2), "total_ms": round(trace.since()),
     }  # fmt: skip

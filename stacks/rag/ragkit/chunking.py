@@ -158,7 +158,9 @@ def _pieces(block: Block, sizes: Sizes) -> list[str]:
 def _cut_lines(block: Block, longest: int) -> list[str]:
     lines = block.text.split("\n")
     head = lines[: 2 if len(lines) > 2 and set(lines[1]) <= set("|-: \t") else 1] if block.kind == "table" else []
-    room = max(longest / 2, longest - estimate("\n".join(head)))
+    room = longest - estimate("\n".join(head))
+    if room < longest / 2:
+        return _join(lines, "\n", longest)
     return ["\n".join((*head, piece)) for piece in _join(lines[len(head) :], "\n", room)]
 
 

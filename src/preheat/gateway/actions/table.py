@@ -1,7 +1,7 @@
 """Which IAM actions an operation needs, on which resources: the names and ARNs of AWS's service authorization
 reference, for every operation that is implemented. An operation without a rule is denied."""
 
-from preheat.gateway.actions import bedrock, control, events, messaging, storage, streaming
+from preheat.gateway.actions import bedrock, control, events, messaging, states, storage, streaming
 from preheat.gateway.actions.need import Need, Rule
 from preheat.services.contract import Context, Params
 
@@ -26,6 +26,7 @@ RULES: dict[str, dict[str, Rule]] = {
     "scheduler": events.scheduler_rules(),
     "sns": messaging.sns_rules(),
     "kinesis": streaming.kinesis_rules(),
+    "stepfunctions": states.states_rules(),
 }
 """By service and operation."""
 

@@ -18,12 +18,13 @@ from preheat.template.resources import (
     small,
     sns,
     sqs,
+    stepfunctions,
 )
 from preheat.template.resources.custom import custom_type
 
 MODULES = (
     sqs, functions, invocation, s3, dynamodb, s3vectors, apigatewayv2, bedrock, iam, small, sns, events, scheduler,
-    kinesis,
+    kinesis, stepfunctions,
 )  # fmt: skip
 CUSTOM = "AWS::CloudFormation::CustomResource"
 

@@ -11,7 +11,7 @@ EARLY = 0.7
 _BULLET = re.compile(r"\s*(?:[-*+•–]|\(?\w{1,3}[.)])\s")
 _ADORNED = re.compile(r"([=\-`:'\"~^_*+#<>.])\1{2,}[ \t]*$")
 _DIRECTIVE = re.compile(r"\.\.[ \t]+(?:(?P<name>[\w-]+)::|\[|_|\|)[ \t]*(?P<rest>.*)$")
-_ROLE = re.compile(r":[\w:+.-]{1,40}:`([^`<]{1,300})(?:<[^`>]{0,300}>)?`")
+_ROLE = re.compile(r":[\w:+.-]{1,40}:`([^`<]{1,300}?)(?:[ \t]*<[^`>]{0,300}>)?`")
 _LINK = re.compile(r"`([^`<]{1,300}?)[ \t]*<[^`>]{0,300}>`__?")
 _ADOC_HEADING = re.compile(r"(={1,6})[ \t]+(\S.*)$")
 _ADOC_ATTRIBUTE = re.compile(r":[\w!-]+:(?:[ \t].*)?$")

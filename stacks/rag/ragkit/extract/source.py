@@ -166,7 +166,7 @@ def _name(lines: list[str], first: int, last: int) -> str:
         head = line[:400]
         found = _DEFINED.search(head)
         if found:
-            return found[1].strip("\"`")
+            return found[1].strip("\"`:")
         called = _CALLED.search(head)
         if called and called[1] not in _WORDS:
             return called[1]

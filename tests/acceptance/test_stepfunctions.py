@@ -1,0 +1,334 @@
+"""Step Functions over a socket: an order's way through retries, branches, tokens and crashes; what starts executions."""
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from botocore.exceptions import ClientError
+
+from tests.support.functions import ROLE, make_zip
+from tests.support.server import wait_for
+
+HANDLER = """
+import json, os, pathlib, time
+
+def price(event, context):
+    marks = pathlib.Path(event["marks"])
+    marks.write_text(marks.read_text() + "x" if marks.exists() else "x")
+    if event.get("fail") and len(marks.read_text()) <= event["fail"]:
+        class PriceServiceDown(Exception): pass
+        raise PriceServiceDown("no price")
+    return {"sku": event["sku"], "price": 3 * event["count"]}
+
+def slow(event, context):
+    marks = pathlib.Path(event["marks"])
+    marks.write_text(marks.read_text() + "x" if marks.exists() else "x")
+    end = pathlib.Path(event["go"])
+    while not end.exists():
+        time.sleep(0.01)
+    return "done"
+"""
+ENDED = ("SUCCEEDED", "FAILED", "TIMED_OUT", "ABORTED")
+
+
+class Flow:
+    """Step Functions on a server, with functions."""
+
+    def __init__(self, server):
+        self.server = server
+        self.states, self.sqs, self.functions = (server.client(name) for name in ("stepfunctions", "sqs", "lambda"))
+
+    def function(self, name, handler):
+        made = self.functions.create_function(
+            FunctionName=name, Role=ROLE, Runtime="python3.11", Handler=f"app.{handler}", Timeout=60,
+            Code={"ZipFile": make_zip({"app.py": HANDLER})},
+        )  # fmt: skip
+        self.functions.get_waiter("function_active_v2").wait(FunctionName=name)
+        return made["FunctionArn"]
+
+    def machine(self, name, states, kind="STANDARD", **top):
+        definition = {"StartAt": next(iter(states)), "States": states, **top}
+        made = self.states.create_state_machine(
+            name=name, definition=json.dumps(definition), roleArn=ROLE, type=kind
+        )  # fmt: skip
+        return made["stateMachineArn"]
+
+    def start(self, machine, given=None, **more):
+        text = json.dumps({} if given is None else given)
+        return self.states.start_execution(stateMachineArn=machine, input=text, **more)["executionArn"]
+
+    def end(self, execution):
+        def ended():
+            found = self.states.describe_execution(executionArn=execution)
+            return found if found["status"] in ENDED else None
+
+        return wait_for(ended, what=f"the end of {execution}")
+
+    def result(self, execution):
+        found = self.end(execution)
+        assert found["status"] == "SUCCEEDED", found
+        return json.loads(found["output"])
+
+    def types(self, execution):
+        pages = self.states.get_paginator("get_execution_history").paginate(executionArn=execution, maxResults=7)
+        return [event["type"] for page in pages for event in page["events"]]
+
+    def reached(self, execution, kind):
+        wait_for(lambda: kind in self.types(execution), what=f"{kind} of {execution}")
+
+    def message(self, url):
+        def take():
+            return self.sqs.receive_message(QueueUrl=url, WaitTimeSeconds=2).get("Messages")
+
+        found = wait_for(take, what="a message")[0]
+        self.sqs.delete_message(QueueUrl=url, ReceiptHandle=found["ReceiptHandle"])
+        return json.loads(found["Body"])
+
+
+def order_states(price, queue):
+    retry = {"ErrorEquals": ["PriceServiceDown"], "IntervalSeconds": 1, "MaxAttempts": 2, "BackoffRate": 1.5}
+    return {
+        "Price": {
+            "Type": "Map", "ItemsPath": "$.items", "MaxConcurrency": 2,
+            "ItemSelector": {"sku.$": "$$.Map.Item.Value.sku", "count.$": "$$.Map.Item.Value.count",
+                             "marks.$": "States.Format('{}/{}', $.folder, $$.Map.Item.Value.sku)", "fail.$": "$.fail"},
+            "ItemProcessor": {"StartAt": "One", "States": {
+                "One": {"Type": "Task", "Resource": price, "Retry": [retry], "End": True}}},
+            "ResultPath": "$.priced", "Next": "Large?",
+            "Catch": [{"ErrorEquals": ["States.ALL"], "ResultPath": "$.error", "Next": "Refused"}],
+        },
+        "Large?": {
+            "Type": "Choice", "Default": "Both",
+            "Choices": [{"Variable": "$.priced[0].price", "NumericGreaterThan": 100, "Next": "Approve"}],
+        },
+        "Approve": {
+            "Type": "Task", "Resource": "arn:aws:states:::sqs:sendMessage.waitForTaskToken",
+            "Parameters": {"QueueUrl": queue, "MessageBody": {"token.$": "$$.Task.Token", "order.$": "$.priced"}},
+            "ResultPath": "$.approval", "Next": "Both", "TimeoutSeconds": 60,
+            "Catch": [{"ErrorEquals": ["Refusal"], "ResultPath": "$.error", "Next": "Refused"}],
+        },
+        "Both": {
+            "Type": "Parallel", "ResultPath": "$.both", "Next": "Done",
+            "Branches": [
+                {"StartAt": "Pause", "States": {"Pause": {"Type": "Wait", "Seconds": 1, "Next": "Paused"},
+                                                "Paused": {"Type": "Pass", "Result": "paused", "End": True}}},
+                {"StartAt": "Keep", "States": {"Keep": {
+                    "Type": "Task", "Resource": "arn:aws:states:::dynamodb:putItem", "End": True,
+                    "Parameters": {"TableName": "orders", "Item": {
+                        "id": {"S.$": "$$.Execution.Name"},
+                        "total": {"N.$": "States.Format('{}', $.priced[0].price)"}}},
+                    "ResultSelector": {"status.$": "$.SdkHttpMetadata.HttpStatusCode"}}}},
+            ],
+        },
+        "Done": {"Type": "Succeed", "OutputPath": "$.both"},
+        "Refused": {"Type": "Fail", "ErrorPath": "$.error.Error", "Cause": "refused"},
+    }
+
+
+@pytest.fixture(scope="module")
+def shop(aws, tmp_path_factory):
+    flow = Flow(aws)
+    price = flow.function("sf-price", "price")
+    flow.queue = flow.sqs.create_queue(QueueName="sf-approvals")["QueueUrl"]
+    aws.client("dynamodb").create_table(
+        TableName="orders", KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
+        AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}], BillingMode="PAY_PER_REQUEST",
+    )  # fmt: skip
+    flow.orders = flow.machine("orders", order_states(price, flow.queue))
+    return flow
+
+
+def order(tmp_path, fail=0, count=1):
+    return {"items": [{"sku": "a", "count": count}, {"sku": "b", "count": 2}], "folder": str(tmp_path), "fail": fail}
+
+
+def test_an_order_whose_price_service_fails_once(shop, tmp_path):
+    execution = shop.start(shop.orders, order(tmp_path, fail=1), name="once")
+    assert shop.result(execution) == ["paused", {"status": 200}]
+    assert (tmp_path / "a").read_text() == "xx"
+    item = shop.server.client("dynamodb").get_item(TableName="orders", Key={"id": {"S": "once"}})["Item"]
+    assert item["total"] == {"N": "3"}
+    types = shop.types(execution)
+    assert types.count("LambdaFunctionFailed") == 2 and types.count("LambdaFunctionSucceeded") == 2
+    assert types[-1] == "ExecutionSucceeded" and types.count("MapIterationSucceeded") == 2
+
+
+def test_an_order_whose_price_service_stays_down(shop, tmp_path):
+    execution = shop.start(shop.orders, order(tmp_path, fail=99))
+    found = shop.end(execution)
+    assert (found["status"], found["error"], found["cause"]) == ("FAILED", "PriceServiceDown", "refused")
+    history = shop.states.get_execution_history(executionArn=execution, reverseOrder=True, maxResults=1)["events"]
+    assert history[0]["type"] == "ExecutionFailed"
+    assert history[0]["executionFailedEventDetails"] == {"error": "PriceServiceDown", "cause": "refused"}
+
+
+def test_a_large_order_waits_for_its_token(shop, tmp_path):
+    execution = shop.start(shop.orders, order(tmp_path, count=50))
+    asked = shop.message(shop.queue)
+    assert asked["order"][0] == {"sku": "a", "price": 150}
+    assert shop.states.describe_execution(executionArn=execution)["status"] == "RUNNING"
+    shop.states.send_task_heartbeat(taskToken=asked["token"])
+    shop.states.send_task_success(taskToken=asked["token"], output='{"by": "ann"}')
+    assert shop.result(execution) == ["paused", {"status": 200}]
+    with pytest.raises(shop.states.exceptions.TaskTimedOut):
+        shop.states.send_task_success(taskToken=asked["token"], output="1")
+
+    refused = shop.start(shop.orders, order(tmp_path, count=50))
+    shop.states.send_task_failure(taskToken=shop.message(shop.queue)["token"], error="Refusal", cause="too dear")
+    assert shop.end(refused)["error"] == "Refusal"
+
+
+def test_executions_survive_a_kill_in_a_wait_and_in_a_task(fresh_server, tmp_path):
+    server = fresh_server()
+    flow = Flow(server)
+    slow = flow.function("slow", "slow")
+    url = flow.sqs.create_queue(QueueName="after")["QueueUrl"]
+    send = {"Type": "Task", "Resource": "arn:aws:states:::sqs:sendMessage", "End": True,
+            "Parameters": {"QueueUrl": url, "MessageBody.$": "$"}}  # fmt: skip
+    waits = flow.machine("waits", {"W": {"Type": "Wait", "Seconds": 4, "Next": "S"}, "S": send})
+    works = flow.machine("works", {"T": {"Type": "Task", "Resource": slow, "Next": "S"}, "S": send})
+    token = flow.machine("token", {"T": {
+        "Type": "Task", "Resource": "arn:aws:states:::sqs:sendMessage.waitForTaskToken", "End": True,
+        "Parameters": {"QueueUrl": url, "MessageBody": {"token.$": "$$.Task.Token"}}}})  # fmt: skip
+    marks, go = tmp_path / "marks", tmp_path / "go"
+    asking = flow.start(token)
+    asked = flow.message(url)["token"]
+    waiting = flow.start(waits, {"from": "wait"})
+    working = flow.start(works, {"marks": str(marks), "go": str(go)})
+    wait_for(marks.exists, what="the function's start")
+    flow.reached(waiting, "WaitStateEntered")
+    server.kill()
+    server.start()
+    flow = Flow(server)
+    assert flow.states.describe_execution(executionArn=working)["status"] == "RUNNING"
+    go.touch()
+    flow.states.send_task_success(taskToken=asked, output='"yes"')
+    assert flow.result(asking) == "yes"
+    assert "MessageId" in flow.result(working) and "MessageId" in flow.result(waiting)
+    got = [flow.message(url), flow.message(url)]
+    assert sorted(got, key=str) == ["done", {"from": "wait"}]
+    assert marks.read_text() == "xx"
+    assert flow.types(working).count("LambdaFunctionStarted") == 1
+    assert flow.sqs.receive_message(QueueUrl=url).get("Messages") is None
+
+
+def test_a_rule_and_a_schedule_start_executions(aws):
+    flow = Flow(aws)
+    machine = flow.machine("started", {"P": {"Type": "Pass", "End": True}})
+    events, scheduler = aws.client("events"), aws.client("scheduler")
+    events.put_rule(Name="sf-orders", EventPattern=json.dumps({"source": ["sf-shop"]}))
+    with pytest.raises(ClientError):
+        events.put_targets(Rule="sf-orders", Targets=[{"Id": "1", "Arn": machine}])
+    events.put_targets(Rule="sf-orders", Targets=[{"Id": "1", "Arn": machine, "RoleArn": ROLE, "InputPath": "$.detail"}])
+    events.put_events(Entries=[{"Source": "sf-shop", "DetailType": "o", "Detail": '{"id": 7}'}])
+    now = json.loads(aws.get("/_preheat/clock")[2])["now"]
+    due = datetime.fromtimestamp(int(now), UTC) + timedelta(seconds=2)
+    for name, target in (
+        ("templated", {"Arn": machine, "Input": '{"by": "schedule"}'}),
+        ("universal", {"Arn": "arn:aws:scheduler:::aws-sdk:sfn:startExecution",
+                       "Input": json.dumps({"StateMachineArn": machine, "Input": '{"by": "sdk"}'})}),
+    ):  # fmt: skip
+        scheduler.create_schedule(
+            Name=f"sf-{name}", ScheduleExpression=f"at({due:%Y-%m-%dT%H:%M:%S})", FlexibleTimeWindow={"Mode": "OFF"},
+            Target={**target, "RoleArn": ROLE},
+        )  # fmt: skip
+
+    def three():
+        found = flow.states.list_executions(stateMachineArn=machine, statusFilter="SUCCEEDED")["executions"]
+        return found if len(found) == 3 else None
+
+    started = wait_for(three, what="three executions")
+    outputs = [flow.result(one["executionArn"]) for one in started]
+    assert sorted(outputs, key=str) == [{"by": "schedule"}, {"by": "sdk"}, {"id": 7}]
+
+
+def test_express_machines_answer_at_once(aws):
+    flow = Flow(aws)
+    sync = aws.client("stepfunctions", inject_host_prefix=False)
+    machine = flow.machine(
+        "express", {"A": {"Type": "Pass", "Parameters": {"n.$": "States.MathAdd($.n, 1)"}, "End": True}}, "EXPRESS"
+    )
+    answer = sync.start_sync_execution(stateMachineArn=machine, input='{"n": 1}', name="twice")
+    assert answer["status"] == "SUCCEEDED" and json.loads(answer["output"]) == {"n": 2}
+    assert answer["executionArn"].split(":")[5:8] == ["express", "express", "twice"]
+    again = sync.start_sync_execution(stateMachineArn=machine, input='{"n": 1}', name="twice")
+    assert again["executionArn"] != answer["executionArn"]
+    failed = sync.start_sync_execution(stateMachineArn=machine, input="{}")
+    assert failed["status"] == "FAILED" and failed["error"] == "States.ParameterPathFailure"
+    with pytest.raises(sync.exceptions.StateMachineTypeNotSupported):
+        flow.states.list_executions(stateMachineArn=machine)
+    standard = flow.machine("standard", {"A": {"Type": "Succeed"}})
+    with pytest.raises(sync.exceptions.StateMachineTypeNotSupported):
+        sync.start_sync_execution(stateMachineArn=standard)
+
+
+def test_an_activity(aws):
+    flow = Flow(aws)
+    activity = flow.states.create_activity(name="sf-pack")["activityArn"]
+    machine = flow.machine(
+        "packing", {"P": {"Type": "Task", "Resource": activity, "HeartbeatSeconds": 30, "End": True}}
+    )
+    execution = flow.start(machine, {"box": 1})
+    task = flow.states.get_activity_task(activityArn=activity, workerName="ann")
+    assert json.loads(task["input"]) == {"box": 1}
+    flow.states.send_task_success(taskToken=task["taskToken"], output='"packed"')
+    assert flow.result(execution) == "packed"
+    history = flow.states.get_execution_history(executionArn=execution)["events"]
+    started = next(event for event in history if event["type"] == "ActivityStarted")
+    assert started["activityStartedEventDetails"] == {"workerName": "ann"}
+
+
+TEMPLATE = """
+AWSTemplateFormatVersion: 2010-09-09
+Transform: AWS::Serverless-2016-10-31
+Resources:
+  Flow:
+    Type: AWS::Serverless::StateMachine
+    Properties:
+      Definition:
+        StartAt: Work
+        States:
+          Work: {Type: Task, Resource: !GetAtt Worker.Arn, Next: Greet}
+          Greet:
+            Type: Pass
+            Parameters: {"text.$": "States.Format('${Word} {}', $.name)"}
+            End: true
+      DefinitionSubstitutions: {Word: Hello}
+      Policies:
+        - LambdaInvokePolicy: {FunctionName: !Ref Worker}
+      Events:
+        Bus: {Type: EventBridgeRule, Properties: {Pattern: {source: [sf-template]}}}
+  Worker:
+    Type: AWS::Serverless::Function
+    Properties: {Runtime: python3.11, Handler: index.handler, InlineCode: "def handler(e, c):\\n return e['detail']\\n"}
+Outputs:
+  Flow: {Value: !Ref Flow}
+  Name: {Value: !GetAtt Flow.Name}
+"""
+
+
+def test_a_template(fresh_server):
+    server = fresh_server()
+    flow, stacks = Flow(server), server.client("cloudformation")
+    capabilities = ["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"]
+    stacks.create_stack(StackName="flow", TemplateBody=TEMPLATE, Capabilities=capabilities)
+    stacks.get_waiter("stack_create_complete").wait(StackName="flow", WaiterConfig={"Delay": 1, "MaxAttempts": 60})
+    outputs = {
+        one["OutputKey"]: one["OutputValue"] for one in stacks.describe_stacks(StackName="flow")["Stacks"][0]["Outputs"]
+    }
+    detail = json.dumps({"name": "Ann"})
+    server.client("events").put_events(Entries=[{"Source": "sf-template", "DetailType": "d", "Detail": detail}])
+
+    def begun():
+        return flow.states.list_executions(stateMachineArn=outputs["Flow"])["executions"]
+
+    assert flow.result(wait_for(begun, what="an execution")[0]["executionArn"]) == {"text": "Hello Ann"}
+    assert outputs["Flow"].endswith(outputs["Name"])
+    changed = TEMPLATE.replace("Word: Hello", "Word: Bye")
+    stacks.update_stack(StackName="flow", TemplateBody=changed, Capabilities=capabilities)
+    stacks.get_waiter("stack_update_complete").wait(StackName="flow", WaiterConfig={"Delay": 1, "MaxAttempts": 60})
+    assert flow.result(flow.start(outputs["Flow"], {"detail": {"name": "Bob"}})) == {"text": "Bye Bob"}
+    stacks.delete_stack(StackName="flow")
+    stacks.get_waiter("stack_delete_complete").wait(StackName="flow", WaiterConfig={"Delay": 1, "MaxAttempts": 60})
+    with pytest.raises(flow.states.exceptions.StateMachineDoesNotExist):
+        flow.states.describe_state_machine(stateMachineArn=outputs["Flow"])
