@@ -162,7 +162,8 @@ def test_one_broken_document_fails_alone_in_its_batch(rag):
     rag.s3.put_object(Bucket=rag.bucket, Key="flock/broken.json", Body=b"{")
     wait_for(lambda: rag.row("flock/broken.json").get("status") == "failed", what="the broken one")
     for number in range(8):
-        wait_for(lambda number=number: rag.row(f"flock/{number}.md").get("status") == "indexed", what=f"document {number}")
+        key = f"flock/{number}.md"
+        wait_for(lambda key=key: rag.row(key).get("status") == "indexed", what=key)
     assert rag.row("flock/broken.json")["reason"].startswith("flock/broken.json: not readable JSON")
     wait_for(lambda: rag.count("IngestQueueUrl") == 1, what="the good ones' messages leaving")
 
@@ -200,7 +201,8 @@ def test_a_folder_survives_the_death_of_the_command_and_of_the_server(tmp_path):
     for number in range(DOCUMENTS):
         (folder / f"{number:03}.md").write_text(f"# Bird {number}\n\nOne.\n\n## Nest {number}\n\nTwo.\n")
     with deployed(tmp_path, EmbeddingModelId="preheat.hashing-1024", EmbeddingDimension="1024") as rag:
-        arguments = [str(Path(sys.executable).parent / "preheat"), "ingest", str(folder), "--port", str(rag.server.port)]
+        program = str(Path(sys.executable).parent / "preheat")
+        arguments = [program, "ingest", str(folder), "--port", str(rag.server.port)]
         for part in (0.2, 0.6):
             command = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
             wait_for(lambda part=part: len(vectors(rag)) > part * 2 * DOCUMENTS, what="a part being there")

@@ -1,4 +1,4 @@
-"""Step Functions over a socket: an order's way through retries, branches, tokens and crashes; what starts executions."""
+"""Step Functions over a socket: an order through retries, branches, tokens and crashes; what starts executions."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -10,21 +10,21 @@ from tests.support.functions import ROLE, make_zip
 from tests.support.server import wait_for
 
 HANDLER = """
-import json, os, pathlib, time
+import time
+
+class PriceServiceDown(Exception):
+    pass
 
 def price(event, context):
-    marks = pathlib.Path(event["marks"])
-    marks.write_text(marks.read_text() + "x" if marks.exists() else "x")
-    if event.get("fail") and len(marks.read_text()) <= event["fail"]:
-        class PriceServiceDown(Exception): pass
+    if event["attempt"] < event["fail"]:
         raise PriceServiceDown("no price")
-    return {"sku": event["sku"], "price": 3 * event["count"]}
+    return {"sku": event["sku"], "price": 3 * event["count"], "attempt": event["attempt"]}
 
 def slow(event, context):
-    marks = pathlib.Path(event["marks"])
-    marks.write_text(marks.read_text() + "x" if marks.exists() else "x")
-    end = pathlib.Path(event["go"])
-    while not end.exists():
+    import boto3
+    sqs = boto3.client("sqs")
+    sqs.send_message(QueueUrl=event["marks"], MessageBody='"begun"')
+    while not sqs.receive_message(QueueUrl=event["go"], WaitTimeSeconds=1).get("Messages"):
         time.sleep(0.01)
     return "done"
 """
@@ -90,10 +90,11 @@ def order_states(price, queue):
     return {
         "Price": {
             "Type": "Map", "ItemsPath": "$.items", "MaxConcurrency": 2,
-            "ItemSelector": {"sku.$": "$$.Map.Item.Value.sku", "count.$": "$$.Map.Item.Value.count",
-                             "marks.$": "States.Format('{}/{}', $.folder, $$.Map.Item.Value.sku)", "fail.$": "$.fail"},
-            "ItemProcessor": {"StartAt": "One", "States": {
-                "One": {"Type": "Task", "Resource": price, "Retry": [retry], "End": True}}},
+            "ItemSelector": {"item.$": "$$.Map.Item.Value", "fail.$": "$.fail"},
+            "ItemProcessor": {"StartAt": "One", "States": {"One": {
+                "Type": "Task", "Resource": price, "Retry": [retry], "End": True,
+                "Parameters": {"sku.$": "$.item.sku", "count.$": "$.item.count", "fail.$": "$.fail",
+                               "attempt.$": "$$.State.RetryCount"}}}},
             "ResultPath": "$.priced", "Next": "Large?",
             "Catch": [{"ErrorEquals": ["States.ALL"], "ResultPath": "$.error", "Next": "Refused"}],
         },
@@ -138,14 +139,13 @@ def shop(aws, tmp_path_factory):
     return flow
 
 
-def order(tmp_path, fail=0, count=1):
-    return {"items": [{"sku": "a", "count": count}, {"sku": "b", "count": 2}], "folder": str(tmp_path), "fail": fail}
+def order(fail=0, count=1):
+    return {"items": [{"sku": "a", "count": count}, {"sku": "b", "count": 2}], "fail": fail}
 
 
-def test_an_order_whose_price_service_fails_once(shop, tmp_path):
-    execution = shop.start(shop.orders, order(tmp_path, fail=1), name="once")
+def test_an_order_whose_price_service_fails_once(shop):
+    execution = shop.start(shop.orders, order(fail=1), name="once")
     assert shop.result(execution) == ["paused", {"status": 200}]
-    assert (tmp_path / "a").read_text() == "xx"
     item = shop.server.client("dynamodb").get_item(TableName="orders", Key={"id": {"S": "once"}})["Item"]
     assert item["total"] == {"N": "3"}
     types = shop.types(execution)
@@ -153,8 +153,8 @@ def test_an_order_whose_price_service_fails_once(shop, tmp_path):
     assert types[-1] == "ExecutionSucceeded" and types.count("MapIterationSucceeded") == 2
 
 
-def test_an_order_whose_price_service_stays_down(shop, tmp_path):
-    execution = shop.start(shop.orders, order(tmp_path, fail=99))
+def test_an_order_whose_price_service_stays_down(shop):
+    execution = shop.start(shop.orders, order(fail=99))
     found = shop.end(execution)
     assert (found["status"], found["error"], found["cause"]) == ("FAILED", "PriceServiceDown", "refused")
     history = shop.states.get_execution_history(executionArn=execution, reverseOrder=True, maxResults=1)["events"]
@@ -162,10 +162,10 @@ def test_an_order_whose_price_service_stays_down(shop, tmp_path):
     assert history[0]["executionFailedEventDetails"] == {"error": "PriceServiceDown", "cause": "refused"}
 
 
-def test_a_large_order_waits_for_its_token(shop, tmp_path):
-    execution = shop.start(shop.orders, order(tmp_path, count=50))
+def test_a_large_order_waits_for_its_token(shop):
+    execution = shop.start(shop.orders, order(count=50))
     asked = shop.message(shop.queue)
-    assert asked["order"][0] == {"sku": "a", "price": 150}
+    assert asked["order"][0] == {"sku": "a", "price": 150, "attempt": 0}
     assert shop.states.describe_execution(executionArn=execution)["status"] == "RUNNING"
     shop.states.send_task_heartbeat(taskToken=asked["token"])
     shop.states.send_task_success(taskToken=asked["token"], output='{"by": "ann"}')
@@ -173,16 +173,16 @@ def test_a_large_order_waits_for_its_token(shop, tmp_path):
     with pytest.raises(shop.states.exceptions.TaskTimedOut):
         shop.states.send_task_success(taskToken=asked["token"], output="1")
 
-    refused = shop.start(shop.orders, order(tmp_path, count=50))
+    refused = shop.start(shop.orders, order(count=50))
     shop.states.send_task_failure(taskToken=shop.message(shop.queue)["token"], error="Refusal", cause="too dear")
     assert shop.end(refused)["error"] == "Refusal"
 
 
-def test_executions_survive_a_kill_in_a_wait_and_in_a_task(fresh_server, tmp_path):
+def test_executions_survive_a_kill_in_a_wait_and_in_a_task(fresh_server):
     server = fresh_server()
     flow = Flow(server)
     slow = flow.function("slow", "slow")
-    url = flow.sqs.create_queue(QueueName="after")["QueueUrl"]
+    url, marks, go = (flow.sqs.create_queue(QueueName=name)["QueueUrl"] for name in ("after", "marks", "go"))
     send = {"Type": "Task", "Resource": "arn:aws:states:::sqs:sendMessage", "End": True,
             "Parameters": {"QueueUrl": url, "MessageBody.$": "$"}}  # fmt: skip
     waits = flow.machine("waits", {"W": {"Type": "Wait", "Seconds": 4, "Next": "S"}, "S": send})
@@ -190,24 +190,23 @@ def test_executions_survive_a_kill_in_a_wait_and_in_a_task(fresh_server, tmp_pat
     token = flow.machine("token", {"T": {
         "Type": "Task", "Resource": "arn:aws:states:::sqs:sendMessage.waitForTaskToken", "End": True,
         "Parameters": {"QueueUrl": url, "MessageBody": {"token.$": "$$.Task.Token"}}}})  # fmt: skip
-    marks, go = tmp_path / "marks", tmp_path / "go"
     asking = flow.start(token)
     asked = flow.message(url)["token"]
     waiting = flow.start(waits, {"from": "wait"})
-    working = flow.start(works, {"marks": str(marks), "go": str(go)})
-    wait_for(marks.exists, what="the function's start")
+    working = flow.start(works, {"marks": marks, "go": go})
+    assert flow.message(marks) == "begun"
     flow.reached(waiting, "WaitStateEntered")
     server.kill()
     server.start()
     flow = Flow(server)
     assert flow.states.describe_execution(executionArn=working)["status"] == "RUNNING"
-    go.touch()
+    flow.sqs.send_message(QueueUrl=go, MessageBody="now")
     flow.states.send_task_success(taskToken=asked, output='"yes"')
     assert flow.result(asking) == "yes"
     assert "MessageId" in flow.result(working) and "MessageId" in flow.result(waiting)
     got = [flow.message(url), flow.message(url)]
     assert sorted(got, key=str) == ["done", {"from": "wait"}]
-    assert marks.read_text() == "xx"
+    assert flow.message(marks) == "begun"
     assert flow.types(working).count("LambdaFunctionStarted") == 1
     assert flow.sqs.receive_message(QueueUrl=url).get("Messages") is None
 
@@ -219,7 +218,8 @@ def test_a_rule_and_a_schedule_start_executions(aws):
     events.put_rule(Name="sf-orders", EventPattern=json.dumps({"source": ["sf-shop"]}))
     with pytest.raises(ClientError):
         events.put_targets(Rule="sf-orders", Targets=[{"Id": "1", "Arn": machine}])
-    events.put_targets(Rule="sf-orders", Targets=[{"Id": "1", "Arn": machine, "RoleArn": ROLE, "InputPath": "$.detail"}])
+    target = {"Id": "1", "Arn": machine, "RoleArn": ROLE, "InputPath": "$.detail"}
+    assert events.put_targets(Rule="sf-orders", Targets=[target])["FailedEntryCount"] == 0
     events.put_events(Entries=[{"Source": "sf-shop", "DetailType": "o", "Detail": '{"id": 7}'}])
     now = json.loads(aws.get("/_preheat/clock")[2])["now"]
     due = datetime.fromtimestamp(int(now), UTC) + timedelta(seconds=2)

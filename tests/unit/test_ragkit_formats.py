@@ -181,8 +181,8 @@ def test_html_keeps_the_content_and_drops_what_is_around_it():
     <pre>x
  y</pre></main><footer>Imprint</footer></body></html>"""
     assert shape(extract("owl.html", page)) == [
-        ("text", "All on owls.", 0), ("heading", "Barn owl", 1), ("list", "- Food: voles", 0), ("table", "| a |\n| b |", 0),
-        ("code", "x\n y", 0),
+        ("text", "All on owls.", 0), ("heading", "Barn owl", 1), ("list", "- Food: voles", 0),
+        ("table", "| a |\n| b |", 0), ("code", "x\n y", 0),
     ]  # fmt: skip
     assert extract("owl.txt", page).title == "Owls"
 

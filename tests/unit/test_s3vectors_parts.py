@@ -1,6 +1,8 @@
 """S3 Vectors' rules without the service: text analysis, BM25, filters, nearest vectors."""
 
 import math
+import subprocess
+import sys
 from array import array
 
 import numpy as np
@@ -259,3 +261,72 @@ def test_the_graph_finds_what_the_scan_finds_and_knows_its_tail(metric):
 def test_best_takes_the_highest_and_of_equals_the_first(scores, count):
     taken = sorted(best(np.array(scores, dtype=np.float32), count).tolist())
     assert taken == sorted(sorted(range(len(scores)), key=lambda at: (-scores[at], at))[:count])
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@pytest.mark.parametrize("share", [0.5, 0.1, 0.01])
+def test_a_filter_costs_the_graph_neither_recall_nor_results(metric, share):
+    rng = np.random.default_rng(11)
+    centres = rng.normal(size=(40, 24)) * 2
+    rows = (centres[rng.integers(0, 40, 6_000)] + rng.normal(size=(6_000, 24))).astype(np.float32)
+    dense = filled(rows, metric, exact_limit=1_000)
+    dense.extend_graph(np.ones(len(rows), dtype=bool), len(rows))
+    alive = rng.uniform(size=len(rows)) < share
+    far = np.argsort(plain_distances(rows, rows[0], metric))[3_000:]
+    elsewhere = np.zeros(len(rows), dtype=bool)
+    elsewhere[far] = True
+    for mask in (alive, elsewhere):
+        hits = 0
+        for query in (rows[0], *rows[rng.integers(0, 6_000, 30)]):
+            found, _ = dense.search_graph(blob(query), mask, 10)
+            expected, _ = dense.search(blob(query), mask, 10)
+            assert len(found) == min(10, mask.sum()) and mask[found].all()
+            hits += len(set(found.tolist()) & set(expected.tolist()))
+        assert hits >= 0.95 * 310
+
+
+def test_numbers_of_any_size_reach_the_graph():
+    rng = np.random.default_rng(12)
+    rows = rng.normal(size=(3_000, 8)).astype(np.float32)
+    rows[:, 0] *= 1_000
+    dense = filled(rows, "cosine", exact_limit=500)
+    alive = np.ones(len(rows), dtype=bool)
+    dense.extend_graph(alive, len(rows))
+    query = rows[17] * 3
+    assert dense.search_graph(blob(query), alive, 5)[0][0] == 17
+
+
+def test_the_embedders_engine_loads_after_a_graph_was_made():
+    code = (
+        "import numpy; from preheat.services.s3vectors.dense import DenseIndex\n"
+        "dense = DenseIndex(4, 'cosine', exact_limit=0)\n"
+        "dense.add(numpy.ones(4, dtype='<f4').tobytes())\n"
+        "dense.extend_graph(numpy.ones(1, dtype=bool))\n"
+        "import onnxruntime\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+def test_a_condition_that_was_asked_before_sees_what_was_added_since():
+    columns = Columns(())
+    asked = [filters.Test("n", *one) for one in (("$in", (1, "x")), ("$gte", 1), ("$ne", 1), ("$eq", True))]
+    given = [{"n": 1}, {"n": True}, {}, {"n": 1.0}, {"n": ["x", 5]}, {"n": "x"}, {"n": 2**60}, {"n": False}, {"n": 1}]
+    for slot, metadata in enumerate(given):
+        columns.add(slot, metadata)
+        for test in asked:
+            expected = [filters.matches(test, one) for one in given[: slot + 1]]
+            assert columns.mask(test, slot + 1).tolist() == expected
+
+
+def test_scores_follow_the_writes_between_two_equal_questions():
+    kept = TextIndex(str.split)
+    for slot, text in enumerate(["a b", "a a c", "b c d e", "a"]):
+        kept.add(slot, text)
+        kept.scores("a b", slot + 1)
+        fresh = TextIndex(str.split)
+        for other, said in enumerate(["a b", "a a c", "b c d e", "a"][: slot + 1]):
+            fresh.add(other, said)
+        assert kept.scores("a b", slot + 1).tolist() == fresh.scores("a b", slot + 1).tolist()
+    before = kept.scores("a b", 4)
+    kept.remove(1)
+    assert kept.scores("a b", 4)[0] != before[0]

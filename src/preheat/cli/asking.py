@@ -77,11 +77,16 @@ def queued(console: Console, platform: Platform, outputs: dict[str, str], questi
         console.print(f"all after {spent:.0f} ms", style="dim", highlight=False)
 
 
-def _say_time(console: Console, spent: dict[str, int], first: float, all_: float) -> None:
-    """`spent` is in milliseconds as the function measured, `first` and `all_` in seconds as seen from here."""
-    found, begun = spent["retrieval_ms"], spent["first_token_ms"]
-    told = f"first token after {1_000 * first:.0f} ms (retrieval {found}, model {begun - found}), "
-    console.print(f"{told}all after {1_000 * all_:.0f} ms", style="dim", highlight=False, soft_wrap=True)
+def _say_time(console: Console, spent: dict[str, float], first: float, all_: float) -> None:
+    """`spent` is in milliseconds as the function measured, `first` and `all_` in seconds as seen from here. The
+    platform's share is what neither retrieval nor the model's own first token explains."""
+    first_ms = 1_000 * first
+    retrieval, model = spent.get("retrieval_ms", 0.0), spent.get("model_first_ms", 0.0)
+    inside = [f"{name} {spent[f'{name}_ms']:.0f}" for name in ("embed", "search") if f"{name}_ms" in spent]
+    found = f"retrieval {retrieval:.0f}" + (f" of which {', '.join(inside)}" if inside else "")
+    parts = f"{found}; model {model:.0f}; platform {max(0.0, first_ms - retrieval - model):.0f}"
+    told = f"first token after {first_ms:.0f} ms ({parts}), all after {1_000 * all_:.0f} ms"
+    console.print(told, style="dim", highlight=False, soft_wrap=True)
 
 
 def _output(outputs: dict[str, str], name: str) -> str:

@@ -30,7 +30,8 @@ FIRST_POLL_S, LONGEST_POLL_S = 0.05, 0.5
 POLL_SHARE = 3
 """A pause is at least so many times what the poll before it took, so that polling slows nothing down."""
 IDLE_S = 5.0
-"""With nothing done for so long, it is checked whether anything is on its way still."""
+"""With nothing done for so long and nothing waiting in the queue, outstanding documents are asked for again: their
+messages may be those of a server that was killed, which nobody sees until their visibility timeout. Then twice as long."""
 PATIENCE_S = 1_800
 STUCK_S = 30
 """Without a document more in the new index for so long, a rebuild is not waited for."""
@@ -119,9 +120,9 @@ def compare(
     return changes
 
 
-def waiting(platform: Platform, queue: str) -> int:
-    """Messages in a queue, in flight or not."""
-    names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+def waiting(platform: Platform, queue: str, *, flying: bool = True) -> int:
+    """Messages that wait in a queue, and those in flight."""
+    names = ["ApproximateNumberOfMessages", *(["ApproximateNumberOfMessagesNotVisible"] if flying else [])]
     found = platform.client("sqs").get_queue_attributes(QueueUrl=queue, AttributeNames=names)["Attributes"]
     return sum(map(int, found.values()))
 
@@ -181,10 +182,12 @@ class Watch:
         self._platform, self._table, self._stamps, self._on_row = platform, table, stamps, on_row
         self._known: set[str] = set()
         self._left: dict[str, str] = {}
+        self._retried: set[str] = set()
 
     def wait(self, upload: Upload, again: Callable[[list[str]], None]) -> Ingested:
-        """`again` is told the keys that are outstanding when nothing was done for a while. Raises what the upload
-        failed with."""
+        """`again` is told the keys that are outstanding when nothing was done for a while, those aside that failed and
+        come again by themselves. Raises what the upload failed with."""
+        idle_s = IDLE_S
         end, moved, pause = time.monotonic() + PATIENCE_S, time.monotonic(), FIRST_POLL_S
         while True:
             finished = upload.finished
@@ -204,9 +207,9 @@ class Watch:
                 told = "not indexed in time; see `preheat dlq` and `preheat logs`"
                 self.result.failed |= dict.fromkeys(self._left, told)
                 return self.result
-            if finished and began - moved > IDLE_S:
-                again(list(self._left))
-                moved = began
+            if finished and began - moved > idle_s:
+                again([key for key in self._left if key not in self._retried])
+                moved, idle_s = began, 2 * idle_s
             if self._left or not finished:
                 time.sleep(max(pause, POLL_SHARE * (time.monotonic() - began)))
 
@@ -230,6 +233,7 @@ class Watch:
             return False
         if row["status"] == "retrying":
             self._left[key] = self._left.pop(key)
+            self._retried.add(key)
             self._on_row(key, False, row["reason"])
             return False
         if row["status"] == "failed":

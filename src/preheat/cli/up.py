@@ -275,7 +275,7 @@ def _ingest(console: Console, platform: Platform, outputs: dict[str, str], files
                 progress.update(indexed, advance=1 if finished else 0, detail=escape(text))
 
             def again(keys: list[str]) -> None:
-                if queue is not None and not ingesting.waiting(platform, queue):
+                if queue is not None and not ingesting.waiting(platform, queue, flying=False):
                     ingesting.ask_again(platform, queue, bucket, keys)
 
             result = ingesting.bring(platform, bucket, table, changes, on_sent, on_row, again)

@@ -21,7 +21,7 @@ def session(event: dict[str, Any], caller: Caller, session: str) -> dict[str, An
         {
             "turn": one.turn, "question": one.question, "answer": one.answer, "status": one.status,
             "citations": list(one.citations), "passages": list(one.passages), "feedback": one.feedback,
-            "created": one.created,
+            "created": one.created, "correlation": one.correlation,
         }
         for one in wiring.sessions().turns(session, caller.user.id)
     ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 import json
 import os
+from decimal import Decimal
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -12,7 +13,8 @@ from handlers import wiring
 def change(job: str, values: dict[str, Any], gone: tuple[str, ...] = ()) -> None:
     """Change a job that is there and not done."""
     names = {f"#{index}": name for index, name in enumerate(values)}
-    given = {f":{index}": value for index, value in enumerate(values.values())}
+    plain = json.loads(json.dumps(list(values.values())), parse_float=Decimal)
+    given = {f":{index}": value for index, value in enumerate(plain)}
     changes = ", ".join(f"#{index} = :{index}" for index in range(len(values)))
     try:
         wiring.table("JOBS_TABLE").update_item(

@@ -365,11 +365,14 @@ async function forget(one) {
   await listSessions();
 }
 
+// What the dialog is closed with. Its event comes late: when it is open again by then, the event was the last asking's.
 function answered(dialog) {
+  dialog.settle?.("");
   dialog.returnValue = "";
   if (!dialog.open) dialog.showModal();
   return new Promise((resolve) => {
-    dialog.addEventListener("close", () => resolve(dialog.returnValue), { once: true });
+    dialog.settle = resolve;
+    dialog.onclose = () => { if (!dialog.open) resolve(dialog.returnValue); };
   });
 }
 
