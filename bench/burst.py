@@ -1,6 +1,6 @@
 """The two tiers under a spike: a steady baseline, then several hundred questions at once, through the deployed stack.
 
-    python bench/burst.py [--spike 300] [--baseline 4] [--burst 6] [--model-ms 150]
+    python bench/burst.py [--spike 300] [--baseline 4] [--burst 6] [--model-ms 600]
 
 Prints both queues' depth over time, each tier's share and latencies, the most questions that the model saw at once, and
 what ended in the dead-letter queue. Fails when the model saw more than its limit or a question was lost. Takes about a
@@ -148,7 +148,7 @@ def main() -> int:
     parser.add_argument("--spike", type=int, default=300, help="questions at once")
     parser.add_argument("--baseline", type=int, default=4, help="long-lived workers")
     parser.add_argument("--burst", type=int, default=6, help="MaximumConcurrency of the burst workers")
-    parser.add_argument("--model-ms", type=float, default=150.0, help="how long the model takes for an answer")
+    parser.add_argument("--model-ms", type=float, default=600.0, help="how long the model takes for an answer")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         return run(Path(folder), given.spike, given.baseline, given.burst, given.model_ms / 1_000)

@@ -33,7 +33,7 @@ from preheat.models.minilm import MAX_TOKENS, MiniLM, weights_folder
 
 DEPTH = 10
 PASSAGES, REPEATS = 32, 30
-SAMPLE, QUESTIONS, ROUNDS = 48, 12, 3
+SAMPLE, QUESTIONS, ROUNDS = 24, 10, 3
 INSTALL_S, ANSWER_S = 300, 120
 PEER = """
 import json, sys, time

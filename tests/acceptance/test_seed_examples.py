@@ -433,7 +433,7 @@ def handler(event, context):
           "Threshold": 10000, "ComparisonOperator": "GreaterThanThreshold", "EvaluationPeriods": 3, "Period": 60}),
         ("rekognition", "detect_moderation_labels", {"Image": {"S3Object": {"Bucket": "uploads", "Name": "k"}}}),
         ("sagemaker-runtime", "invoke_endpoint", {"EndpointName": "intent", "Body": b"{}"}),
-        ("stepfunctions", "list_state_machines", {}),
+        ("stepfunctions", "describe_map_run", {"mapRunArn": "arn:aws:states:us-east-1:000000000000:mapRun:m"}),
         ("kinesis", "list_streams", {}),
         ("s3", "put_bucket_website", {"Bucket": "b", "WebsiteConfiguration": {"IndexDocument": {"Suffix": "i.html"}}}),
         ("logs", "start_query", {"logGroupName": "g", "startTime": 0, "endTime": 1, "queryString": "fields @message"}),

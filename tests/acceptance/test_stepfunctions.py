@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from botocore.exceptions import ClientError
 
+from tests.acceptance.test_iam_enforced import EnforcedServer, allow
 from tests.support.functions import ROLE, make_zip
 from tests.support.server import wait_for
 
@@ -26,7 +27,7 @@ def slow(event, context):
     sqs.send_message(QueueUrl=event["marks"], MessageBody='"begun"')
     while not sqs.receive_message(QueueUrl=event["go"], WaitTimeSeconds=1).get("Messages"):
         time.sleep(0.01)
-    return "done"
+    return {"from": "task"}
 """
 ENDED = ("SUCCEEDED", "FAILED", "TIMED_OUT", "ABORTED")
 
@@ -205,7 +206,7 @@ def test_executions_survive_a_kill_in_a_wait_and_in_a_task(fresh_server):
     assert flow.result(asking) == "yes"
     assert "MessageId" in flow.result(working) and "MessageId" in flow.result(waiting)
     got = [flow.message(url), flow.message(url)]
-    assert sorted(got, key=str) == ["done", {"from": "wait"}]
+    assert sorted(got, key=str) == [{"from": "task"}, {"from": "wait"}]
     assert flow.message(marks) == "begun"
     assert flow.types(working).count("LambdaFunctionStarted") == 1
     assert flow.sqs.receive_message(QueueUrl=url).get("Messages") is None
@@ -332,3 +333,35 @@ def test_a_template(fresh_server):
     stacks.get_waiter("stack_delete_complete").wait(StackName="flow", WaiterConfig={"Delay": 1, "MaxAttempts": 60})
     with pytest.raises(flow.states.exceptions.StateMachineDoesNotExist):
         flow.states.describe_state_machine(stateMachineArn=outputs["Flow"])
+
+
+def test_policies_of_roles_and_callers(tmp_path):
+    server = EnforcedServer(tmp_path / "state").start()
+    try:
+        flow = Flow(server)
+        url = flow.sqs.create_queue(QueueName="q")["QueueUrl"]
+        own = {"Effect": "Allow", "Principal": {"Service": "states.amazonaws.com"}, "Action": "sts:AssumeRole"}
+        trust = {"Version": "2012-10-17", "Statement": [own]}
+        weak, strong = server.role("weak", trust=trust), server.role("strong", allow("sqs:SendMessage"), trust=trust)
+        states = {"A": {"Type": "Task", "Resource": "arn:aws:states:::sqs:sendMessage", "End": True,
+                        "Parameters": {"QueueUrl": url, "MessageBody": "hi"}}}  # fmt: skip
+        definition = json.dumps({"StartAt": "A", "States": states})
+        with pytest.raises(ClientError, match="nor the regional one is authorized to assume"):
+            flow.states.create_state_machine(name="m", definition=definition, roleArn=server.role("lambdas"))
+        machines = [
+            flow.states.create_state_machine(name=role[-4:], definition=definition, roleArn=role)["stateMachineArn"]
+            for role in (weak, strong)
+        ]
+        failed = flow.end(flow.start(machines[0]))
+        assert (failed["status"], failed["error"]) == ("FAILED", "States.Permissions")
+        assert "sqs:sendmessage" in failed["cause"].lower()
+        assert "MessageId" in flow.result(flow.start(machines[1]))
+        caller = server.client("stepfunctions", server.user("ann", allow("states:StartExecution", machines[1])))
+        caller.start_execution(stateMachineArn=machines[1])
+        with pytest.raises(ClientError, match="AccessDenied"):
+            caller.start_execution(stateMachineArn=machines[0])
+        with pytest.raises(ClientError, match="AccessDenied"):
+            caller.list_state_machines()
+    finally:
+        assert server.stop() == 0
+    assert "defect in" not in server.log.read_text()

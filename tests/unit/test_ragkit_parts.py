@@ -2,19 +2,23 @@
 
 import io
 import itertools
+import json
 import sys
 from pathlib import Path
 
 import pytest
+from botocore.exceptions import ClientError
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "stacks" / "rag"))
 
-from ragkit.chunking import Sizes, chunk, chunk_id, sentences, words
+from ragkit.chunking import Sizes, chunk, chunk_id, sentences
 from ragkit.citations import cited, without_unknown
+from ragkit.embed import BedrockEmbedder, EmbeddingUnavailable, Patience
 from ragkit.extract import Block, Document, UnreadableFile, UnsupportedFormat, extract, supported
 from ragkit.prompt import user_message
 from ragkit.retrieve import contextual_query, fuse, scaled
 from ragkit.store import Passage
+from ragkit.tokens import estimate, pieces
 
 MARKDOWN = b"""---
 title: "Field guide"
@@ -102,12 +106,12 @@ def test_text_titles_and_encodings():
 
 def test_what_cannot_be_read_is_said():
     with pytest.raises(UnsupportedFormat):
-        extract("a.docx", b"PK")
+        extract("a.mp3", b"ID3")
     with pytest.raises(UnreadableFile):
         extract("a.txt", b"a\x00b")
     with pytest.raises(UnreadableFile):
         extract("a.pdf", b"not a pdf")
-    assert supported("A.MD") and supported("a.pdf") and not supported("a.docx")
+    assert supported("A.MD") and supported("a.pdf") and not supported("a.mp3")
 
 
 def test_pdf_pages_are_kept():
@@ -135,7 +139,7 @@ def test_pdf_pages_are_kept():
     document = extract("s.pdf", data.getvalue())
     assert document.title == "Speaking"
     assert [(block.text, block.page) for block in document.blocks] == [("Page one speaks", 1), ("Page two speaks", 2)]
-    assert [one.page for one in chunk(document, Sizes(3, 6, 0))] == [1, 2]
+    assert [one.page for one in chunk(document, Sizes(5, 8, 0))] == [1, 2]
 
 
 def test_chunks_carry_their_path_and_are_stable():
@@ -156,8 +160,8 @@ def prose(count):
 
 def test_long_text_is_cut_at_sentences_with_overlap():
     document = Document("k", "T", (Block("text", prose(60)),))
-    chunks = chunk(document, Sizes(target=70, longest=100, overlap=14))
-    assert all(words(one.text) <= 100 for one in chunks)
+    chunks = chunk(document, Sizes(target=90, longest=130, overlap=20))
+    assert all(estimate(one.text) <= 130 for one in chunks)
     for before, after in itertools.pairwise(chunks):
         shared = sentences(before.text)[-2:]
         assert after.text.startswith(" ".join(shared))
@@ -178,10 +182,37 @@ def test_tables_and_code_stay_whole_until_they_are_too_long():
 
 def test_one_endless_word_and_wide_script_are_cut_too():
     endless = chunk(Document("k", "T", (Block("text", "word " * 1000),)), Sizes(50, 60, 0))
-    assert sum(words(one.text) for one in endless) == 1000
+    assert sum(one.text.count("word") for one in endless) == 1000
+    assert all(estimate(one.text) <= 60 for one in endless)
     wide = chunk(Document("k", "T", (Block("text", "水" * 500),)), Sizes(50, 60, 0))
     assert "".join(one.text for one in wide).replace("\n", "") == "水" * 500
+    run = chunk(Document("k", "T", (Block("text", "x" * 5_000),)), Sizes(50, 60, 0))
+    assert "".join(one.text for one in run) == "x" * 5_000 and len(run) > 20
     assert chunk(Document("k", "T", ())) == []
+
+
+def test_estimates_agree_with_the_model_s_own_count():
+    from preheat.models.minilm import MiniLM
+
+    model = MiniLM()
+    if not model.available():
+        pytest.skip("the weights are not installed")
+    errors = []
+    for path in sorted((Path(__file__).resolve().parents[2] / "docs").glob("*.md")):
+        for one in chunk(extract(path.name, path.read_bytes())):
+            real = model.count_tokens(one.text) - 2
+            if real >= 50:
+                errors.append(estimate(one.text) / real - 1)
+    assert len(errors) > 50
+    assert sum(map(abs, errors)) / len(errors) < 0.08
+    assert max(map(abs, errors)) < 0.35
+
+
+def test_pieces_lose_nothing_and_keep_to_the_limit():
+    text = prose(40) + " " + "a_b" * 300
+    found = pieces(text, 30)
+    assert "".join("".join(found).split()) == "".join(text.split())
+    assert all(estimate(one) <= 30 for one in found)
 
 
 def test_ids_of_long_keys_stay_short_and_apart():
@@ -228,6 +259,73 @@ def test_the_prompt_is_read_back_by_the_local_answerer():
     read = read_prompt([Message("user", user_message("Who sings?", [passage("Wrens sing."), passage("[2] x")]))], "")
     assert read.question == "Who sings?"
     assert [(one.mark, one.title, one.text) for one in read.passages] == [(1, "T", "Wrens sing."), (2, "T", "(2) x")]
+
+
+class Windowed:
+    """A model that reads `window` words at once, as Cohere's bodies have it, or Titan's; counts words as tokens."""
+
+    def __init__(self, window, failures=()):
+        self.window = window
+        self.failures = list(failures)
+        self.asked = []
+
+    def invoke_model(self, modelId, body, contentType, accept):
+        asked = json.loads(body)
+        texts = asked.get("texts") or [asked["inputText"]]
+        self.asked.append(texts)
+        if self.failures:
+            raise ClientError({"Error": {"Code": self.failures.pop(), "Message": "not now"}}, "InvokeModel")
+        counts = [2 + len(text.split()) for text in texts]
+        for at, count in enumerate(counts):
+            if count > self.window and asked.get("truncate") == "NONE":
+                told = f"texts[{at}] has {count} tokens, more than the {self.window}, and truncate is NONE."
+                raise ClientError({"Error": {"Code": "ValidationException", "Message": told}}, "InvokeModel")
+        vectors = [[1.0, float(len(set(text.split())))] for text in texts]
+        single = {"embedding": vectors[0], "inputTextTokenCount": counts[0]}
+        answer = {"embeddings": vectors} if "texts" in asked else single
+        return {"body": io.BytesIO(json.dumps(answer).encode())}
+
+
+@pytest.mark.parametrize("model", ["cohere.embed-english-v3", "amazon.titan-embed-text-v2:0"])
+def test_a_text_longer_than_the_window_is_embedded_in_pieces_under_its_heading(model):
+    client = Windowed(40)
+    text = "A heading\n\n" + " ".join(f"w{number}" for number in range(100))
+    vectors = BedrockEmbedder(client, model, window=40).documents(["short", text])
+    assert vectors[0] == [1.0, 1.0]
+    assert len(vectors) == 2 and sum(value * value for value in vectors[1]) == pytest.approx(1.0)
+    fitting = [one for texts in client.asked for one in texts if 2 + len(one.split()) <= 40 and one != "short"]
+    assert all(one.startswith("A heading\n\n") for one in fitting)
+    assert {word for one in fitting for word in one.split()} >= {f"w{number}" for number in range(100)}
+
+
+def test_what_the_model_counts_decides_and_is_remembered():
+    client = Windowed(30)
+    embedder = BedrockEmbedder(client, "cohere.embed-english-v3", window=30)
+    odd = " ".join("." * 1 for _ in range(27)) + " ok ok"
+    assert len(embedder.documents([odd] * 3)) == 3
+    calls = len(client.asked)
+    assert len(embedder.documents([odd] * 3)) == 3
+    assert len(client.asked) == calls + 1
+
+
+def test_a_throttle_that_passes_is_waited_for_and_one_that_stays_is_told():
+    pauses = []
+    now = [0.0]
+
+    def pause(seconds):
+        pauses.append(seconds)
+        now[0] += seconds
+
+    patience = Patience(10.0, clock=lambda: now[0], pause=pause, chance=lambda: 1.0)
+    client = Windowed(99, ["ThrottlingException"] * 3)
+    assert BedrockEmbedder(client, "cohere.x", patience=patience).documents(["a"]) == [[1.0, 1.0]]
+    assert pauses == [0.25, 0.5, 1.0]
+    with pytest.raises(EmbeddingUnavailable, match="not now"):
+        BedrockEmbedder(Windowed(99, ["ThrottlingException"] * 99), "cohere.x", patience=patience).documents(["a"])
+    denied = Windowed(99, ["AccessDeniedException"])
+    with pytest.raises(EmbeddingUnavailable):
+        BedrockEmbedder(denied, "cohere.x", patience=patience).documents(["a"])
+    assert len(denied.asked) == 1
 
 
 def test_citations_point_to_passages():

@@ -31,7 +31,8 @@ POLL_SHARE = 3
 """A pause is at least so many times what the poll before it took, so that polling slows nothing down."""
 IDLE_S = 5.0
 """With nothing done for so long and nothing waiting in the queue, outstanding documents are asked for again: their
-messages may be those of a server that was killed, which nobody sees until their visibility timeout. Then twice as long."""
+messages may be those of a server that was killed, which nobody sees until their visibility timeout. The next time it is
+twice as long."""
 PATIENCE_S = 1_800
 STUCK_S = 30
 """Without a document more in the new index for so long, a rebuild is not waited for."""

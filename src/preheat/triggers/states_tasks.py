@@ -27,6 +27,7 @@ from preheat.triggers.targets.contract import acting, answered, operate
 
 SERVICE = "states.amazonaws.com"
 NOT_STORED_PAUSE_S = 1.0
+_DENIED = ("AccessDenied", "AuthorizationError", "FAILED_TO_ASSUME_ROLE")
 _QUERY_PREFIX = "AWS.SimpleQueueService."
 
 
@@ -142,9 +143,7 @@ def _name(resource: Resource, error: AwsError) -> str:
     """An error as a state's Retry and Catch see it."""
     if isinstance(error, TaskFailed):
         return error.code
-    if error.status == 403 and ("AccessDenied" in error.code or "AuthorizationError" in error.code):
-        return PERMISSIONS
-    if error.code == "FAILED_TO_ASSUME_ROLE":
+    if error.code.startswith(_DENIED):
         return PERMISSIONS
     prefix = "Lambda" if resource.kind == "function" else resource.error_prefix
     code = error.code.removeprefix(_QUERY_PREFIX).replace(".", "")

@@ -11,6 +11,7 @@ versions    which index answers, which is being built
 retrieve    a question -> the best passages, lexical and dense together
 prompt      passages and a question -> the text for the model
 generate    a prompt -> pieces of text, by Bedrock
+caching     answers that were given before, for questions that mean the same
 push        events of an answer to a browser's WebSocket
 answering   a question -> passages -> a cited answer, as events
 citations   marks in an answer -> passages

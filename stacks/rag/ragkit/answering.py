@@ -162,7 +162,7 @@ class Answerer:
                 raise
             trace.warn("the passages stand for the answer", error=str(error))
             draft.mode = "passages"
-            draft.notices.append(f"{MODEL_FAILED}: {error}.")
+            draft.notices.append(f"{MODEL_FAILED} ({_code(error)}).")
             added = ("…\n\n" if draft.text else "") + quoted(asked.question, fitted.passages)
             draft.text += added
             trace.mark("first_token")
@@ -199,6 +199,12 @@ class Answerer:
             "cost_usd": cost_usd(model, draft.usage), "timing": _timing(trace), "mode": draft.mode, "model": model,
             "correlation": trace.correlation, "cancelled": draft.cancelled,
         }  # fmt: skip
+
+
+def _code(error: Exception) -> str:
+    """The service's code, for the reader; what else there is to know stands in the log."""
+    reply = getattr(error.__cause__, "response", None) or {}
+    return str(reply.get("Error", {}).get("Code") or type(error).__name__)
 
 
 def quoted(question: str, passages: Sequence[Passage]) -> str:

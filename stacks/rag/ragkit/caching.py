@@ -37,8 +37,8 @@ STOP = frozenset(
         "any also just really exactly and so as kind sort thanks hello hi hey",
     )
 )
-"""Words that ask rather than say what is asked for. Who, when, where, why and how stay, since they decide the answer; so
-do prepositions and pronouns, which turn a sentence round."""
+"""Words that ask rather than say what is asked for. Who, when, where, why and how stay, since they decide the answer;
+so do prepositions and pronouns, which turn a sentence round."""
 LEAD = re.compile(
     r"^\W*(?:(?:please|hello|hi|hey)\W+)*(?:(?:can|could|would|will|do) you\W+)?(?:please\W+)?"
     r"(?:(?:tell|show|explain to|remind) (?:me|us)\b|know\b|i (?:want|need|would like) to know\b)",

@@ -10,6 +10,8 @@ Kind = Literal["heading", "text", "list", "table", "code", "record"]
 LONGEST_TITLE = 200
 LONGEST_LINE = 20_000
 """Characters; a longer line is parted, so that no pattern meets a line without end."""
+LEAST_UNMARKED = 4
+"""Characters by which UTF-16 without a mark is recognised."""
 MOST_TEXT = 20_000_000
 """Characters that one document may have."""
 
@@ -90,7 +92,9 @@ def _decode(data: bytes) -> str:
 def _unmarked(head: bytes) -> str | None:
     """UTF-16 without a mark: mostly Western text has a zero in every other byte."""
     even, odd = head[::2].count(0), head[1::2].count(0)
-    half = max(1, len(head) // 2)
+    half = len(head) // 2
+    if half < LEAST_UNMARKED:
+        return None
     if odd > 0.6 * half and even < 0.05 * half:
         return "utf-16-le"
     if even > 0.6 * half and odd < 0.05 * half:
