@@ -28,8 +28,10 @@ confirm_changeset = true
 parameter_overrides = [
   "EmbeddingModelId=amazon.titan-embed-text-v2:0",
   "EmbeddingDimension=1024",
+  "EmbeddingWindow=8192",
   "GenerationModelId=us.anthropic.claude-haiku-4-5-20251001-v1:0",
-  "RerankModelId=none",
+  "RerankModelId=amazon.rerank-v1:0",
+  "OpenUploads=false",
 ]
 
 # With Cohere's embeddings: sam deploy --config-env cohere
@@ -41,8 +43,10 @@ confirm_changeset = true
 parameter_overrides = [
   "EmbeddingModelId=cohere.embed-multilingual-v3",
   "EmbeddingDimension=1024",
+  "EmbeddingWindow=512",
   "GenerationModelId=us.anthropic.claude-haiku-4-5-20251001-v1:0",
-  "RerankModelId=none",
+  "RerankModelId=amazon.rerank-v1:0",
+  "OpenUploads=false",
 ]
 """
 
