@@ -434,7 +434,6 @@ def handler(event, context):
         ("rekognition", "detect_moderation_labels", {"Image": {"S3Object": {"Bucket": "uploads", "Name": "k"}}}),
         ("sagemaker-runtime", "invoke_endpoint", {"EndpointName": "intent", "Body": b"{}"}),
         ("stepfunctions", "describe_map_run", {"mapRunArn": "arn:aws:states:us-east-1:000000000000:mapRun:m"}),
-        ("kinesis", "list_streams", {}),
         ("s3", "put_bucket_website", {"Bucket": "b", "WebsiteConfiguration": {"IndexDocument": {"Suffix": "i.html"}}}),
         ("logs", "start_query", {"logGroupName": "g", "startTime": 0, "endTime": 1, "queryString": "fields @message"}),
     ],

@@ -308,8 +308,16 @@ Outputs:
 """
 
 
-def test_a_template(fresh_server):
-    server = fresh_server()
+@pytest.fixture
+def enforced(tmp_path):
+    made = EnforcedServer(tmp_path / "state").start()
+    yield made
+    assert made.stop() == 0
+    assert "defect in" not in made.log.read_text(), made.log.read_text()[-4000:]
+
+
+def test_a_template_with_policies_enforced(enforced):
+    server = enforced
     flow, stacks = Flow(server), server.client("cloudformation")
     capabilities = ["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"]
     stacks.create_stack(StackName="flow", TemplateBody=TEMPLATE, Capabilities=capabilities)
@@ -335,33 +343,29 @@ def test_a_template(fresh_server):
         flow.states.describe_state_machine(stateMachineArn=outputs["Flow"])
 
 
-def test_policies_of_roles_and_callers(tmp_path):
-    server = EnforcedServer(tmp_path / "state").start()
-    try:
-        flow = Flow(server)
-        url = flow.sqs.create_queue(QueueName="q")["QueueUrl"]
-        own = {"Effect": "Allow", "Principal": {"Service": "states.amazonaws.com"}, "Action": "sts:AssumeRole"}
-        trust = {"Version": "2012-10-17", "Statement": [own]}
-        weak, strong = server.role("weak", trust=trust), server.role("strong", allow("sqs:SendMessage"), trust=trust)
-        states = {"A": {"Type": "Task", "Resource": "arn:aws:states:::sqs:sendMessage", "End": True,
-                        "Parameters": {"QueueUrl": url, "MessageBody": "hi"}}}  # fmt: skip
-        definition = json.dumps({"StartAt": "A", "States": states})
-        with pytest.raises(ClientError, match="nor the regional one is authorized to assume"):
-            flow.states.create_state_machine(name="m", definition=definition, roleArn=server.role("lambdas"))
-        machines = [
-            flow.states.create_state_machine(name=role[-4:], definition=definition, roleArn=role)["stateMachineArn"]
-            for role in (weak, strong)
-        ]
-        failed = flow.end(flow.start(machines[0]))
-        assert (failed["status"], failed["error"]) == ("FAILED", "States.Permissions")
-        assert "sqs:sendmessage" in failed["cause"].lower()
-        assert "MessageId" in flow.result(flow.start(machines[1]))
-        caller = server.client("stepfunctions", server.user("ann", allow("states:StartExecution", machines[1])))
-        caller.start_execution(stateMachineArn=machines[1])
-        with pytest.raises(ClientError, match="AccessDenied"):
-            caller.start_execution(stateMachineArn=machines[0])
-        with pytest.raises(ClientError, match="AccessDenied"):
-            caller.list_state_machines()
-    finally:
-        assert server.stop() == 0
-    assert "defect in" not in server.log.read_text()
+def test_policies_of_roles_and_callers(enforced):
+    server = enforced
+    flow = Flow(server)
+    url = flow.sqs.create_queue(QueueName="q")["QueueUrl"]
+    own = {"Effect": "Allow", "Principal": {"Service": "states.amazonaws.com"}, "Action": "sts:AssumeRole"}
+    trust = {"Version": "2012-10-17", "Statement": [own]}
+    weak, strong = server.role("weak", trust=trust), server.role("strong", allow("sqs:SendMessage"), trust=trust)
+    states = {"A": {"Type": "Task", "Resource": "arn:aws:states:::sqs:sendMessage", "End": True,
+                    "Parameters": {"QueueUrl": url, "MessageBody": "hi"}}}  # fmt: skip
+    definition = json.dumps({"StartAt": "A", "States": states})
+    with pytest.raises(ClientError, match="nor the regional one is authorized to assume"):
+        flow.states.create_state_machine(name="m", definition=definition, roleArn=server.role("lambdas"))
+    machines = [
+        flow.states.create_state_machine(name=role[-4:], definition=definition, roleArn=role)["stateMachineArn"]
+        for role in (weak, strong)
+    ]
+    failed = flow.end(flow.start(machines[0]))
+    assert (failed["status"], failed["error"]) == ("FAILED", "States.Permissions")
+    assert "sqs:sendmessage" in failed["cause"].lower()
+    assert "MessageId" in flow.result(flow.start(machines[1]))
+    caller = server.client("stepfunctions", server.user("ann", allow("states:StartExecution", machines[1])))
+    caller.start_execution(stateMachineArn=machines[1])
+    with pytest.raises(ClientError, match="AccessDenied"):
+        caller.start_execution(stateMachineArn=machines[0])
+    with pytest.raises(ClientError, match="AccessDenied"):
+        caller.list_state_machines()

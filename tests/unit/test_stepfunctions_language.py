@@ -10,6 +10,7 @@ from preheat.services.stepfunctions.language.choices import holds
 from preheat.services.stepfunctions.language.errors import StateError, matches
 from preheat.services.stepfunctions.language.paths import PathError, Scope
 from preheat.services.stepfunctions.language.resources import parse as parse_resource
+from preheat.services.stepfunctions.language.retrying import pause_before
 from preheat.services.stepfunctions.language.templates import fill, placed
 
 DATA = {
@@ -188,6 +189,14 @@ def test_which_errors_match():
     assert matches(["States.ALL"], "Boom") and matches(["States.TaskFailed"], "Boom")
     assert not matches(["States.ALL"], "States.DataLimitExceeded") and not matches(["States.ALL"], "States.Runtime")
     assert matches(["States.Runtime"], "States.Runtime") and not matches(["States.TaskFailed"], "States.Timeout")
+
+
+def test_pauses_of_a_retrier():
+    given = {"IntervalSeconds": 3, "BackoffRate": 2, "MaxDelaySeconds": 20}
+    assert [pause_before(given, count, lambda: 0.5) for count in range(4)] == [3, 6, 12, 20]
+    assert [pause_before({**given, "JitterStrategy": "FULL"}, count, lambda: 0.5) for count in (0, 9)] == [1.5, 10]
+    assert [pause_before({}, count, lambda: 0.5) for count in range(3)] == [1, 2, 4]
+    assert pause_before({"BackoffRate": 10.0}, 100_000, lambda: 0.5) == 99_999_999
 
 
 def test_resources():

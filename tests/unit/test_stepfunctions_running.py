@@ -425,6 +425,20 @@ def test_the_log_of_a_machine(world):
         world.define({"A": {"Type": "Succeed"}}, name="x", more={"loggingConfiguration": {"level": "ALL"}})
 
 
+def test_eventbridge_is_told(world):
+    url, arn = world.queue("told")
+    pattern = {"source": ["aws.states"], "detail": {"status": ["RUNNING", "FAILED"]}}
+    world("events", "PutRule", Name="r", EventPattern=json.dumps(pattern))
+    world("events", "PutTargets", Rule="r", Targets=[{"Id": "1", "Arn": arn}])
+    execution = world.begin(world.define({"A": {"Type": "Fail", "Error": "Mine"}}), {"n": 1})
+    found = world("sqs", "ReceiveMessage", QueueUrl=url, MaxNumberOfMessages=10)["Messages"]
+    told = {event["detail"]["status"]: event for event in (json.loads(one["Body"]) for one in found)}
+    assert set(told) == {"RUNNING", "FAILED"}
+    assert told["FAILED"]["detail-type"] == "Step Functions Execution Status Change"
+    assert told["FAILED"]["resources"] == [execution] and told["FAILED"]["detail"]["error"] == "Mine"
+    assert told["RUNNING"]["detail"]["input"] == '{"n": 1}' and told["RUNNING"]["detail"]["stopDate"] is None
+
+
 def test_metrics(world):
     world.run({"A": task()})
     counted = {}
@@ -445,3 +459,21 @@ def test_ended_executions_go_after_ninety_days(world):
     world.begin(machine)
     with refused("ExecutionDoesNotExist"):
         world.states("DescribeExecution", executionArn=old)
+
+
+def test_data_that_cannot_be_written_again(world):
+    machine = world.define({"A": task()})
+    for text in ('"\\ud800"', "NaN", "1e999", "[" * 5_000 + "]" * 5_000):
+        with refused("InvalidExecutionInput"):
+            world.states("StartExecution", stateMachineArn=machine, input=text)
+    world.executor.scripts["f"] = Script(b'{"half": "\\udc00"}')
+    assert world.look(world.begin(machine)) == ("FAILED", "States.Runtime")
+    definition = '{"StartAt": "A", "States": {"A": {"Type": "Pass", "Result": "\\ud800", "End": true}}}'
+    with refused("INVALID_JSON_DESCRIPTION"):
+        world.states("CreateStateMachine", name="half", definition=definition, roleArn=ROLE)
+    deep = {"A": {"Type": "Pass", "Parameters": {"d.$": "$"}, "Next": "B"},
+            "B": {"Type": "Pass", "Parameters": {"d.$": "$"}, "Next": "A"}}
+    execution = world.begin(world.define(deep, name="deep"))
+    status, error = world.look(execution)
+    assert (status, error) == ("FAILED", "States.Runtime")
+    assert world.look(world.begin(world.define({"S": {"Type": "Succeed"}}, name="next")))[0] == "SUCCEEDED"

@@ -407,7 +407,7 @@ def test_what_was_in_flight_in_a_dead_process_comes_back(tmp_path):
          "Error occurred while ReceiveMessage. SQS Error Code: AWS.SimpleQueueService.NonExistentQueue. SQS Error "
          "Message: The specified queue does not exist."),
         ({"FunctionName": "nobody"}, "InvalidParameterValueException", "Function does not exist"),
-        ({"EventSourceArn": "arn:aws:kinesis:us-east-1:000000000000:stream/s"}, "InvalidParameterValueException",
+        ({"EventSourceArn": "arn:aws:kafka:us-east-1:000000000000:cluster/s"}, "InvalidParameterValueException",
          "Unrecognized event source."),
         ({"BatchSize": 11}, "InvalidParameterValueException", "Maximum batch window in seconds must be greater than 0"),
         ({"BatchSize": 10_001, "MaximumBatchingWindowInSeconds": 1}, "ValidationException",

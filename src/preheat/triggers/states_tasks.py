@@ -18,7 +18,7 @@ from preheat.services.contract import Context, Deferred, Outcome, Params, Wait
 from preheat.services.deliveries import Delivery
 from preheat.services.stepfunctions.language.errors import DATA_LIMIT, PERMISSIONS, RUNTIME, TASK_FAILED
 from preheat.services.stepfunctions.language.resources import SDK_NAMES, SERVICES, Resource
-from preheat.services.stepfunctions.language.templates import MAX_DATA, compact
+from preheat.services.stepfunctions.language.templates import MAX_DATA, compact, decode
 from preheat.services.stepfunctions.service import StepFunctionsService
 from preheat.services.stepfunctions.tasks import TaskRequest
 from preheat.triggers.outbox import Event
@@ -175,7 +175,7 @@ def _result(ctx: Context, resource: Resource, output: Params) -> Any:
 
 def _parsed(payload: bytes) -> Any:
     try:
-        return json.loads(payload)
+        return decode(payload)
     except ValueError:
         raise TaskFailed(RUNTIME, "The function's answer is no JSON.") from None
 

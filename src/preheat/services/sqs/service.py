@@ -23,6 +23,7 @@ from preheat.services.sqs.repository import SqsRepository
 
 PURGE_INTERVAL_S = 60.0
 NAME_REST_S = 60.0
+LOOK_MS = 300_000
 EXPIRED_PER_STEP = 1_000
 PAGE = 1_000
 KNOWN_URLS = 10_000
@@ -316,7 +317,8 @@ def _is_query(ctx: Context) -> bool:
 
 
 class Expiry:
-    """Drops messages past their retention and deduplication ids past their window."""
+    """Drops messages past their retention and deduplication ids past their window. What comes after a look expires no
+    sooner than the shortest retention."""
 
     name = "sqs expiry"
     topics = ("sqs:queues",)
@@ -326,8 +328,9 @@ class Expiry:
 
     def step(self, ctx: Context) -> float | None:
         now_ms = ctx.now_ms
-        times: list[float] = [now_ms + 60_000]
-        for queue in self._rows.all_queues():
+        queues = list(self._rows.all_queues())
+        times: list[float] = [now_ms + min([LOOK_MS, *(queue.retention_ms for queue in queues)])]
+        for queue in queues:
             dropped, next_ms = self._rows.expire(queue, now_ms, EXPIRED_PER_STEP)
             if dropped >= EXPIRED_PER_STEP:
                 next_ms = now_ms

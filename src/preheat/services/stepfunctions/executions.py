@@ -10,7 +10,7 @@ from preheat.services.deliveries import trace_header
 from preheat.services.stepfunctions import domain, pages, repository
 from preheat.services.stepfunctions.domain import EXPRESS, Execution, Machine, moment
 from preheat.services.stepfunctions.history import NAMESPACE
-from preheat.services.stepfunctions.language.templates import MAX_DATA
+from preheat.services.stepfunctions.language.templates import MAX_DATA, decode
 from preheat.services.stepfunctions.machines import find, shown_logging
 from preheat.services.stepfunctions.running import ENDED, Running
 
@@ -27,8 +27,8 @@ def _input(params: Params) -> str:
     if len(text.encode()) > MAX_DATA:
         raise AwsError("InvalidExecutionInput", f"Invalid Execution Input: the input is larger than {MAX_DATA} bytes.")
     try:
-        json.loads(text)
-    except (ValueError, RecursionError):
+        decode(text)
+    except ValueError:
         raise AwsError("InvalidExecutionInput", f"Invalid State Machine Execution Input: '{text[:200]}'") from None
     return text
 

@@ -12,6 +12,8 @@ from preheat.services.stepfunctions.language.templates import compact
 
 NAMESPACE = "AWS/States"
 SERVICE = "states.amazonaws.com"
+STATUS_CHANGE = "Step Functions Execution Status Change"
+MAX_EVENT_DATA = 250_000
 _FINAL = ("ExecutionFailed", "ExecutionTimedOut", "ExecutionAborted")
 _BAD = ("Failed", "TimedOut", "Aborted")
 _DATA = ("input", "output", "parameters", "cause", "assignedVariables")
@@ -57,6 +59,26 @@ def _count(ctx: Context, execution: Execution, kind: str, resource: str) -> None
         if kind.startswith(start) and end in _ENDS and resource:
             after(partial(meter, name + end, **{dimension: resource}))
             return
+
+
+def announce(ctx: Context, execution: Execution) -> None:
+    """EventBridge is told of a standard execution's new status; data that make the event too large stay out of it."""
+    events = ctx.machine.services.get("events")
+    if execution.type == EXPRESS or events is None:
+        return
+    data = {"input": execution.input, "output": execution.output}
+    included = sum(len(text.encode()) for text in data.values() if text is not None) <= MAX_EVENT_DATA
+    detail = {
+        "executionArn": execution.arn, "stateMachineArn": execution.machine_arn, "name": execution.name,
+        "status": execution.status, "startDate": int(execution.started * 1_000),
+        "stopDate": None if execution.stopped is None else int(execution.stopped * 1_000),
+        **{name: text if included else None for name, text in data.items()},
+        **{f"{name}Details": None if text is None else {"included": included} for name, text in data.items()},
+        "stateMachineVersionArn": None, "stateMachineAliasArn": None, "redriveCount": 0, "redriveDate": None,
+        "redriveStatus": "NOT_REDRIVABLE", "redriveStatusReason": None, "error": execution.error,
+        "cause": execution.cause,
+    }  # fmt: skip
+    events.publish(ctx, execution.scope, "aws.states", STATUS_CHANGE, detail, [execution.arn])
 
 
 def _wanted(level: str, kind: str) -> bool:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from preheat.kernel.scope import Scope
-from preheat.services.stepfunctions.domain import Execution, Frame, Machine
+from preheat.services.stepfunctions.domain import EXPRESS, STANDARD, Execution, Frame, Machine
 from preheat.store.database import Database
 
 _MACHINE = ", ".join(Machine._fields)
@@ -159,11 +159,14 @@ def change_execution(db: Database, row: int, **values: Any) -> None:
 
 def remove_ended(db: Database, standard_before: float, express_before: float, most: int) -> None:
     """Executions that ended before these moments, and their histories."""
-    rows = db.all(
-        "SELECT row, revision FROM states_executions WHERE stopped IS NOT NULL AND stopped < ? AND"
-        " (type = 'EXPRESS' OR stopped < ?) ORDER BY stopped LIMIT ?",
-        express_before, standard_before, most,
-    )  # fmt: skip
+    rows = [
+        row
+        for kind, before in ((STANDARD, standard_before), (EXPRESS, express_before))
+        for row in db.all(
+            "SELECT row, revision FROM states_executions WHERE type = ? AND stopped < ? ORDER BY stopped LIMIT ?",
+            kind, before, most,
+        )
+    ]  # fmt: skip
     if rows:
         gone = [(row[0],) for row in rows]
         db.many("DELETE FROM states_events WHERE execution = ?", gone)

@@ -21,11 +21,12 @@ from preheat.services.stepfunctions.domain import (
     Execution,
     Frame,
 )
-from preheat.services.stepfunctions.history import record
+from preheat.services.stepfunctions.history import announce, record
 from preheat.services.stepfunctions.language import errors
 from preheat.services.stepfunctions.language.choices import holds, timestamp
 from preheat.services.stepfunctions.language.errors import StateError, matches
 from preheat.services.stepfunctions.language.resources import Resource
+from preheat.services.stepfunctions.language.retrying import pause_before
 from preheat.services.stepfunctions.language.templates import at, check_size, compact, fill, placed, taken
 from preheat.services.stepfunctions.turn import Turn, processor
 
@@ -62,7 +63,7 @@ class Running:
                 turns += 1
                 frame = repository.frame(ctx.db, row)
                 if frame is not None and frame.due_at is not None and frame.due_at <= ctx.now:
-                    self._advance(self._turn(ctx, frame))
+                    self._advanced(ctx, frame)
         repository.remove_ended(ctx.db, ctx.now - KEPT_S, ctx.now - EXPRESS_S, REMOVED_PER_STEP)
         return repository.next_due(ctx.db)
 
@@ -90,6 +91,16 @@ class Running:
             place = f"(entered at the event id #{turn.frame.entered})"
             cause = f"An error occurred while executing the state '{turn.frame.state}' {place}. {error.cause}"
             self._handle(turn, StateError(error.name, cause))
+
+    def _advanced(self, ctx: Context, frame: Frame) -> None:
+        """Data that cannot be handled ends its own execution, and holds up no other."""
+        turn = self._turn(ctx, frame)
+        try:
+            self._advance(turn)
+        except (RecursionError, UnicodeEncodeError) as error:
+            execution = repository.execution(ctx.db, frame.execution)
+            if execution is not None and execution.status == "RUNNING":
+                self.finish(turn.ctx, execution, "FAILED", error=errors.RUNTIME, cause=f"Unfit data: {error}")
 
     def _advance(self, turn: Turn) -> None:
         execution = turn.execution
@@ -126,6 +137,7 @@ class Running:
             ctx.db, execution=row, scope="[]", state=definition["StartAt"], phase="enter", data=execution.input,
             previous=first, due_at=ctx.now,
         )  # fmt: skip
+        announce(ctx, execution)
         ctx.db.notify(TOPIC)
 
     def finish(
@@ -150,7 +162,10 @@ class Running:
         record(ctx, execution, f"Execution{kind}", last, details)
         ctx.db.notify(f"{ENDED}{execution.row}")
         ended = repository.execution(ctx.db, execution.row)
-        if ended is not None and ended.waiter is not None:
+        if ended is None:
+            return
+        announce(ctx, ended)
+        if ended.waiter is not None:
             self._tell_waiter(ctx, ended)
 
     def _last(self, ctx: Context, execution: Execution) -> int:
@@ -507,7 +522,7 @@ class Running:
         counts = json.loads(turn.frame.retries) or [0] * len(retriers)
         index = next((number for number, one in enumerate(retriers) if matches(one["ErrorEquals"], error.name)), None)
         if index is not None and counts[index] < retriers[index].get("MaxAttempts", 3):
-            pause = _pause(retriers[index], counts[index], ctx.entropy.uniform)
+            pause = pause_before(retriers[index], counts[index], ctx.entropy.uniform)
             counts[index] += 1
             turn.change(phase="retry", retries=compact(counts), due_at=ctx.now + pause)
             ctx.db.notify(TOPIC)
@@ -564,17 +579,6 @@ def _limit(turn: Turn, scope: Any, member: str) -> int | None:
     if found is not None and found < 1:
         raise StateError(errors.RUNTIME, f"The {member} parameter must be positive.")
     return None if found is None else int(found)
-
-
-def _pause(retrier: dict[str, Any], count: int, draw: Callable[[], float]) -> float:
-    """Seconds before the next attempt, after `count` earlier ones."""
-    rate = min(float(retrier.get("BackoffRate", 2.0)), 1e6)
-    longest = retrier.get("MaxDelaySeconds", 99_999_999)
-    try:
-        pause = min(retrier.get("IntervalSeconds", 1) * rate**count, longest)
-    except OverflowError:
-        pause = longest
-    return pause * draw() if retrier.get("JitterStrategy") == "FULL" else pause
 
 
 def _tolerated(turn: Turn) -> bool | None:

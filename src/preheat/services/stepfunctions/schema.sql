@@ -63,7 +63,7 @@ CREATE INDEX IF NOT EXISTS states_executions_by_machine ON states_executions (ac
 CREATE INDEX IF NOT EXISTS states_executions_by_expiry ON states_executions (expires_at) WHERE expires_at IS NOT NULL;
 
 CREATE INDEX IF NOT EXISTS states_executions_by_waiter ON states_executions (waiter) WHERE waiter IS NOT NULL;
-CREATE INDEX IF NOT EXISTS states_executions_by_end ON states_executions (stopped) WHERE stopped IS NOT NULL;
+CREATE INDEX IF NOT EXISTS states_executions_by_end ON states_executions (type, stopped) WHERE stopped IS NOT NULL;
 
 CREATE TABLE IF NOT EXISTS states_events (
     execution INTEGER NOT NULL,

@@ -1,13 +1,11 @@
 """Operations on activities, and the answers of whoever works on a task."""
 
-import json
-
 from preheat.kernel.errors import AwsError
 from preheat.services.constraints import check_text
 from preheat.services.contract import Context, Operation, Outcome, Params, Wait
 from preheat.services.stepfunctions import domain, pages, repository
 from preheat.services.stepfunctions.domain import moment
-from preheat.services.stepfunctions.language.templates import MAX_DATA, compact
+from preheat.services.stepfunctions.language.templates import MAX_DATA, compact, decode
 from preheat.services.stepfunctions.machines import tags_of
 from preheat.services.stepfunctions.running import ACTIVITIES, Running
 from preheat.services.stepfunctions.turn import Turn
@@ -102,8 +100,8 @@ class Workers:
         if len(text.encode()) > MAX_DATA:
             raise AwsError("InvalidOutput", f"Invalid Output: the output is larger than {MAX_DATA} bytes.")
         try:
-            json.loads(text)
-        except (ValueError, RecursionError):
+            decode(text)
+        except ValueError:
             raise AwsError("InvalidOutput", f"Invalid Output: '{text[:200]}' is no JSON.") from None
         self._running.succeed(self._pending(ctx, params), text)
         return {}

@@ -14,7 +14,7 @@ from preheat.services.contract import Context, Params
 from preheat.services.deliveries import Delivery
 from preheat.triggers.targets.contract import answered
 
-_ASSUMING = ("events.amazonaws.com", "scheduler.amazonaws.com", "sns.amazonaws.com")
+_ASSUMING = ("events.amazonaws.com", "scheduler.amazonaws.com", "sns.amazonaws.com", "states.amazonaws.com")
 
 
 def check(ctx: Context, delivery: Delivery, action: str) -> None:

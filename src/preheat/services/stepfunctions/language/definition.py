@@ -9,6 +9,7 @@ from preheat.services.stepfunctions.language.choices import timestamp
 from preheat.services.stepfunctions.language.paths import PathError
 from preheat.services.stepfunctions.language.resources import Resource
 from preheat.services.stepfunctions.language.resources import parse as parse_resource
+from preheat.services.stepfunctions.language.templates import decode
 
 MAX_NAME = 80
 MAX_INTERVAL = 99_999_999
@@ -62,8 +63,8 @@ def check(text: str, known: Known, kind: str = "STANDARD") -> list[Diagnostic]:
     """Everything that is wrong with a definition. `known`: whether a Task's resource is implemented; `kind` is the
     machine's type."""
     try:
-        definition = json.loads(text)
-    except (ValueError, RecursionError):
+        definition = decode(text)
+    except ValueError:
         return [Diagnostic("INVALID_JSON_DESCRIPTION", "Could not parse the definition as JSON", "/")]
     if not isinstance(definition, dict):
         return [Diagnostic("INVALID_JSON_DESCRIPTION", "The definition is not a JSON object", "/")]

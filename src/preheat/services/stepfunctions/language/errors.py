@@ -11,7 +11,6 @@ PARAMETER_PATH = "States.ParameterPathFailure"
 RESULT_PATH = "States.ResultPathMatchFailure"
 INTRINSIC = "States.IntrinsicFailure"
 PERMISSIONS = "States.Permissions"
-BRANCH_FAILED = "States.BranchFailed"
 TOLERANCE = "States.ExceedToleratedFailureThreshold"
 UNCAUGHT = frozenset({RUNTIME, DATA_LIMIT})
 """Errors that States.ALL does not stand for."""

@@ -166,6 +166,12 @@ def _text(value: Any) -> str:
     return value
 
 
+def _from_json(text: str) -> Any:
+    value = json.loads(text)
+    json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    return value
+
+
 def _list(value: Any) -> list[Any]:
     if not isinstance(value, list):
         raise TypeError(f"{json.dumps(value)} is no array")
@@ -279,7 +285,7 @@ def _pieces(text: Any, separators: Any) -> list[str]:
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "Format": _format,
-    "StringToJson": lambda text: json.loads(_text(text)),
+    "StringToJson": lambda text: _from_json(_text(text)),
     "JsonToString": lambda value: json.dumps(value, separators=(",", ":"), ensure_ascii=False),
     "Array": lambda *values: list(values),
     "ArrayPartition": _partition,

@@ -22,6 +22,17 @@ def compact(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
+def decode(text: str | bytes) -> Any:
+    """The value of a JSON text that can be written again. Raises ValueError for anything else: no JSON, numbers beyond
+    a double, half of a surrogate pair, nesting that is too deep."""
+    try:
+        value = json.loads(text)
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except RecursionError:
+        raise ValueError("the text is nested too deeply") from None
+    return value
+
+
 def check_size(text: str, what: str) -> str:
     """Raises States.DataLimitExceeded above 256 KiB."""
     if len(text) > MAX_DATA or len(text.encode()) > MAX_DATA:
