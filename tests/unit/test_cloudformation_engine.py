@@ -484,6 +484,7 @@ def test_a_full_disk_at_any_commit_only_delays():
             assert replies[0].status == 503
             cloud.create("s", CRASHED)
             cloud.run()
+        cloud.world.db.commit = commit
         assert cloud.status("s") == "CREATE_COMPLETE", victim
         assert count > victim
         assert len(cloud.world("sqs", "ListQueues")["QueueUrls"]) == 2
