@@ -1,7 +1,11 @@
-"""`aws`: one live server for the whole acceptance run; use names of your own. `fresh_server`: one for one test."""
+"""`aws`: one live server for the whole acceptance run; use names of your own. `fresh_server`: one for one test.
+`driver`: the execution of functions without a server; `make` and `layer` make what it runs."""
 
 import pytest
+import uvloop
 
+from tests.support.execution_driver import ExecutionDriver, FunctionMaker
+from tests.support.extension_layers import LayerMaker
 from tests.support.server import LiveServer
 
 
@@ -25,3 +29,20 @@ def fresh_server(tmp_path):
     yield start
     for server in servers:
         server.stop()
+
+
+@pytest.fixture
+def driver(tmp_path):
+    driver = ExecutionDriver(tmp_path / "scratch", endpoint="http://127.0.0.1:4566", loop=uvloop.new_event_loop())
+    yield driver
+    driver.close()
+
+
+@pytest.fixture
+def make(tmp_path):
+    return FunctionMaker(tmp_path)
+
+
+@pytest.fixture
+def layer(tmp_path):
+    return LayerMaker(tmp_path)

@@ -13,7 +13,7 @@ import pytest
 import uvloop
 
 from preheat.execution.workers.zygote import NurseryLink
-from tests.support.execution_driver import ExecutionDriver, FunctionMaker, alive
+from tests.support.execution_driver import ExecutionDriver, alive
 
 PIDS = "import os, time\ndef handler(event, context):\n    time.sleep(event)\n    return [os.getppid(), os.getpid()]\n"
 GREEDY = """
@@ -23,18 +23,6 @@ def handler(event, context):
     time.sleep(1.0)
     return len(held)
 """
-
-
-@pytest.fixture
-def driver(tmp_path):
-    driver = ExecutionDriver(tmp_path / "scratch", endpoint="http://127.0.0.1:4566", loop=uvloop.new_event_loop())
-    yield driver
-    driver.close()
-
-
-@pytest.fixture
-def make(tmp_path):
-    return FunctionMaker(tmp_path)
 
 
 def children(pid: int) -> set[int]:

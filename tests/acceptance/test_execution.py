@@ -6,27 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import uvloop
 
 from preheat.execution.contract import StreamFailed, StreamStart, Throttled
 from preheat.execution.flow import Bandwidth
 from preheat.execution.pool import PoolLimits
 from preheat.execution.runtime_api import MAX_RESPONSE_BYTES
-from tests.support.execution_driver import ExecutionDriver, FunctionMaker, alive, error_of
+from tests.support.execution_driver import ExecutionDriver, alive, error_of
 
 ARN = "arn:aws:lambda:us-east-1:000000000000:function:f"
-
-
-@pytest.fixture
-def driver(tmp_path):
-    driver = ExecutionDriver(tmp_path / "scratch", endpoint="http://127.0.0.1:4566", loop=uvloop.new_event_loop())
-    yield driver
-    driver.close()
-
-
-@pytest.fixture
-def make(tmp_path):
-    return FunctionMaker(tmp_path)
 
 
 # -- the good ones ------------------------------------------------------------------------------------------------

@@ -13,22 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import uvloop
 
 from tests.support.execution_driver import ExecutionDriver, FunctionMaker, alive, error_of
-
-
-@pytest.fixture
-def driver(tmp_path):
-    driver = ExecutionDriver(tmp_path / "scratch", endpoint="http://127.0.0.1:4566", loop=uvloop.new_event_loop())
-    yield driver
-    driver.close()
-
-
-@pytest.fixture
-def make(tmp_path):
-    return FunctionMaker(tmp_path)
-
 
 # -- code that changes --------------------------------------------------------------------------------------------
 

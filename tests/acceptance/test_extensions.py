@@ -12,8 +12,8 @@ import pytest
 import uvloop
 
 from tests.support.clients import have, node_runtime
-from tests.support.execution_driver import ExecutionDriver, FunctionMaker, error_of
-from tests.support.extension_layers import PYTHON, SHELL, WATCH, LayerMaker
+from tests.support.execution_driver import ExecutionDriver, error_of
+from tests.support.extension_layers import PYTHON, SHELL, WATCH
 from tests.support.functions import ROLE, make_zip
 from tests.support.server import free_port, wait_for
 
@@ -24,23 +24,6 @@ def handler(event, context):
     print("handled", event)
     return event
 """
-
-
-@pytest.fixture
-def driver(tmp_path):
-    driver = ExecutionDriver(tmp_path / "scratch", endpoint="http://127.0.0.1:4566", loop=uvloop.new_event_loop())
-    yield driver
-    driver.close()
-
-
-@pytest.fixture
-def make(tmp_path):
-    return FunctionMaker(tmp_path)
-
-
-@pytest.fixture
-def layer(tmp_path):
-    return LayerMaker(tmp_path)
 
 
 def position(driver, start):

@@ -9,10 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
-import uvloop
 from botocore.exceptions import ClientError, WaiterError
 
-from tests.support.execution_driver import ExecutionDriver, FunctionMaker, alive
+from tests.support.execution_driver import FunctionMaker, alive
 from tests.support.functions import ROLE, make_zip
 from tests.support.server import wait_for
 
@@ -44,13 +43,6 @@ def handler(event, context):
         "key": os.environ["AWS_ACCESS_KEY_ID"], "version": context.function_version,
     }}
 """
-
-
-@pytest.fixture
-def driver(tmp_path):
-    driver = ExecutionDriver(tmp_path / "scratch", endpoint="http://127.0.0.1:4566", loop=uvloop.new_event_loop())
-    yield driver
-    driver.close()
 
 
 @pytest.fixture

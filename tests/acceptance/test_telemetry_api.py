@@ -4,11 +4,6 @@ import json
 import os
 import re
 
-import pytest
-import uvloop
-
-from tests.support.execution_driver import ExecutionDriver, FunctionMaker
-from tests.support.extension_layers import LayerMaker
 from tests.support.server import free_port
 
 TRACE = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1"
@@ -17,23 +12,6 @@ def handler(event, context):
     print("handled", event)
     return event
 """
-
-
-@pytest.fixture
-def driver(tmp_path):
-    driver = ExecutionDriver(tmp_path / "scratch", endpoint="http://127.0.0.1:4566", loop=uvloop.new_event_loop())
-    yield driver
-    driver.close()
-
-
-@pytest.fixture
-def make(tmp_path):
-    return FunctionMaker(tmp_path)
-
-
-@pytest.fixture
-def layer(tmp_path):
-    return LayerMaker(tmp_path)
 
 
 def at_rest(driver):

@@ -259,20 +259,22 @@ def _number(key: str) -> int:
     return int(key.rpartition("#")[2])
 
 
-def _metadata(chunk: Chunk, model: str) -> dict[str, Any]:
+def filterable(chunk: Chunk, model: str) -> dict[str, Any]:
+    """What every store keeps beside a vector to filter by."""
     return {
         "document": chunk.document,
         "number": chunk.number,
         "title": chunk.title[:FILTERABLE_TEXT],
         "page": chunk.page,
         "digest": chunk.digest,
-        "content": chunk.content,
         "model": model,
         "labels": list(chunk.labels),
         **dict(chunk.attributes),
-        "context": chunk.context,
-        "text": chunk.text,
     }
+
+
+def _metadata(chunk: Chunk, model: str) -> dict[str, Any]:
+    return {"content": chunk.content, **filterable(chunk, model), "context": chunk.context, "text": chunk.text}
 
 
 def _passage(key: str, metadata: dict[str, Any]) -> Passage:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from preheat.kernel.errors import ValidationError
+from preheat.models.documents import written_out
 from preheat.services.constraints import violated
 
 MOST_SOURCES, MOST_RESULTS, LONGEST = 1_000, 1_000, 32_000
@@ -82,26 +83,10 @@ def _source(source: Mapping[str, Any], path: str) -> str:
         return _text(document["textDocument"].get("text"), f"{path}.textDocument.text")
     if "jsonDocument" not in document:
         raise ValidationError(f"{path}: a document of type JSON needs a jsonDocument.")
-    text = _written(document["jsonDocument"])
+    text = written_out(document["jsonDocument"])
     if not text.strip():
         raise ValidationError(f"{path}.jsonDocument: the document is empty.")
     return text
-
-
-def _written(value: Any, indent: str = "") -> str:
-    """A JSON document as lines `name: value`, which is how a model reads it."""
-    if isinstance(value, dict):
-        lines = []
-        for name, item in value.items():
-            nested = isinstance(item, dict | list) and item
-            text = _written(item, indent + "  ")
-            lines.append(f"{indent}{name}:\n{text}" if nested else f"{indent}{name}: {text}")
-        return "\n".join(lines)
-    if isinstance(value, list):
-        return "\n".join(
-            _written(item, indent) if isinstance(item, dict | list) else f"{indent}- {item}" for item in value
-        )
-    return "" if value is None else str(value)
 
 
 def _text(text: str | None, path: str) -> str:

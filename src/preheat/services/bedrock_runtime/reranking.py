@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from preheat.models.documents import written_out
 from preheat.services.bedrock_runtime.domain import (
     check_keys,
     items,
@@ -58,22 +59,6 @@ def rank(scores: Sequence[float], top: int) -> list[tuple[int, float]]:
     """(index, score) of the `top` best; equal ones in the order given."""
     order = sorted(range(len(scores)), key=lambda index: -scores[index])
     return [(index, float(scores[index])) for index in order[:top]]
-
-
-def written_out(value: Any, indent: str = "") -> str:
-    """A JSON document as lines `name: value`, which is how a model reads it."""
-    if isinstance(value, dict):
-        lines = []
-        for name, item in value.items():
-            nested = isinstance(item, dict | list) and item
-            text = written_out(item, indent + "  ")
-            lines.append(f"{indent}{name}:\n{text}" if nested else f"{indent}{name}: {text}")
-        return "\n".join(lines)
-    if isinstance(value, list):
-        return "\n".join(
-            written_out(item, indent) if isinstance(item, dict | list) else f"{indent}- {item}" for item in value
-        )
-    return "" if value is None else str(value)
 
 
 def _document(value: Any, where: str) -> str:

@@ -18,7 +18,7 @@ from urllib.parse import urlencode, urlsplit
 
 from ragkit.chunking import Chunk, chunk_id
 from ragkit.embed import NO_MODEL
-from ragkit.store import FILTERABLE_TEXT, LONGEST_QUERY_TEXT, Embed, Filter, Passage, Stored
+from ragkit.store import FILTERABLE_TEXT, LONGEST_QUERY_TEXT, Embed, Filter, Passage, Stored, filterable
 from ragkit.stores import StoreUnavailable
 
 BATCH = 100
@@ -184,10 +184,7 @@ class OpenSearchStore:
         if vector is not None and len(vector) != self._dimension:
             raise ValueError(f"the model makes vectors of {len(vector)} numbers, the index holds {self._dimension}")
         title = chunk.title[:FILTERABLE_TEXT]
-        metadata = {
-            "document": chunk.document, "number": chunk.number, "title": title, "page": chunk.page,
-            "digest": chunk.digest, "model": model, "labels": list(chunk.labels), **dict(chunk.attributes),
-        }  # fmt: skip
+        metadata = filterable(chunk, model)
         return {
             "id": chunk.id, "document": chunk.document, "number": chunk.number, "title": title, "page": chunk.page,
             "digest": chunk.digest, "model": model, "labels": list(chunk.labels), "context": chunk.context,

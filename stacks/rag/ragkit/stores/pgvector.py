@@ -20,7 +20,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from ragkit.chunking import Chunk
 from ragkit.embed import NO_MODEL
-from ragkit.store import FILTERABLE_TEXT, Embed, Filter, Passage, Stored
+from ragkit.store import Embed, Filter, Passage, Stored, filterable
 from ragkit.stores import StoreUnavailable
 from ragkit.stores.postings import lengths, postings, question, score_sql
 
@@ -191,15 +191,10 @@ class PgVectorStore:
     def _row(self, chunk: Chunk, vector: Sequence[float] | None, model: str) -> dict[str, Any]:
         if vector is not None and len(vector) != self._dimension:
             raise ValueError(f"the model makes vectors of {len(vector)} numbers, the index holds {self._dimension}")
-        metadata = {
-            "document": chunk.document, "number": chunk.number, "title": chunk.title[:FILTERABLE_TEXT],
-            "page": chunk.page, "digest": chunk.digest, "model": model, "labels": list(chunk.labels),
-            **dict(chunk.attributes),
-        }  # fmt: skip
         size = lengths(chunk)
         return {
             "id": chunk.id, "document": chunk.document, "number": chunk.number, "digest": chunk.digest,
-            "model": model, "metadata": metadata, "text": chunk.text, "context": chunk.context,
+            "model": model, "metadata": filterable(chunk, model), "text": chunk.text, "context": chunk.context,
             "text_length": size["text"], "context_length": size["context"],
             "embedding": list(map(float, vector)) if vector is not None and any(vector) else None,
         }  # fmt: skip

@@ -13,7 +13,7 @@ from typing import Any
 
 from ragkit.chunking import Chunk
 from ragkit.embed import NO_MODEL
-from ragkit.store import FILTERABLE_TEXT, Embed, Filter, Passage, Stored
+from ragkit.store import Embed, Filter, Passage, Stored, filterable
 from ragkit.stores.postings import lengths, postings, question, score_sql
 
 BATCH = 100
@@ -129,16 +129,11 @@ class SnowflakeStore:
     def _row(self, chunk: Chunk, vector: Sequence[float] | None, model: str) -> dict[str, Any]:
         if vector is not None and len(vector) != self._dimension:
             raise ValueError(f"the model makes vectors of {len(vector)} numbers, the index holds {self._dimension}")
-        metadata = {
-            "document": chunk.document, "number": chunk.number, "title": chunk.title[:FILTERABLE_TEXT],
-            "page": chunk.page, "digest": chunk.digest, "model": model, "labels": list(chunk.labels),
-            **dict(chunk.attributes),
-        }  # fmt: skip
         size = lengths(chunk)
         return {
             "ID": chunk.id, "DOCUMENT": chunk.document, "NUMBER": chunk.number, "DIGEST": chunk.digest, "MODEL": model,
-            "METADATA": metadata, "TEXT": chunk.text, "CONTEXT": chunk.context, "TEXT_LENGTH": size["text"],
-            "CONTEXT_LENGTH": size["context"],
+            "METADATA": filterable(chunk, model), "TEXT": chunk.text, "CONTEXT": chunk.context,
+            "TEXT_LENGTH": size["text"], "CONTEXT_LENGTH": size["context"],
             **({"EMBEDDING": list(vector)} if vector is not None and any(vector) else {}),
         }  # fmt: skip
 
