@@ -220,8 +220,9 @@ def test_a_hundred_megabytes_of_output_are_kept_and_the_tail_is_4_kb(lab, neighb
     assert neighbour.ask("neighbour", {"n": 4}) == {"good": {"n": 4}}
     assert peak_mb(lab.server) - before < 150
     assert isinstance(lab.ask(name), int)
-    stream = lab.logs.describe_log_streams(logGroupName=f"/aws/lambda/{name}")["logStreams"][0]["logStreamName"]
-    last = {"logGroupName": f"/aws/lambda/{name}", "logStreamName": stream, "limit": 10}
+    group = {"logGroupName": f"/aws/lambda/{name}"}
+    stream = wait_for(lambda: lab.logs.describe_log_streams(**group)["logStreams"], what="its log")[0]["logStreamName"]
+    last = {**group, "logStreamName": stream, "limit": 10}
     assert wait_for(
         lambda: any(event["message"].startswith("REPORT") for event in lab.logs.get_log_events(**last)["events"]),
         what="the end of the log",

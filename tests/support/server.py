@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from botocore.exceptions import ClientError
+
 DEADLINE_S = 30.0
 
 
@@ -20,11 +22,17 @@ def free_port() -> int:
 
 
 def wait_for(condition: Any, deadline_s: float = DEADLINE_S, what: str = "the condition") -> Any:
-    """The first truthy value of `condition()`; fails when there is none by the deadline."""
+    """The first truthy value of `condition()`; fails when there is none by the deadline. What it looks at may not
+    exist yet (a log group comes with its first line): ResourceNotFoundException counts as not yet."""
     end = time.monotonic() + deadline_s
     pause = 0.005
     while True:
-        value = condition()
+        try:
+            value = condition()
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "ResourceNotFoundException":
+                raise
+            value = None
         if value:
             return value
         if time.monotonic() > end:
