@@ -99,6 +99,111 @@ def test_a_rollback_takes_everything_back(db):
     assert names(db) == ["b"]
 
 
+# -- rows that wait ----------------------------------------------------------------------------------------------------
+
+
+def test_what_waits_is_there_for_every_read_and_at_the_commit(db):
+    db.begin()
+    db.mark()
+    db.later(INSERT, ("a", 1))
+    db.keep()
+    db.mark()
+    assert db.value("SELECT COUNT(*) FROM things") == 1
+    db.later(INSERT, ("b", 2))
+    assert db.one("SELECT name FROM things WHERE size = 2")["name"] == "b"
+    db.later(INSERT, ("c", 3))
+    assert names(db) == ["a", "b", "c"]
+    db.later(INSERT, ("d", 4))
+    assert db.run("DELETE FROM things WHERE name IN ('a', 'd')") == 2
+    db.later(INSERT, ("e", 5))
+    assert db.many("UPDATE things SET size = ? WHERE name = ?", [(50, "e"), (30, "c")]) == 2
+    db.later(INSERT, ("f", 6))
+    db.later("INSERT INTO things (size, name) VALUES (?, ?)", (7, "g"))
+    db.keep()
+    db.commit()
+    rows = [tuple(row) for row in db.all("SELECT name, size FROM things ORDER BY name")]
+    assert rows == [("b", 2), ("c", 30), ("e", 50), ("f", 6), ("g", 7)]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_what_waits_is_undone_with_its_operation_alone(db, seed):
+    """Random writes and reads, some operations undone: what is there is as if each row had been written at once."""
+    chance = random.Random(seed)
+    told, expected, number = [], [], 0
+    db.on_undo.append(lambda: told.append(1))
+    for _ in range(5):
+        db.begin()
+        for _ in range(6):
+            mark, mine = db.mark(), []
+            for _ in range(chance.randrange(4)):
+                number += 1
+                name = f"{number:04}"
+                kind = chance.choice(["later", "later", "run", "read"])
+                if kind == "read":
+                    assert names(db) == sorted(expected + mine)
+                    continue
+                (db.later(INSERT, (name, 1)) if kind == "later" else db.run(INSERT, name, 1))
+                mine.append(name)
+            if chance.random() < 0.4:
+                before = len(told)
+                db.undo(mark)
+                assert len(told) - before == (1 if mine else 0)
+            else:
+                db.keep()
+                expected += mine
+        db.commit()
+        assert names(db) == sorted(expected)
+
+
+def test_a_rollback_drops_what_waits(db):
+    db.begin()
+    db.mark()
+    db.later(INSERT, ("a", 1))
+    db.keep()
+    db.rollback()
+    db.begin()
+    db.commit()
+    assert names(db) == []
+    with pytest.raises(RuntimeError, match="outside"):
+        db.later(INSERT, ("a", 1))
+
+
+@pytest.mark.parametrize("when", ["a read of the next operation", "the commit"])
+def test_when_the_disk_refuses_what_waits_nothing_of_the_transaction_stays(tmp_path, when):
+    db = Database(tmp_path / "state")
+    db.apply_schema("things", SCHEMA)
+    pages = db.value("PRAGMA page_count")
+    told = []
+    db.on_undo.append(lambda: told.append(1))
+    db.begin()
+    db.mark()
+    db.run(INSERT, "before", 1)
+    db.keep()
+    db.value(f"PRAGMA max_page_count = {pages}")
+    db.mark()
+    db.later(INSERT, ("x" * 100_000, 1))
+    db.keep()
+    mark = db.mark()
+    with pytest.raises(StoreFull):
+        if when == "the commit":
+            db.keep()
+            db.commit()
+        else:
+            names(db)
+    with pytest.raises(StoreFull):
+        db.undo(mark)
+    db.rollback()
+    assert told and not db.in_transaction and names(db) == []
+    db.value("PRAGMA max_page_count = 100000")
+    db.begin()
+    db.mark()
+    db.later(INSERT, ("after", 1))
+    db.keep()
+    db.commit()
+    assert names(db) == ["after"]
+    db.close()
+
+
 def test_the_results_of_statements(db):
     db.begin()
     db.mark()

@@ -1,6 +1,6 @@
 """Seeded misfortune: the server dies in the middle of a transaction; functions fail, crash or take too long."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import log
 from typing import Any
@@ -34,12 +34,23 @@ class CrashingDatabase(Database):
         self._connection.set_trace_callback(watch)
 
     def _write(self, sql: str, values: Sequence[Any]) -> Any:
+        self._step()
+        return super()._write(sql, values)
+
+    def later(self, sql: str, row: Sequence[Any]) -> None:
+        self._step()
+        super().later(sql, row)
+
+    def many(self, sql: str, rows: Iterable[Sequence[Any]]) -> int:
+        self._step()
+        return super().many(sql, rows)
+
+    def _step(self) -> None:
         if self._left is not None:
             self._left -= 1
             if self._left <= 0:
                 self._left = None
                 raise SimulatedCrash
-        return super()._write(sql, values)
 
     def recover(self) -> None:
         """What a restart finds: the open transaction is gone, claims of the dead process are due again."""

@@ -35,6 +35,9 @@ class Database:
         self._touched: dict[str, None] = {}
         self._after: list[Callable[[], None]] = []
         self._marked = False
+        self._waiting: list[Sequence[Any]] = []
+        self._waiting_sql = ""
+        self._waiting_kept = 0
         self.on_undo: list[Callable[[], None]] = []
         if directory is None:
             target = ":memory:"
@@ -91,6 +94,9 @@ class Database:
 
     def commit(self) -> None:
         """Raises StoreFull, with everything rolled back, when the disk refuses."""
+        if self._waiting:
+            self._waiting_kept = len(self._waiting)
+            self._write_waiting()
         try:
             self._execute("COMMIT")
         except sqlite3.DatabaseError as error:
@@ -98,6 +104,8 @@ class Database:
             raise StoreFull(str(error)) from error
 
     def rollback(self) -> None:
+        self._waiting = []
+        self._waiting_kept = 0
         self._touched.clear()
         self._after.clear()
         self._marked = False
@@ -116,6 +124,7 @@ class Database:
     def mark(self) -> tuple[int, int]:
         """Start of an operation: what follows can be undone by `undo`. Costs nothing until the first write."""
         self._marked = False
+        self._waiting_kept = len(self._waiting)
         return len(self._touched), len(self._after)
 
     def keep(self) -> None:
@@ -128,10 +137,13 @@ class Database:
         given up the whole transaction, as it does after some failures of the disk."""
         if not self._connection.in_transaction:
             raise StoreFull("the transaction was given up")
+        dropped = self._marked or len(self._waiting) > self._waiting_kept
+        del self._waiting[self._waiting_kept :]
         if self._marked:
             self._execute("ROLLBACK TO operation")
             self._execute("RELEASE operation")
             self._marked = False
+        if dropped:
             self._taken_back()
         del self._after[mark[1] :]
         for topic in list(self._touched)[mark[0] :]:
@@ -141,12 +153,16 @@ class Database:
 
     def one(self, sql: str, *values: Any) -> sqlite3.Row | None:
         """The first row, or None."""
+        if self._waiting:
+            self._write_waiting()
         try:
             return self._execute(sql, values).fetchone()
         except sqlite3.DatabaseError as error:
             raise _known(error, self.directory) from error
 
     def all(self, sql: str, *values: Any) -> list[sqlite3.Row]:
+        if self._waiting:
+            self._write_waiting()
         try:
             return self._execute(sql, values).fetchall()
         except sqlite3.DatabaseError as error:
@@ -154,6 +170,8 @@ class Database:
 
     def value(self, sql: str, *values: Any) -> Any:
         """The first column of the first row, or None."""
+        if self._waiting:
+            self._write_waiting()
         try:
             row = self._execute(sql, values).fetchone()
         except sqlite3.DatabaseError as error:
@@ -178,13 +196,42 @@ class Database:
 
     def many(self, sql: str, rows: Iterable[Sequence[Any]]) -> int:
         """One write for many rows of values; returns the number of rows changed."""
+        if self._waiting:
+            self._write_waiting()
         self._mark_write()
         try:
             return self._connection.executemany(sql, rows).rowcount
         except sqlite3.DatabaseError as error:
             raise _known(error, self.directory) from error
 
+    def later(self, sql: str, row: Sequence[Any]) -> None:
+        """An INSERT that nothing but the disk can refuse. It is written with others of its kind, before the next
+        statement or the commit: a hundred sends of one transaction cost one statement, and no savepoints."""
+        if sql != self._waiting_sql:
+            if self._waiting:
+                self._write_waiting()
+            self._waiting_sql = sql
+        if not self._waiting and not self._connection.in_transaction:
+            raise RuntimeError("a write outside the machine's transaction")
+        self._waiting.append(row)
+
+    def _write_waiting(self) -> None:
+        """The rows of finished operations outside this one's savepoint, its own inside it. When the disk refuses those
+        of others, they cannot be told any more: the whole transaction is given up."""
+        rows, kept = self._waiting, self._waiting_kept
+        self._waiting, self._waiting_kept = [], 0
+        if kept:
+            try:
+                self._connection.executemany(self._waiting_sql, rows[:kept])
+            except sqlite3.DatabaseError as error:
+                self.rollback()
+                raise StoreFull(f"the disk refused a write: {error}") from error
+        if kept < len(rows):
+            self.many(self._waiting_sql, rows[kept:])
+
     def _write(self, sql: str, values: Sequence[Any]) -> sqlite3.Cursor:
+        if self._waiting:
+            self._write_waiting()
         if not self._marked:
             self._mark_write()
         try:

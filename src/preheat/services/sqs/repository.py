@@ -193,10 +193,10 @@ class SqsRepository:
     def add(self, queue: Queue, message: NewMessage, sequence: int | None = None) -> None:
         attributes = message.attributes
         if message[6:] == NOTHING_MORE and not self.tenants.fair(queue):
-            self.db.run(
-                INSERT_PLAIN, queue.id, message.visible_at, message.sent_at, message.message_id, message.sender,
-                message.md5, message.body,
-            )  # fmt: skip
+            self.db.later(INSERT_PLAIN, (
+                queue.id, message.visible_at, message.sent_at, message.message_id, message.sender, message.md5,
+                message.body,
+            ))  # fmt: skip
             self._count(queue.id, 1)
             return
         self.db.run(
@@ -210,7 +210,7 @@ class SqsRepository:
         """Messages with a body alone, of queues that are neither FIFO nor fair: (queue id, visible at, sent at, message
         id, sender, MD5, body)."""
         if len(rows) == 1:
-            self.db.run(INSERT_PLAIN, *rows[0])
+            self.db.later(INSERT_PLAIN, rows[0])
         else:
             self.db.many(INSERT_PLAIN, rows)
         for row in rows:
