@@ -21,7 +21,7 @@ from preheat.execution.flow import AWS_BANDWIDTH
 from preheat.execution.machine_memory import default_min_free_mb
 from preheat.execution.pool import Pool, PoolLimits
 from preheat.execution.workers.housing import Choices
-from preheat.gateway.authorization import Authorizer, UrlAuthorizer
+from preheat.gateway.authorization import Authorizer, ConnectionsAuthorizer, UrlAuthorizer
 from preheat.gateway.connection import Connection, ConnectionLimits
 from preheat.gateway.control import ControlDoor, ControlError, seconds_argument
 from preheat.gateway.custom_resource import CustomResourceDoor
@@ -31,6 +31,8 @@ from preheat.gateway.faults import Faults
 from preheat.gateway.function_url import FunctionUrlDoor
 from preheat.gateway.pages import PageDoor
 from preheat.gateway.pipeline import ApiDoor, Door, Pipeline
+from preheat.gateway.socket_api import SocketApi
+from preheat.gateway.stage_rules import StageRules
 from preheat.gateway.topics import TopicDoor
 from preheat.identity.root import root_key, write_file
 from preheat.identity.sessions import session_key
@@ -243,6 +245,12 @@ class Server:
             return Principal(known.arn, known.account, known.kind, known.user_id, known.access_key)
 
         wire = Wire()
+        functions, apis = services["lambda"], services["apigatewayv2"]
+        rules = StageRules(functions, enforce)
+        self.sockets = SocketApi(
+            machine, apis, functions, entropy, rules, ConnectionsAuthorizer(identify, authorizer),
+            self.settings.endpoint.partition("://")[2],
+        )  # fmt: skip
         faults = Faults(self.clock, entropy, wire.services, wire.operations)
         return [
             CustomResourceDoor(machine, services["cloudformation"]),
@@ -250,8 +258,8 @@ class Server:
             *self._snowflake(),
             TopicDoor(wire, machine, services["sns"], entropy),
             self._control(faults),
-            FunctionUrlDoor(machine, services["lambda"], entropy, UrlAuthorizer(identify, authorizer)),
-            ExecuteApiDoor(machine, services["apigatewayv2"], services["lambda"], entropy, enforce=enforce),
+            FunctionUrlDoor(machine, functions, entropy, UrlAuthorizer(identify, authorizer)),
+            ExecuteApiDoor(machine, apis, functions, entropy, rules, self.sockets),
             ApiDoor(wire, machine, identify, entropy, faults, asyncio.get_running_loop().call_later),
         ]
 
@@ -307,6 +315,7 @@ class Server:
         if self._listener is not None:
             self._listener.close()
             self._pipeline.close()
+            self.sockets.close()
         for connection in list(self._connections):
             connection.close_when_idle()
         self.driver.stop()
@@ -339,13 +348,14 @@ def _scratch(state: Path | None) -> Path:
 
 
 async def serve(settings: Settings, ready: Callable[[], None]) -> None:
-    """Serve until SIGTERM or SIGINT. `ready()` is called when requests are answered."""
+    """Serve until SIGTERM or SIGINT. `ready()` is called when requests are answered. What is there by then stays, so no
+    garbage is looked for before."""
     loop = asyncio.get_running_loop()
     server = Server(settings)
     await server.start()
-    gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
+    gc.enable()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)

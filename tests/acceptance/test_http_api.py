@@ -355,7 +355,7 @@ def test_what_cannot_be_is_refused(api, gateway, function):
         lambda: to_queue(one, "http://q", Unknown="x"),
         lambda: one.stage("bad name"),
         lambda: one.stage("s", AccessLogSettings={"DestinationArn": "arn:aws:logs:us-east-1:000000000000:log-group:x"}),
-        lambda: gateway.create_api(Name="w", ProtocolType="WEBSOCKET", RouteSelectionExpression="$request.body.action"),
+        lambda: gateway.create_api(Name="w", ProtocolType="WEBSOCKET"),
         lambda: gateway.create_route(ApiId=one.id, RouteKey="GET /x", AuthorizationType="JWT"),
         lambda: gateway.create_deployment(ApiId=one.id),
     ]

@@ -17,6 +17,7 @@ from botocore.exceptions import ClientError
 
 from tests.support.rag import RagStack
 from tests.support.server import LiveServer, wait_for
+from tests.support.websocket import Client, Refused
 
 ACCOUNT = "000000000000"
 TRUST = {
@@ -362,3 +363,48 @@ def test_an_http_api_needs_the_functions_permission(rag):
     statement = json.loads(functions.get_policy(FunctionName=name)["Policy"])["Statement"][0]["Sid"]
     functions.remove_permission(FunctionName=name, StatementId=statement)
     assert rag.http("QuestionsUrl", "GET", "/questions/none")[0] == 500
+
+
+# -- the connections API ----------------------------------------------------------------------------------------------
+
+
+def test_managing_connections_takes_a_permission(server):
+    gateway = server.client("apigatewayv2")
+    api = gateway.create_api(Name="s", ProtocolType="WEBSOCKET", RouteSelectionExpression="$request.body.a")["ApiId"]
+    function = server.function("behind-socket", server.role("socket-function"))
+    target = gateway.create_integration(ApiId=api, IntegrationType="AWS_PROXY", IntegrationUri=function)
+    for key in ("$connect", "$default"):
+        gateway.create_route(ApiId=api, RouteKey=key, Target=f"integrations/{target['IntegrationId']}")
+    gateway.create_stage(ApiId=api, StageName="live", AutoDeploy=True)
+    path = f"/_aws/execute-api/{api}/live"
+    with pytest.raises(Refused) as failure:
+        Client(server.port, path)
+    assert failure.value.args[0] == 502
+    server.client("lambda").add_permission(
+        FunctionName="behind-socket", StatementId="api", Action="lambda:InvokeFunction",
+        Principal="apigateway.amazonaws.com", SourceArn=f"arn:aws:execute-api:us-east-1:{ACCOUNT}:{api}/live/$connect",
+    )  # fmt: skip
+    client = Client(server.port, path)
+    client.send("for a route that may not be called")
+    told = client.json()
+    assert told["message"] == "Internal server error"
+    connections = f"arn:aws:execute-api:us-east-1:{ACCOUNT}:{api}/live/POST/@connections/*"
+    users = {
+        "writer": server.user("writer", allow("execute-api:ManageConnections", connections)),
+        "reader": server.user("reader", allow("execute-api:Invoke")),
+    }
+
+    def post(key, secret):
+        made = boto3.client(
+            "apigatewaymanagementapi", endpoint_url=server.endpoint + path, region_name="us-east-1",
+            aws_access_key_id=key, aws_secret_access_key=secret,
+        )  # fmt: skip
+        return made.post_to_connection(ConnectionId=told["connectionId"], Data=b"hello")
+
+    key, secret = users["writer"]
+    post(key, secret)
+    assert client.text() == "hello"
+    message = refused("AccessDeniedException", 403, lambda: post(*users["reader"]))
+    assert "execute-api:ManageConnections" in message and connections.replace("*", told["connectionId"]) in message
+    assert "signature" in refused("InvalidSignatureException", 403, lambda: post(key, "wrong" + secret))
+    client.close()

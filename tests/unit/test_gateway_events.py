@@ -8,7 +8,7 @@ import pytest
 from preheat.execution.contract import StreamStart
 from preheat.gateway.addressing import Address
 from preheat.gateway.bucket_cors import addressed_bucket
-from preheat.gateway.execute_api import Bucket, _Lookup
+from preheat.gateway.execute_api import _Lookup
 from preheat.gateway.http_events import (
     SEPARATOR,
     BadHandlerAnswer,
@@ -21,6 +21,7 @@ from preheat.gateway.http_events import (
     response_head,
 )
 from preheat.gateway.invoking import stream_response
+from preheat.gateway.stage_rules import Bucket
 from preheat.kernel.http import HttpRequest, HttpResponse
 from preheat.kernel.stream import Channel
 from preheat.services.apigatewayv2.domain import map_parameter

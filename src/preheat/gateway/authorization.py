@@ -14,10 +14,11 @@ from typing import Any
 from preheat.gateway.actions.need import Keys, Need
 from preheat.gateway.actions.table import needs
 from preheat.gateway.resource_policies import ResourcePolicies
-from preheat.identity import policy
+from preheat.identity import policy, sigv4
 from preheat.identity.policy import Decision, MalformedPolicy
 from preheat.kernel.errors import AwsError
 from preheat.kernel.http import HttpRequest
+from preheat.kernel.scope import Scope
 from preheat.services.awslambda.urls import FunctionUrl
 from preheat.services.contract import Context, Params, Principal
 from preheat.services.iam.service import PolicySet
@@ -200,3 +201,25 @@ class UrlAuthorizer:
                 "userId": principal.user_id,
             }
         }
+
+
+# -- the connections API of WebSocket APIs -----------------------------------------------------------------------------
+
+
+class ConnectionsAuthorizer:
+    """`authorize(ctx, request, scope, resource)`: whether the signer may manage connections of an API. `resource` is
+    api/stage/METHOD/@connections/id."""
+
+    def __init__(self, identify: Identify, authorizer: Authorizer | None) -> None:
+        self._identify = identify
+        self._authorizer = authorizer
+
+    def __call__(self, ctx: Context, request: HttpRequest, scope: Scope, resource: str) -> None:
+        """Raises AwsError 403."""
+        if sigv4.parse(request) is None:
+            raise AwsError("MissingAuthenticationTokenException", "Missing Authentication Token", 403)
+        principal = self._identify(request)
+        if self._authorizer is not None and principal.kind not in UNCHECKED:
+            wanted = [Need("execute-api:ManageConnections", scope.arn("execute-api", resource), {})]
+            inner = Context(scope, ctx.now, ctx.db, principal, ctx.request_id, ctx.machine, request)
+            self._authorizer.allow(inner, "execute-api", principal, wanted)

@@ -10,7 +10,7 @@ import os
 import re
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import httptools
 
@@ -41,11 +41,21 @@ SLASH = ord("/")
 PLAIN = ("Content-Type", "text/plain; charset=utf-8")
 
 
+class Taker(Protocol):
+    """Who speaks another protocol on a connection from a moment on."""
+
+    def received(self, data: bytes) -> None: ...
+
+    def lost(self) -> None:
+        """The connection has ended, whoever ended it."""
+
+
 class Exchange:
     """One request and the place its answer goes to. `respond` may be called once, at any later time. `on_gone` is
-    called when the client goes away before; `decorate` may change the answer on its way out."""
+    called when the client goes away before; `decorate` may change the answer on its way out. `offered` is None but
+    for a client that offers a WebSocket: then `switch` may be called instead of `respond`."""
 
-    __slots__ = ("_connection", "decorate", "gone", "keep_alive", "on_gone", "request", "response")
+    __slots__ = ("_connection", "decorate", "gone", "keep_alive", "offered", "on_gone", "request", "response")
 
     def __init__(self, connection: "Connection", request: HttpRequest, keep_alive: bool) -> None:
         self._connection = connection
@@ -55,6 +65,7 @@ class Exchange:
         self.gone = False
         self.on_gone: Callable[[], None] | None = None
         self.decorate: Callable[[HttpResponse], None] | None = None
+        self.offered: bytearray | None = None
 
     def respond(self, response: HttpResponse) -> None:
         if self.gone:
@@ -69,6 +80,10 @@ class Exchange:
     def drop(self) -> None:
         """Cut the connection; nothing is answered."""
         self._connection.cut()
+
+    def switch(self, taker: Taker, head: bytes) -> Any:
+        """Send `head` (the 101) and leave the connection to `taker`. Returns the transport, on which it writes."""
+        return self._connection.switch(self, taker, head)
 
 
 Handler = Callable[[Exchange], None]
@@ -90,6 +105,8 @@ class Connection(asyncio.Protocol):
         self._old = False
         self._owes_continue = False
         self._linger: asyncio.TimerHandle | None = None
+        self._offer: Exchange | None = None
+        self._taker: Taker | None = None
         self._head: dict[str, str] = {}
         self._reset()
 
@@ -120,6 +137,8 @@ class Connection(asyncio.Protocol):
         if self._file is not None:
             self._file[0].close()
             self._file = None
+        if self._taker is not None:
+            self._taker.lost()
         for exchange in self._exchanges:
             exchange.gone = True
             if exchange.response is not None:
@@ -130,12 +149,13 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._deaf:
+            self._pass_on(data)
             return
         self._quiet_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            self._ignore_upgrade(data[upgrade.args[0] :])
+            self._upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError as error:
             self._refuse(400, f"the request is not valid HTTP: {error}")
         if self._quiet_bytes > MAX_HEADER_BYTES:
@@ -225,18 +245,19 @@ class Connection(asyncio.Protocol):
         try:
             self._handler(exchange)
         except Exception as error:
-            self._defect(error)
-            if exchange.response is None:
-                exchange.respond(HttpResponse(500, [PLAIN], b"Internal Server Error"))
+            self._failed(exchange, error)
         if len(exchanges) > MAX_PIPELINED:
             self._hold()
 
-    def _ignore_upgrade(self, rest: bytes) -> None:
-        """A client that offers another protocol (h2c) is served in this one: its request, less the offer, is read
-        again, now with the body that the parser took for the other protocol."""
+    def _upgrade(self, rest: bytes) -> None:
+        """A client that offers a WebSocket asks a door for it. One that offers another protocol (h2c) is served in this
+        one: its request, less the offer, is read again, now with the body that the parser took for the other."""
         method = self._parser.get_method()
         if method == b"CONNECT":
             self._refuse(405, "this server is not a proxy")
+            return
+        if method == b"GET" and self._head.get("upgrade", "").lower() == "websocket":
+            self._offered(rest)
             return
         lines = [method + b" " + self._target + b" HTTP/1.1"]
         for name, value in self._head.items():
@@ -246,6 +267,41 @@ class Connection(asyncio.Protocol):
         self._reset()
         again = b"\r\n".join(lines) + b"\r\n\r\n" + rest
         asyncio.get_running_loop().call_soon(self.data_received, again)
+
+    def _offered(self, rest: bytes) -> None:
+        """Hand the offer to a door. What the client sends meanwhile is kept for who takes the connection."""
+        if self._exchanges:
+            self._refuse(400, "a WebSocket cannot be asked for before the earlier answers are there")
+            return
+        request = HttpRequest("GET", self._target.decode("latin-1"), self._head, b"", self._peer)
+        self._deaf = True
+        offer = self._offer = Exchange(self, request, False)
+        offer.offered = bytearray(rest)
+        self._exchanges.append(offer)
+        try:
+            self._handler(offer)
+        except Exception as error:
+            self._failed(offer, error)
+
+    def _failed(self, exchange: Exchange, error: Exception) -> None:
+        self._defect(error)
+        if exchange.response is None:
+            exchange.respond(HttpResponse(500, [PLAIN], b"Internal Server Error"))
+
+    def _pass_on(self, data: bytes) -> None:
+        if self._taker is not None:
+            self._taker.received(data)
+        elif self._offer is not None and self._offer.offered is not None:
+            self._offer.offered += data
+            if len(self._offer.offered) > MAX_HEADER_BYTES:
+                self.cut()
+
+    def switch(self, exchange: Exchange, taker: Taker, head: bytes) -> Any:
+        self._exchanges.remove(exchange)
+        self._taker, self._offer = taker, None
+        exchange.on_gone = None
+        self._write([head])
+        return self._transport
 
     # -- answers --------------------------------------------------------------------------------------------------
 

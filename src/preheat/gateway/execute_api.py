@@ -1,4 +1,4 @@
-"""Deployed HTTP APIs: `<api>.execute-api.<region>.localhost` (or amazonaws.com), or the path
+"""Deployed APIs: `<api>.execute-api.<region>.localhost` (or amazonaws.com), or the path
 `/_aws/execute-api/<api>/...` where names cannot be resolved. What follows is the path, stage first unless $default."""
 
 import re
@@ -19,12 +19,13 @@ from preheat.gateway.http_events import (
     is_preflight,
 )
 from preheat.gateway.invoking import answer, invoke_buffered, plain, returned, run_step, within
-from preheat.identity.grants import service_may
+from preheat.gateway.socket_api import SocketApi
+from preheat.gateway.stage_rules import StageRules
 from preheat.kernel.entropy import Entropy
 from preheat.kernel.errors import AwsError
 from preheat.kernel.http import HttpRequest, HttpResponse
-from preheat.kernel.scope import Arn, Scope
-from preheat.services.apigatewayv2.domain import Route, bad, function_of, map_parameter, select_route
+from preheat.kernel.scope import Scope
+from preheat.services.apigatewayv2.domain import bad, function_of, map_parameter, select_route
 from preheat.services.apigatewayv2.repository import Deployed
 from preheat.services.contract import Context, Outcome
 from preheat.services.machine import Machine
@@ -36,33 +37,18 @@ ERRORS = {404: "Not Found", 413: "Request Entity Too Large", 429: "Too Many Requ
           503: "Service Unavailable"}  # fmt: skip
 
 
-class Bucket:
-    """A token bucket: `rate` a second, at most `burst` at once."""
-
-    def __init__(self, rate: float, burst: float, now: float) -> None:
-        self.rate, self.burst = rate, burst
-        self._tokens, self._at = burst, now
-
-    def take(self, now: float) -> bool:
-        self._tokens = min(self.burst, self._tokens + (now - self._at) * self.rate)
-        self._at = now
-        if self._tokens < 1:
-            return False
-        self._tokens -= 1
-        return True
-
-
 class ExecuteApiDoor:
-    """`apis` is the API Gateway service, `functions` the Lambda service. With `enforce` a function's resource policy
-    must let API Gateway invoke it, as on AWS."""
+    """`apis` is the API Gateway service, `functions` the Lambda service. WebSocket APIs are `sockets`'s."""
 
-    def __init__(self, machine: Machine, apis: Any, functions: Any, entropy: Entropy, *, enforce: bool = False) -> None:
+    def __init__(
+        self, machine: Machine, apis: Any, functions: Any, entropy: Entropy, rules: StageRules, sockets: SocketApi
+    ) -> None:
         self._machine = machine
         self._apis = apis
         self._functions = functions
         self._entropy = entropy
-        self._enforce = enforce
-        self._buckets: dict[tuple[str, str, str], Bucket] = {}
+        self._rules = rules
+        self._sockets = sockets
 
     def matches(self, request: HttpRequest) -> bool:
         return ADDRESS.matches(request)
@@ -83,6 +69,8 @@ class ExecuteApiDoor:
             if found is None:
                 return answer(_error(404))
             deployed, inner = found
+            if deployed.api["ProtocolType"] == "WEBSOCKET":
+                return self._sockets.enter(ctx, exchange, deployed, inner, request_id)
             rules = Cors.of(deployed.api.get("CorsConfiguration"))
             if rules is not None:
                 if is_preflight(request):
@@ -110,7 +98,7 @@ class ExecuteApiDoor:
         route, parameters = selected
         if len(request.body) > MAX_PAYLOAD:
             return answer(_error(413))
-        if not self._admit(ctx.now, deployed, route):
+        if not self._rules.admit(ctx.now, deployed, route):
             return answer(_error(429))
         integration = deployed.integrations.get(route.target)
         if integration is None:
@@ -125,28 +113,15 @@ class ExecuteApiDoor:
             return self._send_message(replace(ctx, scope=deployed.scope), request, origin, integration)
         return self._invoke(ctx, request, origin, integration)
 
-    def _admit(self, now: float, deployed: Deployed, route: Route) -> bool:
-        stage = deployed.stage
-        own = (stage.get("RouteSettings") or {}).get(route.key) or {}
-        chosen = {**(stage.get("DefaultRouteSettings") or {}), **own}
-        rate, burst = chosen.get("ThrottlingRateLimit"), chosen.get("ThrottlingBurstLimit")
-        if rate is None and burst is None:
-            return True
-        rate = 10_000.0 if rate is None else float(rate)
-        burst = 5_000.0 if burst is None else float(burst)
-        key = (deployed.api["ApiId"], stage["StageName"], route.key)
-        bucket = self._buckets.get(key)
-        if bucket is None or (bucket.rate, bucket.burst) != (rate, burst):
-            bucket = self._buckets[key] = Bucket(rate, burst, now)
-        return bucket.take(now)
-
     # -- Lambda ---------------------------------------------------------------------------------------------------
 
     def _invoke(self, ctx: Context, request: HttpRequest, origin: Origin, integration: dict[str, Any]) -> Outcome:
         name = function_of(integration["IntegrationUri"])
         second = integration["PayloadFormatVersion"] == "2.0"
         target = self._functions.target(ctx, name)
-        if self._enforce and not self._may_invoke(ctx, target.invoked_arn, request.method, origin):
+        inner = origin.path if origin.stage == "$default" else origin.path.removeprefix(f"/{origin.stage}")
+        source = f"{origin.api_id}/{origin.stage}/{request.method}{inner}"
+        if not self._rules.may_invoke(ctx, target.invoked_arn, origin.account, source):
             return answer(_error(500))
         event = event_v2(request, origin) if second else event_v1(request, origin)
 
@@ -158,16 +133,6 @@ class ExecuteApiDoor:
         deferred = invoke_buffered(self._functions, target, msgspec.json.encode(event), origin.request_id, settle)
         until = ctx.now + integration["TimeoutInMillis"] / 1_000
         return within(self._machine, deferred, until, lambda: _error(503))
-
-    def _may_invoke(self, ctx: Context, function_arn: str, method: str, origin: Origin) -> bool:
-        policy = self._functions.policy(ctx, function_arn)
-        documents = () if policy is None else (msgspec.json.encode(policy).decode(),)
-        inner = origin.path if origin.stage == "$default" else origin.path.removeprefix(f"/{origin.stage}")
-        source = f"{origin.api_id}/{origin.stage}/{method}{inner}"
-        arn = Arn.parse(function_arn).scope.arn("execute-api", source)
-        return service_may(
-            documents, "apigateway.amazonaws.com", "lambda:InvokeFunction", function_arn, arn, origin.account
-        )
 
     # -- SQS ------------------------------------------------------------------------------------------------------
 

@@ -58,11 +58,11 @@ def _body(request: HttpRequest) -> tuple[str | None, bool]:
     return base64.b64encode(request.body).decode(), True
 
 
-def _clf_time(now: float) -> str:
+def clf_time(now: float) -> str:
     return datetime.fromtimestamp(now, UTC).strftime("%d/%b/%Y:%H:%M:%S +0000")
 
 
-def _forwarded(request: HttpRequest, headers: dict[str, str]) -> dict[str, str]:
+def forwarded(request: HttpRequest, headers: dict[str, str]) -> dict[str, str]:
     """`headers` with what a front door adds."""
     headers["x-forwarded-for"] = ", ".join(filter(None, (headers.get("x-forwarded-for"), request.peer)))
     headers.setdefault("x-forwarded-proto", "http")
@@ -73,7 +73,7 @@ def _forwarded(request: HttpRequest, headers: dict[str, str]) -> dict[str, str]:
 def event_v2(request: HttpRequest, origin: Origin) -> dict[str, Any]:
     """Payload format 2.0."""
     headers = {name: value for name, value in request.headers.items() if name != "cookie"}
-    _forwarded(request, headers)
+    forwarded(request, headers)
     cookies = [part.strip() for part in request.headers.get("cookie", "").split(";") if part.strip()]
     query: dict[str, str] = {}
     for name, value in request.arguments():
@@ -94,7 +94,7 @@ def event_v2(request: HttpRequest, origin: Origin) -> dict[str, Any]:
         "requestId": origin.request_id,
         "routeKey": origin.route_key,
         "stage": origin.stage,
-        "time": _clf_time(origin.now),
+        "time": clf_time(origin.now),
         "timeEpoch": int(origin.now * 1_000),
     }
     if origin.authorizer:
@@ -134,8 +134,8 @@ def event_v1(request: HttpRequest, origin: Origin) -> dict[str, Any]:
         "resource": origin.resource,
         "path": origin.path,
         "httpMethod": request.method,
-        "headers": _forwarded(request, dict(request.headers)),
-        "multiValueHeaders": {name: [value] for name, value in _forwarded(request, dict(request.headers)).items()},
+        "headers": forwarded(request, dict(request.headers)),
+        "multiValueHeaders": {name: [value] for name, value in forwarded(request, dict(request.headers)).items()},
         "queryStringParameters": {name: values[-1] for name, values in query.items()} or None,
         "multiValueQueryStringParameters": query or None,
         "requestContext": {
@@ -155,7 +155,7 @@ def event_v1(request: HttpRequest, origin: Origin) -> dict[str, Any]:
             "path": origin.path,
             "protocol": "HTTP/1.1",
             "requestId": origin.request_id,
-            "requestTime": _clf_time(origin.now),
+            "requestTime": clf_time(origin.now),
             "requestTimeEpoch": int(origin.now * 1_000),
             "resourceId": None,
             "resourcePath": origin.resource,

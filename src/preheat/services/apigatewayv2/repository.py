@@ -1,4 +1,4 @@
-"""SQL of HTTP APIs. Documents are kept as JSON; an API's routes are compiled once and kept until something changes."""
+"""SQL of APIs. Documents are kept as JSON; an API's routes are compiled once and kept until something changes."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,18 +7,23 @@ import msgspec
 
 from preheat.kernel.scope import Scope
 from preheat.services.apigatewayv2.domain import Route, make_route
+from preheat.services.apigatewayv2.sockets import DEFAULT, make_socket_route
 from preheat.store.database import Database
 
 
 @dataclass(frozen=True, slots=True)
 class Deployed:
-    """What one stage serves."""
+    """What one stage serves. `telling`: ids of routes whose integration's response goes back to the client."""
 
     api: dict[str, Any]
     stage: dict[str, Any]
     routes: list[Route]
     integrations: dict[str, dict[str, Any]]
     scope: Scope
+    telling: frozenset[str] = frozenset()
+
+    def tells(self, route: Route) -> bool:
+        return route.id in self.telling and route.document.get("RouteResponseSelectionExpression") == DEFAULT
 
 
 class ApiRepository:
@@ -83,17 +88,25 @@ class ApiRepository:
         if row is None or stage is None:
             return None
         if stage.get("AutoDeploy"):
-            routes, integrations = self.children(api_id, "route"), self.children(api_id, "integration")
+            found = self.snapshot(api_id)
         else:
             scope = Scope(row["account"], row["region"])
-            found = self.get(scope, api_id, "deployment", stage.get("DeploymentId") or "")
-            if found is None:
+            deployment = self.get(scope, api_id, "deployment", stage.get("DeploymentId") or "")
+            if deployment is None:
                 return None
-            routes, integrations = found["Snapshot"]["routes"], found["Snapshot"]["integrations"]
+            found = deployment["Snapshot"]
+        api = msgspec.json.decode(row["document"])
+        make = make_socket_route if api["ProtocolType"] == "WEBSOCKET" else make_route
         return Deployed(
-            msgspec.json.decode(row["document"]),
+            api,
             stage,
-            [make_route(route) for route in routes],
-            {integration["IntegrationId"]: integration for integration in integrations},
+            [make(route) for route in found["routes"]],
+            {integration["IntegrationId"]: integration for integration in found["integrations"]},
             Scope(row["account"], row["region"]),
+            frozenset(response["RouteId"] for response in found.get("responses", ())),
         )
+
+    def snapshot(self, api_id: str) -> dict[str, list[dict[str, Any]]]:
+        """What a deployment keeps of an API."""
+        kinds = {"routes": "route", "integrations": "integration", "responses": "response"}
+        return {name: self.children(api_id, kind) for name, kind in kinds.items()}

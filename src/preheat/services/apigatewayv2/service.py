@@ -1,4 +1,5 @@
-"""Amazon API Gateway v2, HTTP APIs: the control plane. Requests to deployed APIs are `gateway/execute_api`'s."""
+"""Amazon API Gateway v2, HTTP and WebSocket APIs: the control plane. Requests to deployed APIs are
+`gateway/execute_api`'s, WebSockets `gateway/socket_api`'s."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -8,7 +9,7 @@ from typing import Any
 import msgspec
 
 from preheat.kernel.errors import AwsError
-from preheat.services.apigatewayv2 import domain
+from preheat.services.apigatewayv2 import domain, sockets
 from preheat.services.apigatewayv2.domain import bad, not_found
 from preheat.services.apigatewayv2.repository import ApiRepository, Deployed
 from preheat.services.contract import Context, Operation, Outcome, Params, Platform
@@ -17,16 +18,18 @@ ID_ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
 REFUSED = {
     "AccessLogSettings": "access logs",
     "ClientCertificateId": "client certificates",
-    "ApiKeyRequired": "API keys on HTTP APIs",
-    "RequestTemplates": "request templates (WebSocket APIs)",
+    "ApiKeyRequired": "API keys",
     "TlsConfig": "TLS settings of integrations",
     "ResponseParameters": "response parameter mapping",
-    "RequestModels": "request models (WebSocket APIs)",
+    "RequestModels": "request models",
+    "ResponseModels": "response models",
     "ConnectionId": "VPC links",
     "MutualTlsAuthentication": "mutual TLS",
     "DisableExecuteApiEndpoint": "disabling the default endpoint",
 }
 PARENTS = {"route": "RouteId", "integration": "IntegrationId", "stage": "StageName", "deployment": "DeploymentId"}
+HTTP_SELECTION = "$request.method $request.path"
+LONGEST_TIMEOUT_MS = 30_000
 PAGE = 500
 
 
@@ -53,6 +56,12 @@ class ApiGatewayV2Service:
             "CreateStage": self.create_stage,
             "UpdateStage": self.update_stage,
             "CreateDeployment": self.create_deployment,
+            "UpdateDeployment": self.update_deployment,
+            "CreateRouteResponse": self.create_response,
+            "GetRouteResponse": self.get_response,
+            "GetRouteResponses": self.get_responses,
+            "UpdateRouteResponse": self.update_response,
+            "DeleteRouteResponse": self.delete_response,
             "TagResource": self.tag_resource,
             "UntagResource": self.untag_resource,
             "GetTags": self.get_tags,
@@ -89,6 +98,9 @@ class ApiGatewayV2Service:
             ):
                 raise bad("Active stages pointing to this deployment must be moved or deleted")
             self._rows.remove(api_id, kind, name)
+            for response in self._rows.children(api_id, "response") if kind == "route" else ():
+                if response["RouteId"] == name:
+                    self._rows.remove(api_id, "response", response["RouteResponseId"])
             return {}
 
         return {f"Get{title}": get, f"Get{title}s": list_all, f"Delete{title}": delete}
@@ -108,10 +120,17 @@ class ApiGatewayV2Service:
             raise not_found(kind.capitalize(), name)
         return found
 
+    def _is_socket(self, ctx: Context, api_id: str) -> bool:
+        return self._api(ctx, api_id)["ProtocolType"] == "WEBSOCKET"
+
     def create_api(self, ctx: Context, params: Params) -> Outcome:
         _refuse(params)
-        if params["ProtocolType"] != "HTTP":
-            raise bad(f"ProtocolType {params['ProtocolType']} is not supported by Preheat yet; HTTP is.")
+        if params["ProtocolType"] == "WEBSOCKET":
+            for name in ("CorsConfiguration", "Target", "RouteKey", "CredentialsArn"):
+                if params.get(name):
+                    raise bad(f"{name} is not supported for WEBSOCKET APIs")
+            sockets.check_selection(params.get("RouteSelectionExpression"))
+            return _shown(self._new_api(ctx, params))
         api = self._new_api(ctx, {key: value for key, value in params.items() if key not in ("Target", "RouteKey")})
         target = params.get("Target")
         if target:
@@ -120,21 +139,23 @@ class ApiGatewayV2Service:
 
     def _new_api(self, ctx: Context, properties: dict[str, Any]) -> dict[str, Any]:
         api_id = ctx.entropy.token(10, ID_ALPHABET)
+        kind = properties.get("ProtocolType", "HTTP")
+        selection = properties.get("RouteSelectionExpression") if kind == "WEBSOCKET" else HTTP_SELECTION
         api = {
             **properties,
             "ApiId": api_id,
-            "ProtocolType": "HTTP",
-            "ApiEndpoint": self._url(ctx, api_id),
-            "RouteSelectionExpression": "$request.method $request.path",
+            "ProtocolType": kind,
+            "ApiEndpoint": self._url(ctx, api_id, "ws" if kind == "WEBSOCKET" else "http"),
+            "RouteSelectionExpression": selection,
             "ApiKeySelectionExpression": "$request.header.x-api-key",
             "CreatedDate": _stamp(ctx),
         }
         self._rows.put(ctx.scope, api_id, "api", api_id, api)
         return api
 
-    def _url(self, ctx: Context, api_id: str) -> str:
+    def _url(self, ctx: Context, api_id: str, scheme: str) -> str:
         port = self._endpoint.rpartition(":")[2]
-        return f"http://{api_id}.execute-api.{ctx.scope.region}.localhost:{port}"
+        return f"{scheme}://{api_id}.execute-api.{ctx.scope.region}.localhost:{port}"
 
     def _quick(self, ctx: Context, api_id: str, route_key: str, target: str) -> None:
         integration: Any = self.create_integration(
@@ -180,6 +201,10 @@ class ApiGatewayV2Service:
         for name in ("Target", "RouteKey", "CredentialsArn"):
             if name in params:
                 raise bad(f"{name} can only be given when an API is created by Preheat; update the route instead.")
+        if api["ProtocolType"] == "WEBSOCKET":
+            if params.get("CorsConfiguration"):
+                raise bad("CorsConfiguration is not supported for WEBSOCKET APIs")
+            sockets.check_selection(params.get("RouteSelectionExpression", api["RouteSelectionExpression"]))
         api |= params
         self._rows.put(ctx.scope, api["ApiId"], "api", api["ApiId"], api)
         return _shown(api)
@@ -209,12 +234,16 @@ class ApiGatewayV2Service:
         api_id = route.pop("ApiId", None) or route["Api"]
         route["Api"] = api_id
         _refuse(route)
-        self._api(ctx, api_id)
-        domain.parse_route_key(route["RouteKey"])
+        if self._is_socket(ctx, api_id):
+            sockets.check_key(route["RouteKey"])
+            if route.get("RouteResponseSelectionExpression") not in (None, sockets.DEFAULT):
+                raise bad("RouteResponseSelectionExpression must be $default")
+        else:
+            domain.parse_route_key(route["RouteKey"])
         if route.get("AuthorizationType", "NONE") != "NONE":
             raise bad(f"AuthorizationType {route['AuthorizationType']} is not supported by Preheat yet; NONE is.")
         if route.get("RequestParameters"):
-            raise bad("RequestParameters of a route are for WebSocket APIs.")
+            raise bad("RequestParameters of a route are not supported by Preheat.")
         target = route.get("Target")
         if target and self._rows.get(ctx.scope, api_id, "integration", target.removeprefix("integrations/")) is None:
             raise bad(f"Invalid target for route: no such integration {target}")
@@ -226,7 +255,11 @@ class ApiGatewayV2Service:
         return _shown(route)
 
     def create_integration(self, ctx: Context, params: Params) -> Outcome:
-        integration = {"ConnectionType": "INTERNET", "TimeoutInMillis": 30_000, **params}
+        socket = self._is_socket(ctx, params["ApiId"])
+        longest = sockets.LONGEST_TIMEOUT_MS if socket else LONGEST_TIMEOUT_MS
+        integration = {"ConnectionType": "INTERNET", "TimeoutInMillis": longest, **params}
+        if socket:
+            integration.setdefault("PayloadFormatVersion", "1.0")
         integration["IntegrationId"] = ctx.entropy.token(7, ID_ALPHABET)
         if integration.get("IntegrationSubtype"):
             integration.setdefault("PayloadFormatVersion", "1.0")
@@ -239,11 +272,14 @@ class ApiGatewayV2Service:
     def _put_integration(self, ctx: Context, integration: dict[str, Any]) -> Outcome:
         api_id = integration.pop("ApiId", None) or integration["Api"]
         integration["Api"] = api_id
-        self._api(ctx, api_id)
+        socket = self._is_socket(ctx, api_id)
         _refuse(integration)
-        domain.check_integration(integration)
-        if not 50 <= integration["TimeoutInMillis"] <= 30_000:
-            raise bad("Timeout should be between 50 ms and 30000 ms")
+        if integration.get("RequestTemplates") and not (socket and integration["IntegrationType"] == "MOCK"):
+            raise bad("RequestTemplates are supported by Preheat for MOCK integrations of WebSocket APIs only.")
+        (sockets if socket else domain).check_integration(integration)
+        longest = sockets.LONGEST_TIMEOUT_MS if socket else LONGEST_TIMEOUT_MS
+        if not 50 <= integration["TimeoutInMillis"] <= longest:
+            raise bad(f"Timeout should be between 50 ms and {longest} ms")
         if integration.get("RequestParameters") and not integration.get("IntegrationSubtype"):
             raise bad("Parameter mapping on Lambda integrations is not supported by Preheat.")
         self._rows.put(ctx.scope, api_id, "integration", integration["IntegrationId"], integration)
@@ -287,8 +323,8 @@ class ApiGatewayV2Service:
     def create_deployment(self, ctx: Context, params: Params) -> Outcome:
         api_id = params["ApiId"]
         self._api(ctx, api_id)
-        routes = self._rows.children(api_id, "route")
-        if not routes:
+        snapshot = self._rows.snapshot(api_id)
+        if not snapshot["routes"]:
             raise bad("At least one route is required before deploying the Api.")
         deployment = {
             "DeploymentId": ctx.entropy.token(6, ID_ALPHABET),
@@ -296,7 +332,7 @@ class ApiGatewayV2Service:
             "DeploymentStatus": "DEPLOYED",
             "Description": params.get("Description"),
             "AutoDeployed": False,
-            "Snapshot": {"routes": routes, "integrations": self._rows.children(api_id, "integration")},
+            "Snapshot": snapshot,
         }
         name = deployment["DeploymentId"]
         self._rows.put(ctx.scope, api_id, "deployment", name, deployment)
@@ -305,6 +341,55 @@ class ApiGatewayV2Service:
             stage = self._child(ctx, api_id, "stage", stage_name)
             self._put_stage(ctx, api_id, stage | {"DeploymentId": name})
         return _shown(deployment)
+
+    def update_deployment(self, ctx: Context, params: Params) -> Outcome:
+        deployment = self._child(ctx, params["ApiId"], "deployment", params["DeploymentId"])
+        deployment["Description"] = params.get("Description", deployment.get("Description"))
+        self._rows.put(ctx.scope, params["ApiId"], "deployment", params["DeploymentId"], deployment)
+        return _shown(deployment)
+
+    # -- route responses of WebSocket APIs ------------------------------------------------------------------------
+
+    def create_response(self, ctx: Context, params: Params) -> Outcome:
+        api_id, route_id = params["ApiId"], params["RouteId"]
+        if not self._is_socket(ctx, api_id):
+            raise bad("Route responses are supported only for WEBSOCKET APIs")
+        self._child(ctx, api_id, "route", route_id)
+        if any(one["RouteId"] == route_id for one in self._rows.children(api_id, "response")):
+            raise AwsError("ConflictException", "Route response already exists for this route", 409)
+        return self._put_response(ctx, {**params, "RouteResponseId": ctx.entropy.token(7, ID_ALPHABET)})
+
+    def update_response(self, ctx: Context, params: Params) -> Outcome:
+        return self._put_response(ctx, self._response(ctx, params) | params)
+
+    def _put_response(self, ctx: Context, response: dict[str, Any]) -> Outcome:
+        api_id = response.pop("ApiId")
+        _refuse(response)
+        if response["RouteResponseKey"] != sockets.DEFAULT:
+            raise bad("RouteResponseKey must be $default")
+        if response.get("ResponseParameters"):
+            raise bad("ResponseParameters are not supported by Preheat.")
+        self._rows.put(ctx.scope, api_id, "response", response["RouteResponseId"], response)
+        return _shown(response, "RouteId")
+
+    def _response(self, ctx: Context, params: Params) -> dict[str, Any]:
+        found = self._child(ctx, params["ApiId"], "response", params["RouteResponseId"])
+        if found["RouteId"] != params["RouteId"]:
+            raise not_found("RouteResponse", params["RouteResponseId"])
+        return found
+
+    def get_response(self, ctx: Context, params: Params) -> Outcome:
+        return _shown(self._response(ctx, params), "RouteId")
+
+    def get_responses(self, ctx: Context, params: Params) -> Outcome:
+        self._child(ctx, params["ApiId"], "route", params["RouteId"])
+        known = self._rows.children(params["ApiId"], "response")
+        return _page([_shown(one, "RouteId") for one in known if one["RouteId"] == params["RouteId"]], params)
+
+    def delete_response(self, ctx: Context, params: Params) -> Outcome:
+        self._response(ctx, params)
+        self._rows.remove(params["ApiId"], "response", params["RouteResponseId"])
+        return {}
 
     # -- tags -----------------------------------------------------------------------------------------------------
 
@@ -347,9 +432,10 @@ def _stamp(ctx: Context) -> str:
     return datetime.fromtimestamp(int(ctx.now), UTC).isoformat()
 
 
-def _shown(document: dict[str, Any]) -> Params:
+def _shown(document: dict[str, Any], *hidden: str) -> Params:
     """The document as the API shows it."""
-    out = {key: value for key, value in document.items() if key not in ("Api", "Snapshot") and value is not None}
+    left_out = ("Api", "Snapshot", *hidden)
+    out = {key: value for key, value in document.items() if key not in left_out and value is not None}
     for name in ("CreatedDate", "LastUpdatedDate"):
         if isinstance(out.get(name), str):
             out[name] = datetime.fromisoformat(out[name])

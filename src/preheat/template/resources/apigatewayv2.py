@@ -231,6 +231,23 @@ def _params(resource: Resource, names: tuple[str, ...]) -> dict[str, Any]:
     return params
 
 
+def _response_scripts() -> Scripts:
+    """Of a route's response, which is addressed through its route."""
+    create, _, _ = part("RouteResponse", "RouteResponseId", RESPONSE)
+
+    def update(resource: Resource) -> Script:
+        params = {**_params(resource, RESPONSE), "RouteResponseId": resource.physical_id}
+        yield Call(SERVICE, "UpdateRouteResponse", params)
+        return resource.attributes
+
+    def delete(resource: Resource) -> Script:
+        address = resource.pick("ApiId", "RouteId")
+        yield Call(SERVICE, "DeleteRouteResponse", {**address, "RouteResponseId": resource.physical_id})
+        return {}
+
+    return create, update, delete
+
+
 def create_stage(resource: Resource) -> Script:
     yield Call(SERVICE, "CreateStage", _params(resource, STAGE))
     yield Made(resource.properties["StageName"])
@@ -262,6 +279,7 @@ STAGE = (
     "AccessLogSettings", "AutoDeploy", "ClientCertificateId", "DefaultRouteSettings", "DeploymentId", "Description",
     "RouteSettings", "StageName", "StageVariables", "Tags",
 )  # fmt: skip
+RESPONSE = ("ModelSelectionExpression", "ResponseModels", "ResponseParameters", "RouteId", "RouteResponseKey")
 AUTHORIZER = (
     "AuthorizerCredentialsArn", "AuthorizerPayloadFormatVersion", "AuthorizerResultTtlInSeconds", "AuthorizerType",
     "AuthorizerUri", "EnableSimpleResponses", "IdentitySource", "IdentityValidationExpression", "JwtConfiguration",
@@ -317,6 +335,10 @@ TYPES = (
     _type(
         "Deployment", part("Deployment", "DeploymentId", ("Description", "StageName")), ("Description", "StageName"),
         "ApiId StageName", "ApiId", ("DeploymentId",),
+    ),
+    _type(
+        "RouteResponse", _response_scripts(), RESPONSE, "ApiId RouteId", "ApiId RouteId RouteResponseKey",
+        ("RouteResponseId",),
     ),
     _type(
         "Authorizer", part("Authorizer", "AuthorizerId", AUTHORIZER), AUTHORIZER, "ApiId", "ApiId AuthorizerType Name",
