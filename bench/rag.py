@@ -40,6 +40,7 @@ import numpy as np
 from ingest import TEMPLATE, Served
 from ragkit.asked import Asked
 from ragkit.embed import BedrockEmbedder
+from ragkit.lean import lean
 from ragkit.retrieve import Retriever
 from ragkit.store import S3VectorStore
 from vectors import real
@@ -168,7 +169,7 @@ class Stack:
             calm = calm + 1 if self.server.spent()[0] - before < CALM_SHARE * CALM_S else 0
 
     def parts(self) -> tuple[S3VectorStore, BedrockEmbedder]:
-        store = S3VectorStore(self.platform.client("s3vectors"), BUCKET, self.index, DIMENSION)
+        store = S3VectorStore(lean(self.platform.client("s3vectors")), BUCKET, self.index, DIMENSION)
         return store, BedrockEmbedder(self.platform.client("bedrock-runtime"), MODEL, DIMENSION)
 
     def retriever(self) -> Retriever:

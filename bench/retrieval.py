@@ -78,10 +78,10 @@ def load(folder: Path, turns: int = 1) -> Collection:
         query, document, grade = line.split("\t")
         if int(grade) > 0:
             relevant.setdefault(query, set()).add(document)
-    documents = {one["id"]: one["text"] for one in _lines(folder / "docs.jsonl")}
-    asked = {one["id"]: one for one in _lines(folder / "queries.jsonl") if one["id"] in relevant}
+    documents = {one["id"]: one["text"] for one in lines(folder / "docs.jsonl")}
+    asked = {one["id"]: one for one in lines(folder / "queries.jsonl") if one["id"] in relevant}
     queries = {key: _question(one, turns) for key, one in asked.items()}
-    conversations = {key: _conversation(one) for key, one in asked.items()}
+    conversations = {key: conversation(one) for key, one in asked.items()}
     name = folder.name if turns == 1 else f"{folder.name}, last two turns"
     return Collection(name, documents, queries, conversations, relevant)
 
@@ -91,7 +91,7 @@ def _question(query: dict, turns: int) -> str:
     return contextual_query(said[-1], said[:-1], turns) if said else query["text"]
 
 
-def _conversation(query: dict) -> tuple[str, tuple[Turn, ...]]:
+def conversation(query: dict) -> tuple[str, tuple[Turn, ...]]:
     """The question, and the turns before it."""
     turns: list[Turn] = []
     for one in query.get("turns", ()):
@@ -300,7 +300,7 @@ def halves(queries: Iterable[str], scores: Sequence[float]) -> tuple[float, floa
     return tuple(sum(part) / len(part) if part else 0.0 for part in parts)
 
 
-def _lines(path: Path) -> list[dict]:
+def lines(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 

@@ -3,7 +3,8 @@
     .venv/bin/python bench/vectors.py [--vectors 1000000] [--queries 200] [--data DATA] [--minutes 4] [--json FILE]
 
 `million`: synthetic vectors of 384 numbers (2,000 clusters in a subspace of 64 dimensions), searched through the graph
-with filters that let 100 %, 10 % and 1 % through, and again after adds and deletes. Recall is against the exact answer.
+with filters that let 100 %, 10 % and 1 % through, again after adds and deletes, and again from the files of a restart
+(`restart`: seconds to write and to read them, and what they take on the disk). Recall is against the exact answer.
 The graph is built with two threads here (the product uses one, between queries); a build that would take longer than
 `--minutes` stops, and the report says at how many vectors. `real`: MiniLM vectors of the documents in DATA, mixed and
 perturbed. `service`: put and query through the operations. CPU is the process's own. Fails when a recall is below 0.95.
@@ -13,6 +14,7 @@ import argparse
 import json
 import os
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -22,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import numpy as np
 from inprocess_client import S3Vectors
 
+from preheat.services.s3vectors import saved
 from preheat.services.s3vectors.dense import GRAPH_STEP, DenseIndex
 
 CLUSTERS, SUBSPACE, DIMENSION, TOP = 2_000, 64, 384, 10
@@ -124,11 +127,33 @@ def graph(rows: np.ndarray, queries: np.ndarray, minutes: float) -> dict:
         dense.extend_graph(alive, GRAPH_STEP)
     left = np.ones(done + len(some), dtype=bool)
     left[: first : max(2, first // changed)] = False
+    seen = np.concatenate((seen, some))
     report["after_changes"] = {
-        "added": len(some), "deleted": int((~left).sum()),
-        **searched(dense, np.concatenate((seen, some)), left, queries),
+        "added": len(some), "deleted": int((~left).sum()), **searched(dense, seen, left, queries),
     }  # fmt: skip
+    with tempfile.TemporaryDirectory(prefix="preheat-vectors-") as folder:
+        report["restart"] = restarted(dense, Path(folder), seen, left, queries)
     return report
+
+
+def restarted(dense: DenseIndex, folder: Path, rows: np.ndarray, alive: np.ndarray, queries: np.ndarray) -> dict:
+    """Write the index as the service does, read it back, search what was read."""
+    meta, sections = dense.capture()
+    copy = saved.Snapshot(
+        {"dimension": DIMENSION, "dense": meta}, sections, dense.rows_after(0), 0, dense.graph_writer(), dense.bytes
+    )
+    began, spent = time.perf_counter(), time.process_time()
+    saved.write(folder, "bench", "", copy, saved.Rows("bench"))
+    written, write_spent = time.perf_counter() - began, time.process_time() - spent
+    began, spent = time.perf_counter(), time.process_time()
+    stored = saved.read(folder, "bench", "")
+    again = DenseIndex.restored(DIMENSION, "cosine", 0, stored.meta["dense"], stored, "")
+    return {
+        "write_s": written, "write_cpu_s": write_spent, "read_s": time.perf_counter() - began,
+        "read_cpu_s": time.process_time() - spent,
+        "files_mb": sum(path.stat().st_size for path in folder.iterdir()) / 1e6,
+        **searched(again, rows, alive, queries),
+    }  # fmt: skip
 
 
 def service(count: int, queries: np.ndarray) -> dict:

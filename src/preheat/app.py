@@ -321,6 +321,7 @@ class Server:
         self.driver.stop()
         self.pool.close()
         self.background.close()
+        self.machine.services["s3vectors"].stop()
         if self.snowflake is not None:
             self.snowflake.close()
         with contextlib.suppress(StoreError):

@@ -334,6 +334,16 @@ def test_the_rag_stack_works_with_the_permissions_it_declares(rag):
 
     found = wait_for(answered, what="the answer of the queued question")
     assert found["status"] != "failed" and "northern quay" in json.dumps(found)
+    api = rag.outputs["SocketUrl"].removeprefix("ws://").partition(".")[0]
+    socket = Client(rag.server.port, f"/_aws/execute-api/{api}/live")
+    socket.send({"action": "ask", "question": "Where is the harbour of Velm the deepest?"})
+    heard = [socket.json()]
+    while heard[-1]["event"] not in ("done", "refused"):
+        heard.append(socket.json())
+    assert "northern quay" in heard[-1]["answer"], heard
+    socket.send({"action": "cancel", "session": "s", "turn": "t"})
+    assert socket.json()["event"] == "cancelling"
+    socket.close()
     assert rag.remove("ships.md")["status"] == "deleted"
     assert rag.chunks("ships.md") == []
     assert rag.count("IngestDeadLettersUrl") == rag.count("QuestionsDeadLettersUrl") == 0
@@ -390,8 +400,8 @@ def test_managing_connections_takes_a_permission(server):
     assert told["message"] == "Internal server error"
     connections = f"arn:aws:execute-api:us-east-1:{ACCOUNT}:{api}/live/POST/@connections/*"
     users = {
-        "writer": server.user("writer", allow("execute-api:ManageConnections", connections)),
-        "reader": server.user("reader", allow("execute-api:Invoke")),
+        "writer": server.user("socket-writer", allow("execute-api:ManageConnections", connections)),
+        "reader": server.user("socket-reader", allow("execute-api:Invoke")),
     }
 
     def post(key, secret):

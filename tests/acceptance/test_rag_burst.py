@@ -115,6 +115,11 @@ def test_a_spike_overflows_to_lambda_and_the_limit_holds(stack, workers):
     assert tiers.count("baseline") >= DEPTH and tiers.count("burst") >= 10, tiers
     assert 2 <= stack.booth.most <= LIMIT
     assert stack.count("QuestionsDeadLettersUrl") == 0
+
+    def calm_again():
+        return finished(stack, [submit(stack, 99)])[0]["tier"] == "baseline"
+
+    wait_for(calm_again, what="the baseline getting questions again")
     assert running.stop() == 0 and running.told()["finished"] >= 2 + tiers.count("baseline")
 
 

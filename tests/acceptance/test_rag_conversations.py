@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.rag import deployed
+from tests.support.rag import deployed, events_in
 from tests.support.server import wait_for
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "stacks" / "rag"))
@@ -43,9 +43,8 @@ class Browser:
         status, _, data = self.rag.http("AskUrl", "POST", "/ask", {"question": question, **body}, self.headers)
         assert status == 200, data
         found = {}
-        for block in data.decode().strip().split("\n\n"):
-            name, text = block.split("\n", 1)
-            found.setdefault(name.removeprefix("event: "), []).append(json.loads(text.removeprefix("data: ")))
+        for name, told in events_in(data.decode()):
+            found.setdefault(name, []).append(told)
         return found
 
 
@@ -74,7 +73,7 @@ def test_a_session_is_kept_and_read_back(rag):
 def test_a_session_is_its_owners_alone(rag):
     bob, eve = Browser(rag, "bob-00000000"), Browser(rag, "eve-00000000")
     session = bob.ask("What do terns eat?")["session"][0]["session"]
-    assert eve.http("GET", "/sessions")[2] == {"sessions": []}
+    assert eve.http("GET", "/sessions")[2]["sessions"] == []
     assert eve.http("GET", f"/sessions/{session}")[0] == 404
     assert eve.http("DELETE", f"/sessions/{session}")[0] == 404
     assert eve.http("POST", "/ask", {"question": "And?", "session": session})[0] == 404
@@ -91,7 +90,7 @@ def test_the_same_turn_again_is_answered_from_what_is_kept(rag):
 
 
 def test_a_turn_that_failed_is_replaced_by_its_next_attempt_and_only_then(rag):
-    sessions = Sessions(rag.server.resource("dynamodb").Table(rag.outputs["SessionsTableName"]))
+    sessions = Sessions(rag.server.resource("dynamodb").Table(rag.outputs["SessionsTableName"]), lambda: 5_000)
     failed = Record("s-9", "kim", "t-9", "What?", "", 1_000, "failed")
     sessions.keep(failed)
     sessions.keep(Record("s-9", "kim", "t-9", "What?", "That.", 2_000))

@@ -4,13 +4,13 @@ import json
 import re
 import subprocess
 import sys
-import threading
+from datetime import UTC, datetime, timedelta
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
+from tests.support.chat import chat_model
 from tests.support.rag import deployed
 from tests.support.server import wait_for
 
@@ -21,54 +21,24 @@ DOCUMENTS = {
     "swift.txt": "Swifts sleep while they fly. They land only to breed.",
     "owl.html": "<title>Owls</title><h1>Barn owl</h1><p>The barn owl hunts voles by ear.</p>",
 }
+INSIDE = r"retrieval (\d+) of which embed (\d+), search (\d+), rerank (\d+); model (\d+)"
 VISIBILITY_S = 360
 FIRST_HALF, SECOND_HALF = "Eels and", " frogs [1]."
-PATIENCE_S = 10
-
-
-class HeldBack(BaseHTTPRequestHandler):
-    """A chat server whose answers stop in the middle until `server.seen` is set; it gives up after a while."""
-
-    def do_POST(self):
-        self.rfile.read(int(self.headers["content-length"]))
-        self.send_response(200)
-        self.send_header("content-type", "text/event-stream")
-        self.end_headers()
-        self._say(FIRST_HALF)
-        if self.server.seen.wait(PATIENCE_S):
-            self._say(SECOND_HALF)
-        self.wfile.write(b"data: [DONE]\n\n")
-
-    def _say(self, text):
-        chunk = {"choices": [{"index": 0, "delta": {"content": text}}]}
-        self.wfile.write(f"data: {json.dumps(chunk)}\n\n".encode())
-        self.wfile.flush()
-
-    def log_message(self, *_):
-        pass
 
 
 @pytest.fixture(scope="module")
-def chat():
-    server = ThreadingHTTPServer(("127.0.0.1", 0), HeldBack)
-    server.seen = threading.Event()
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield server
-    server.seen.set()
-    server.shutdown()
-    thread.join()
-    server.server_close()
+def chat(tmp_path_factory):
+    """Its answers stop in the middle until `seen` is set."""
+    with chat_model(tmp_path_factory.mktemp("chat"), "test.held-back") as (chat, models):
+        chat.says, chat.stop_at = (FIRST_HALF, SECOND_HALF), 1
+        chat.models = models
+        yield chat
 
 
 @pytest.fixture(scope="module")
 def rag(tmp_path_factory, chat):
-    folder = tmp_path_factory.mktemp("rag")
-    options = {"base_url": f"http://127.0.0.1:{chat.server_port}/v1", "model": "any"}
-    models = folder / "models.json"
-    models.write_text(json.dumps({"test.held-back": {"backend": "openai", "options": options}}))
-    with deployed(folder, "--models", str(models)) as stack:
-        stack.seen = chat.seen
+    with deployed(tmp_path_factory.mktemp("rag"), "--models", str(chat.models)) as stack:
+        stack.seen = chat.go
         for key, text in DOCUMENTS.items():
             stack.put(key, text)
         yield stack
@@ -181,9 +151,42 @@ def test_the_terminal_shows_the_answer_its_sources_and_the_time(rag):
     lines = ask(rag, QUESTION, "--timing").stdout.splitlines()
     assert lines[0].startswith(QUOTE)
     assert "  [1] Herons > Food (heron.md)" in lines
-    told = re.match(r"first token after (\d+) ms \(retrieval (\d+).*; model (\d+); platform (\d+)\), all", lines[-1])
-    first, *parts = map(int, told.groups())
-    assert 0 < parts[0] <= first and 0 < parts[1] <= first and abs(sum(parts) - first) <= 3
+    told = re.match(rf"first token after (\d+) ms \({INSIDE}; platform (\d+)\), all after \d+ ms$", lines[-1])
+    first, retrieval, *steps, model, platform = map(int, told.groups())
+    assert 0 < retrieval <= first and 0 < model <= first and abs(retrieval + model + platform - first) <= 3
+    assert 0 < sum(steps) <= retrieval + 2
+
+
+def test_what_each_step_took_is_in_the_answer_in_the_log_and_in_the_metrics(rag):
+    logs, metrics = rag.server.client("logs"), rag.server.client("cloudwatch")
+    now, done = datetime.now(UTC), rag.ask("How do swifts sleep, do they land?")[-1][1]
+    steps = {name: done["timing"][f"{name}_ms"] for name in ("embed", "search", "rerank")}
+    assert all(took > 0 for took in steps.values()) and sum(steps.values()) <= done["timing"]["retrieval_ms"] + 1
+
+    def logged():
+        found = {}
+        for group in logs.describe_log_groups(logGroupNamePrefix="/aws/lambda/")["logGroups"]:
+            named = {"logGroupName": group["logGroupName"], "filterPattern": f'"{done["correlation"]}"'}
+            lines = [json.loads(one["message"]) for one in logs.filter_log_events(**named)["events"]]
+            found |= {one["step"]: one["ms"] for one in lines if "step" in one}
+        return found if steps.keys() <= found.keys() else None
+
+    found = wait_for(logged, what="the steps' lines")
+    assert {name: found[name] for name in steps} == pytest.approx(steps, abs=0.06)
+
+    def measured(name):
+        took = done["timing"][times[name]]
+        points = metrics.get_metric_statistics(
+            Namespace="Rag", MetricName=name, Dimensions=[{"Name": "Stack", "Value": "rag"}], Period=7_200,
+            StartTime=now - timedelta(hours=1), EndTime=now + timedelta(hours=1), Statistics=["Minimum", "Maximum"],
+        )["Datapoints"]  # fmt: skip
+        return any(one["Minimum"] <= took <= one["Maximum"] and one["Unit"] == "Milliseconds" for one in points)
+
+    times = {"EmbedTime": "embed_ms", "SearchTime": "search_ms", "RerankTime": "rerank_ms", "AnswerTime": "total_ms",
+             "RetrievalTime": "retrieval_ms", "FirstTokenTime": "first_token_ms",
+             "ModelFirstTokenTime": "model_first_ms"}  # fmt: skip
+    for name in times:
+        wait_for(partial(measured, name), what=name)
 
 
 # -- through the queue ------------------------------------------------------------------------------------------------
@@ -194,7 +197,9 @@ def test_a_queued_question_is_answered_with_citations(rag):
     assert job["answer"].startswith(QUOTE) and job["mode"] == "hybrid" and job["attempts"] == 1
     assert job["question"] == QUESTION and "expires" not in job and "reason" not in job
     assert job["citations"][0]["source"] == "heron.md" and QUOTE in job["citations"][0]["text"]
-    assert ask(rag, QUESTION, "--queued").stdout.splitlines()[-1] == "  [1] Herons > Food (heron.md)"
+    *_, source, told = ask(rag, QUESTION, "--queued", "--timing").stdout.splitlines()
+    assert source == "  [1] Herons > Food (heron.md)"
+    assert re.match(rf"all after \d+ ms \({INSIDE}; the worker \d+\)$", told)
 
 
 def test_a_job_that_does_not_exist_is_404(rag):
@@ -235,7 +240,9 @@ def test_settings_of_the_template_hold(rag):
     assert seen == 4
     worker = next(one for one in functions.list_functions()["Functions"] if "WorkerFunction" in one["FunctionName"])
     reserved = functions.get_function_concurrency(FunctionName=worker["FunctionName"])
-    assert reserved["ReservedConcurrentExecutions"] == 12
+    assert reserved["ReservedConcurrentExecutions"] == 10
+    (mapping,) = functions.list_event_source_mappings(FunctionName=worker["FunctionName"])["EventSourceMappings"]
+    assert mapping["ScalingConfig"]["MaximumConcurrency"] == 8
 
 
 # -- a model that fails, and no model ---------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.rag import deployed
+from tests.support.rag import deployed, events_in
 from tests.support.server import wait_for
 
 QUESTION = "What does the grey heron eat?"
@@ -63,11 +63,7 @@ def ask(rag, number=0, **more):
     """(status, events by name) of one question; events of an answer that was refused are empty."""
     headers = {"x-visitor": f"visitor-{number:08d}"}
     status, _, data = rag.http("AskUrl", "POST", "/ask", {"question": QUESTION, **more}, headers)
-    found = {}
-    for block in data.decode().strip().split("\n\n") if status == 200 else ():
-        name, text = block.split("\n", 1)
-        found[name.removeprefix("event: ")] = json.loads(text.removeprefix("data: "))
-    return status, found
+    return status, dict(events_in(data.decode())) if status == 200 else {}
 
 
 def submit(rag, turn=""):

@@ -15,6 +15,8 @@ from ragkit.extract import extract
 from ragkit.retrieve import Retriever
 from ragkit.store import S3VectorStore, index_configuration
 
+from tests.support.server import wait_for
+
 GUIDE = b"# Queues\n\nA message may be a megabyte long.\n\n# Functions\n\nA function runs for fifteen minutes.\n"
 
 
@@ -149,3 +151,63 @@ def test_vectors_survive_a_kill(fresh_server):
     texts = [{"text": "still", "metadataKey": "t"}]
     found = server.client("s3vectors").query_vectors(**names, topK=1, queryTexts=texts)["vectors"]
     assert [one["key"] for one in found] == ["a"]
+
+
+def test_search_structures_survive_a_kill(fresh_server):
+    """Saved at a quiet moment, killed after later writes: the answers are those of before, from the saved copy."""
+    server = fresh_server()
+    client = server.client("s3vectors")
+    client.create_vector_bucket(vectorBucketName="accepted")
+    text = {"textSearchConfigurations": [{"metadataKey": "t", "language": "en"}]}
+    names = create(client, "kept", metadataConfiguration=text)
+    for first in range(0, 1_500, 500):
+        rows = [
+            {"key": f"k{n}", "data": {"float32": [1.0, n + 1.0, n % 7]}, "metadata": {"t": f"number {n % 40}", "n": n}}
+            for n in range(first, first + 500)
+        ]
+        client.put_vectors(**names, vectors=rows)
+
+    def answers():
+        asked = {"topK": 50, "returnMetadata": True, "filter": {"n": {"$lt": 1_000}}}
+        texts = [{"text": "7 numbers", "metadataKey": "t"}]
+        near = server.client("s3vectors").query_vectors(**names, **asked, queryVector={"float32": [2.0, 5.0, 3.0]})
+        told = server.client("s3vectors").query_vectors(**names, **asked, queryTexts=texts)
+        return [sorted((one["key"], one["metadata"]["t"]) for one in found["vectors"]) for found in (near, told)]
+
+    answers()
+    folder = server.state / "s3vectors"
+    wait_for(lambda: list(folder.glob("*/*.json")), what="a copy of the search structures")
+    client.delete_vectors(**names, keys=["k7", "k9"])
+    late = {"key": "late", "data": {"float32": [2.0, 5.0, 3.0]}, "metadata": {"t": "7 7 7", "n": 1}}
+    client.put_vectors(**names, vectors=[late])
+    before = answers()
+    assert all(("late", "7 7 7") in found for found in before)
+    server.kill()
+    server.start()
+    assert answers() == before
+    assert "are not used" not in server.log.read_text()
+    server.kill()
+    for path in folder.glob("*/*.parts"):
+        path.write_bytes(path.read_bytes()[:1_000])
+    server.start()
+    assert answers() == before
+    assert "are not used" in server.log.read_text()
+
+
+def test_a_stop_saves_search_structures(fresh_server):
+    server = fresh_server()
+    client = server.client("s3vectors")
+    client.create_vector_bucket(vectorBucketName="accepted")
+    names = create(client, "kept")
+    for first in range(0, 1_500, 500):
+        rows = [{"key": f"k{n}", "data": {"float32": [1.0, n + 1.0, n % 7]}} for n in range(first, first + 500)]
+        client.put_vectors(**names, vectors=rows)
+    query = {**names, "topK": 5, "queryVector": {"float32": [2.0, 5.0, 3.0]}}
+    before = client.query_vectors(**query)["vectors"]
+    assert server.stop() == 0
+    (manifest,) = (server.state / "s3vectors").glob("*/*.json")
+    server.start()
+    assert server.client("s3vectors").query_vectors(**query)["vectors"] == before
+    assert "are not used" not in server.log.read_text() and manifest.exists()
+    server.client("s3vectors").delete_index(**names)
+    wait_for(lambda: not manifest.parent.exists(), what="the end of the files of a deleted index")

@@ -116,3 +116,11 @@ class RagStack:
             return answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
         finally:
             connection.close()
+
+
+def events_in(text: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(name, data) of the server-sent events in a whole stream."""
+    for block in text.strip().split("\n\n"):
+        fields = dict(line.partition(": ")[::2] for line in block.split("\n") if not line.startswith(":"))
+        if fields:
+            yield fields["event"], json.loads(fields["data"])

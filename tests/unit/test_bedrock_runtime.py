@@ -68,6 +68,25 @@ def test_titan_body(world):
     assert sum(value * value for value in answer["embedding"]) == pytest.approx(1, abs=1e-5)
 
 
+def test_a_text_of_too_many_tokens_is_refused_before_any_of_them_is_embedded():
+    registry = Registry({"local": {"backend": "minilm", "options": {"max_tokens": 16}}})
+    world = InProcess(lambda platform: build(platform, registry))
+    long = "token " * 20
+    body = {"texts": ["short", long], "input_type": "search_document"}
+    fails(
+        lambda: invoke(world, "local", **body, truncate="NONE"), "ValidationException", 400,
+        "Input is too long for requested model. texts[1] has 22 tokens; the most is 16.",
+    )  # fmt: skip
+    told = "400 Bad Request: Too many input tokens. Max input tokens: 8192, request input token count: 9002"
+    fails(lambda: invoke(world, "local", inputText="word " * 9_000), "ValidationException", 400, told)
+    model = registry.find("local").embedder.model
+    assert model._runner is None
+    assert len(invoke(world, "local", **body, truncate="END")["embeddings"]) == 2
+    assert len(invoke(world, "local", texts=["short", "token " * 14], input_type="search_query", truncate="NONE")) == 4
+    assert invoke(world, "local", inputText="word " * 8_190)["inputTextTokenCount"] == 8_192
+    assert model._runner is not None
+
+
 def test_titan_dimensions_and_binary(world):
     answer = invoke(world, HASHING, inputText="warm", dimensions=256, embeddingTypes=["binary"])
     assert "embedding" not in answer

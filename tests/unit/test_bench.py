@@ -12,6 +12,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
 
 import generator
+import ingest
 import queues
 import report
 import servers
@@ -222,3 +223,27 @@ def test_power_is_shown_beside_the_disk_and_each_expectation_has_a_line():
 def test_a_quick_run_asks_for_all_of_preheat_and_nothing_that_a_peer_cannot():
     assert servers.QUICK["preheat"] == servers.FEATURES["preheat"]
     assert all(servers.QUICK[name] <= servers.FEATURES[name] for name in servers.QUICK_SERVERS)
+
+
+def test_the_steady_rate_of_ingest_leaves_out_the_start_and_the_end():
+    def batch(second, passages):
+        return [{"updated_ms": str(1_000 * second), "chunks": str(passages // 2)} for _ in range(2)]
+
+    steady = [row for number in range(10) for row in batch(20 + number, 10)]
+    assert ingest.steady_rate(steady) == pytest.approx(10.0)
+    slow = [*batch(0, 10), *steady[2:-2], *batch(90, 10)]
+    assert ingest.steady_rate(slow) == pytest.approx(10.0)
+    assert ingest.steady_rate(batch(1, 10)) != ingest.steady_rate(batch(1, 10))
+
+
+def test_passages_are_sent_to_the_model_in_pieces_that_it_reads():
+    class Words:
+        max_tokens = 256
+
+        def count_tokens(self, text):
+            return 2 + len(text.split())
+
+    groups = [["short one"], ["word " * 200, "word " * 500]]
+    sent = ingest.sent_as(ingest.MINILM, Words(), groups)
+    assert sum(len(text.split()) for text in sent) == 702
+    assert max(map(Words().count_tokens, sent)) <= 256 and len(sent) > 3

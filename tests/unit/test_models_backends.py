@@ -82,6 +82,37 @@ def test_a_question_does_not_wait_behind_a_long_request():
     assert [text for run in embedder.runs for text in run if text != "q"] == [f"d{n}" for n in range(10)]
 
 
+def test_the_oldest_request_for_documents_is_done_first_and_what_waits_fills_the_batch():
+    background, embedder, done = HeldBackground(), Recording(), []
+    batcher = Batcher(background, embedder, batch_texts=4)
+    for name in "abc":
+        batcher.submit([name] * 6, "document", lambda value, name=name: done.append((name, len(embedder.runs))))
+    while background.jobs:
+        background.release()
+    assert ["".join(run) for run in embedder.runs] == ["aaaa", "aabb", "bbbb", "cccc", "cc"]
+    assert done == [("a", 2), ("b", 3), ("c", 5)]
+
+
+def test_a_batch_ends_at_its_characters_and_takes_one_text_however_long():
+    background, embedder = HeldBackground(), Recording()
+    batcher = Batcher(background, embedder, batch_characters=10)
+    batcher.submit(["aaaa", "bbbb", "cccc", "d" * 30, "e"], "document", lambda value: None)
+    while background.jobs:
+        background.release()
+    assert embedder.runs == [["aaaa", "bbbb"], ["cccc"], ["d" * 30], ["e"]]
+
+
+def test_questions_and_documents_take_turns():
+    background, embedder = HeldBackground(), Recording()
+    batcher = Batcher(background, embedder, batch_texts=2)
+    batcher.submit(["d"] * 6, "document", lambda value: None)
+    batcher.submit(["p", "q", "r"], "query", lambda value: None)
+    batcher.submit(["x"], "query", lambda value: None)
+    while background.jobs:
+        background.release()
+    assert ["".join(run) for run in embedder.runs] == ["dd", "px", "dd", "qr", "dd"]
+
+
 def test_one_bad_request_does_not_spoil_its_neighbours():
     background, answers = HeldBackground(), {}
     batcher = Batcher(background, Recording())

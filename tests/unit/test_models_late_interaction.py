@@ -3,9 +3,10 @@
 import numpy
 import pytest
 
-from preheat.models.late_interaction import LateInteraction, TokenCache, Tokens
+from preheat.models.late_interaction import LateInteraction, TokenCache, measured
 from preheat.models.minilm import MiniLM, weights_folder
 from preheat.models.registry import ModelConfigurationError, Registry
+from preheat.models.token_store import TokenStore
 
 ID = "preheat.late-interaction-v1"
 needs_weights = pytest.mark.skipif(weights_folder() is None, reason="the weights package is not installed")
@@ -49,16 +50,55 @@ def test_scores_compare_between_questions(reranker):
     assert reranker.score(PASSAGES[0], PASSAGES[:1])[0] > 0.99
 
 
-@needs_weights
-def test_a_score_is_the_weighted_mean_of_the_nearest_cosines(reranker, model):
-    question = "Which queue, exactly?"
-    ids, vectors = model.token_ids([question])[0], model.token_vectors([question])[0]
+def defined(model, question, passage):
+    """The score by its definition, window by window, of vectors in full precision."""
     words = {id: token for token, id in model.vocabulary().items()}
-    weights = numpy.array([0 if words[id] in ("[CLS]", "[SEP]", ",", "?") else 0.2 + numpy.log(id / 996) for id in ids])
-    told = model.token_ids(PASSAGES[1:2])[0]
-    counted = [at for at, id in enumerate(told) if words[id] not in ("[CLS]", "[SEP]", ".")]
-    nearest = (vectors @ model.token_vectors(PASSAGES[1:2])[0][counted].T).max(axis=1)
-    assert reranker.score(question, PASSAGES[1:2])[0] == pytest.approx(nearest @ weights / weights.sum(), abs=5e-3)
+
+    def counted(text):
+        ids, vectors = model.token_ids([text])[0], model.token_vectors([text])[0]
+        kept = [at for at, id in enumerate(ids) if words[id] not in ("[CLS]", "[SEP]", ",", "?", ".", "'")]
+        return numpy.array(ids)[kept], vectors[kept]
+
+    ids, asked = counted(question)
+    weights = 0.2 + numpy.log(ids / 996)
+    weights = weights / weights.sum()
+    _, told = counted(passage)
+    windows = [told[at : at + 32] for at in range(0, max(1, len(told) - 16), 16)]
+    whole = (asked @ told.T).max(axis=1) @ weights
+    best = max((asked @ one.T).max(axis=1) @ weights for one in windows)
+    sense = weights @ asked / numpy.linalg.norm(weights @ asked)
+    alike = max(one.sum(axis=0) @ sense / numpy.linalg.norm(one.sum(axis=0)) for one in windows)
+    return 0.4 * whole + 0.4 * best + 0.2 * alike
+
+
+LONG = [" ".join(f"{PASSAGES[at % 3]} The {at} other queues wait." for at in range(count)) for count in (2, 3, 5, 9)]
+
+
+@needs_weights
+def test_a_score_is_of_the_passage_and_of_its_best_windows(reranker, model):
+    question = "Which queue, exactly?"
+    texts = [*PASSAGES, *LONG, "queue"]
+    expected = [defined(model, question, text) for text in texts]
+    assert reranker.score(question, texts) == pytest.approx(expected, abs=5e-3)
+    assert [reranker.score(question, [text])[0] for text in texts] == pytest.approx(expected, abs=5e-3)
+
+
+@needs_weights
+def test_words_that_stand_together_count_more_than_the_same_words_far_apart(reranker):
+    filler = "Rain fell on the harbour all day and the boats stayed in. " * 4
+    together = f"{filler}The tower is high: 330 metres. {filler}"
+    apart = f"The tower. {filler}{filler}It is high: 330 metres."
+    near, far = reranker.score("How high is the tower in metres?", [together, apart])
+    assert near > far
+
+
+@needs_weights
+def test_tokens_from_disk_score_as_those_in_memory(model, tmp_path):
+    def reranker():
+        return LateInteraction(ID, model, 0, TokenStore(tmp_path, 2**22))
+
+    first = reranker().score("Which queue?", LONG)
+    assert reranker().score("Which queue?", LONG) == first
 
 
 @needs_weights
@@ -91,10 +131,10 @@ def test_no_texts(reranker):
 
 def test_the_cache_is_bounded_by_bytes_and_drops_what_was_used_least_lately():
     def tokens():
-        return Tokens(numpy.zeros((10, 384), numpy.int8), numpy.zeros(10, numpy.float32))
+        return measured(numpy.zeros((10, 384), numpy.int8), numpy.zeros(10, numpy.float32))
 
     size = tokens().bytes
-    assert size == 10 * (384 + 4)
+    assert size == 10 * (384 + 4) + 4
     cache = TokenCache(2 * size)
     cache.put(b"a", tokens())
     cache.put(b"b", tokens())

@@ -101,6 +101,28 @@ def test_token_vectors(onnx, plain):
     assert [len(vectors) for vectors in onnx.token_vectors(TEXTS[:1])] == [9]
 
 
+def test_the_last_questions_are_not_run_again(onnx):
+    model, runs = MiniLM(engine="onnxruntime", threads=1, recent=2), []
+    model.embed([""])
+    runner = model._runner
+
+    class Counted:
+        def run(self, ids, mask):
+            runs.append(ids.shape)
+            return runner.run(ids, mask)
+
+    model._runner = Counted()
+    first, second, third = TEXTS[:3]
+    for texts in ([first], [first, first], [second, first]):
+        assert abs(model.embed(texts) - onnx.embed(texts)).max() < 1e-6
+        assert abs(model.token_vectors(texts)[0] - onnx.token_vectors(texts)[0]).max() < 1e-5
+    assert [count for count, _ in runs] == [1, 1]
+    counts = [model.embed([text]) is not None and len(runs) for text in (third, first, second, first, third)]
+    assert counts == [3, 3, 4, 4, 5]
+    long = "word " * 80
+    assert numpy.array_equal(model.embed([long]), model.embed([long])) and len(runs) == 7
+
+
 def test_other_weights_are_refused(tmp_path):
     for name in ("model.safetensors", "vocab.txt"):
         shutil.copy(weights_folder() / name, tmp_path / name)

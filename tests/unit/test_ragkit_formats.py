@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "stacks" / "rag"))
 
 from ragkit.chunking import MOST_CHUNKS, Sizes, chunk
 from ragkit.extract import SUFFIXES, Block, Document, UnreadableFile, UnsupportedFormat, extract
+from ragkit.extract.apart import extract_apart
 from ragkit.extract.paged import joined, without_running
 
 from preheat.cli import ingesting
@@ -284,3 +285,21 @@ def test_encodings():
     assert extract("b.txt", "hello there".encode("utf-16-le")).blocks[0].text == "hello there"
     assert extract("c.txt", b"\xef\xbb\xbfmark").blocks[0].text == "mark"
     assert extract("d.txt", "ü".encode("utf-32")).blocks[0].text == "ü"
+
+
+def test_a_file_read_apart_gives_the_same_and_takes_nobody_with_it():
+    text = b"# Herons\n\nThe grey heron eats eels.\n"
+    assert extract_apart("heron.md", text, 300) == extract("heron.md", text)
+    for name, data, error in (
+        ("song.mp3", b"ID3", UnsupportedFormat), ("broken.json", b"{", UnreadableFile),
+        ("deep.json", b"[" * 200_000, UnreadableFile),
+    ):  # fmt: skip
+        with pytest.raises(error) as here:
+            extract(name, data)
+        with pytest.raises(error) as there:
+            extract_apart(name, data, 300)
+        assert str(there.value) == str(here.value)
+    with pytest.raises(UnreadableFile, match="reading it takes more than 100 MB of memory"):
+        extract_apart("wide.html", b"<a " + b"x=y " * 2_000_000 + b">", 100)
+    with pytest.raises(UnreadableFile, match="reading it takes more than 1 s of the processor"):
+        extract_apart("open.html", b"<!--" * 400_000, 300, longest_s=1)

@@ -12,6 +12,7 @@ from ragkit.embed import EmbeddingUnavailable
 from ragkit.generate import GenerationUnavailable, Usage
 from ragkit.guards import GuardedEmbedder, GuardedGenerator, GuardedStore, Kept
 from ragkit.resilience import Breaker, BreakerSettings, Refused
+from ragkit.store import Stored
 
 THROTTLED = ClientError({"Error": {"Code": "ThrottlingException", "Message": "slow down"}}, "InvokeModel")
 
@@ -68,6 +69,29 @@ def test_a_store_that_keeps_failing_is_refused():
             store.dense([1.0], 1, "m", None)
     with pytest.raises(Refused):
         store.dense([1.0], 1, "m", None)
+
+
+class Shelf:
+    """A store that has what is written embedded first, as all of them do."""
+
+    def replace(self, document, chunks, embed, model):
+        if embed is not None:
+            embed(["text"])
+        return Stored(1, 0, 0)
+
+
+def test_a_model_that_fails_while_the_store_waits_for_it_is_not_the_stores_failure():
+    def broken(texts):
+        raise EmbeddingUnavailable("the model m failed") from THROTTLED
+
+    changed = []
+    store = GuardedStore(Shelf(), breaker(), changed=lambda: changed.append(1))
+    for _ in range(5):
+        with pytest.raises(EmbeddingUnavailable, match="the model m failed") as caught:
+            store.replace("a", [], broken, "m")
+        assert caught.value.__cause__ is THROTTLED
+    assert store.replace("a", [], None, "m") == Stored(1, 0, 0)
+    assert len(changed) == 6
 
 
 class Pieces:

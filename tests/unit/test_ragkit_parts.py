@@ -16,7 +16,7 @@ from ragkit.citations import cited, without_unknown
 from ragkit.embed import BedrockEmbedder, EmbeddingUnavailable, Patience
 from ragkit.extract import Block, Document, UnreadableFile, UnsupportedFormat, extract, supported
 from ragkit.prompt import user_message
-from ragkit.retrieve import contextual_query, fuse, scaled
+from ragkit.retrieve import contextual_query, fuse, spread
 from ragkit.store import Passage
 from ragkit.tokens import estimate, pieces
 
@@ -184,6 +184,8 @@ def test_one_endless_word_and_wide_script_are_cut_too():
     endless = chunk(Document("k", "T", (Block("text", "word " * 1000),)), Sizes(50, 60, 0))
     assert sum(one.text.count("word") for one in endless) == 1000
     assert all(estimate(one.text) <= 60 for one in endless)
+    blank = chunk(Document("k", "T", (Block("code", f"{' ' * 50_000}a\n{' ' * 50_000}b"),)), Sizes(50, 60, 0))
+    assert max(len(one.text) for one in blank) <= 12 * 60 and {"a", "b"} <= set("".join(one.text for one in blank))
     wide = chunk(Document("k", "T", (Block("text", "水" * 500),)), Sizes(50, 60, 0))
     assert "".join(one.text for one in wide).replace("\n", "") == "水" * 500
     run = chunk(Document("k", "T", (Block("text", "x" * 5_000),)), Sizes(50, 60, 0))
@@ -231,7 +233,7 @@ def test_convex_fusion():
     ]  # fmt: skip
     assert fuse(dense, lexical, 0.0)[0][0] == "c"
     assert fuse([], [], 0.5) == []
-    assert scaled([("a", 3.0), ("b", 3.0)]) == {"a": 1.0, "b": 1.0}
+    assert spread([3.0, 3.0]) == [1.0, 1.0] and spread([2.0, 4.0, 3.0]) == [0.0, 1.0, 0.5]
 
 
 def test_a_conversation_becomes_a_query():
@@ -262,10 +264,12 @@ def test_the_prompt_is_read_back_by_the_local_answerer():
 
 
 class Windowed:
-    """A model that reads `window` words at once, as Cohere's bodies have it, or Titan's; counts words as tokens."""
+    """A model that reads `window` words at once, as Cohere's bodies have it, or Titan's; counts words as tokens. One
+    that `refuses` answers a longer text with Titan's error."""
 
-    def __init__(self, window, failures=()):
+    def __init__(self, window, failures=(), refuses=False):
         self.window = window
+        self.refuses = refuses
         self.failures = list(failures)
         self.asked = []
 
@@ -278,7 +282,11 @@ class Windowed:
         counts = [2 + len(text.split()) for text in texts]
         for at, count in enumerate(counts):
             if count > self.window and asked.get("truncate") == "NONE":
-                told = f"texts[{at}] has {count} tokens, more than the {self.window}, and truncate is NONE."
+                told = f"Input is too long for requested model. texts[{at}] has {count} tokens."
+                raise ClientError({"Error": {"Code": "ValidationException", "Message": told}}, "InvokeModel")
+            if count > self.window and self.refuses:
+                told = f"400 Bad Request: Too many input tokens. Max input tokens: {self.window}, request input token "
+                told += f"count: {count} "
                 raise ClientError({"Error": {"Code": "ValidationException", "Message": told}}, "InvokeModel")
         vectors = [[1.0, float(len(set(text.split())))] for text in texts]
         single = {"embedding": vectors[0], "inputTextTokenCount": counts[0]}
@@ -286,9 +294,15 @@ class Windowed:
         return {"body": io.BytesIO(json.dumps(answer).encode())}
 
 
-@pytest.mark.parametrize("model", ["cohere.embed-english-v3", "amazon.titan-embed-text-v2:0"])
-def test_a_text_longer_than_the_window_is_embedded_in_pieces_under_its_heading(model):
-    client = Windowed(40)
+@pytest.mark.parametrize(
+    ("model", "refuses"),
+    [
+        ("cohere.embed-english-v3", False), ("amazon.titan-embed-text-v2:0", False),
+        ("amazon.titan-embed-text-v2:0", True),
+    ],
+)  # fmt: skip
+def test_a_text_longer_than_the_window_is_embedded_in_pieces_under_its_heading(model, refuses):
+    client = Windowed(40, refuses=refuses)
     text = "A heading\n\n" + " ".join(f"w{number}" for number in range(100))
     vectors = BedrockEmbedder(client, model, window=40).documents(["short", text])
     assert vectors[0] == [1.0, 1.0]
@@ -296,6 +310,15 @@ def test_a_text_longer_than_the_window_is_embedded_in_pieces_under_its_heading(m
     fitting = [one for texts in client.asked for one in texts if 2 + len(one.split()) <= 40 and one != "short"]
     assert all(one.startswith("A heading\n\n") for one in fitting)
     assert {word for one in fitting for word in one.split()} >= {f"w{number}" for number in range(100)}
+
+
+def test_a_question_that_titan_refuses_is_cut_to_what_it_takes():
+    client = Windowed(40, refuses=True)
+    dense = " ".join("." for _ in range(400))
+    assert BedrockEmbedder(client, "amazon.titan-embed-text-v2:0", window=100).query(dense) == [1.0, 1.0]
+    assert len(client.asked[-1][0].split()) > 10
+    with pytest.raises(EmbeddingUnavailable, match="however short"):
+        BedrockEmbedder(Windowed(2, refuses=True), "amazon.titan-embed-text-v2:0").query("word")
 
 
 def test_what_the_model_counts_decides_and_is_remembered():

@@ -47,7 +47,7 @@ def push_to(api, clock):
         "apigatewaymanagementapi", endpoint_url=f"http://127.0.0.1:{api.server_port}/prod", region_name="us-east-1",
         aws_access_key_id="t", aws_secret_access_key="t",
     )  # fmt: skip
-    return ConnectionPush(client, "abc=", clock)
+    return ConnectionPush(client, "abc=", "job-1", clock)
 
 
 def test_tokens_that_come_together_leave_together_and_order_is_kept(api):
@@ -59,17 +59,25 @@ def test_tokens_that_come_together_leave_together_and_order_is_kept(api):
         push.send("token", {"text": text})
     push.send("done", {"answer": "One two three four five"})
     assert [one[1] for one in api.posted] == [
-        {"event": "retrieval", "passages": []},
-        {"event": "token", "text": "One"},
-        {"event": "token", "text": " two three four"},
-        {"event": "token", "text": " five"},
-        {"event": "done", "answer": "One two three four five"},
+        {"event": "retrieval", "id": "job-1", "passages": []},
+        {"event": "token", "id": "job-1", "text": "One"},
+        {"event": "token", "id": "job-1", "text": " two three four"},
+        {"event": "token", "id": "job-1", "text": " five"},
+        {"event": "done", "id": "job-1", "answer": "One two three four five"},
     ]
     assert {one[0] for one in api.posted} == {"/prod/@connections/abc%3D"}
 
 
-def test_nothing_is_sent_to_a_connection_that_is_gone(api):
-    api.status = 410
+def test_what_is_too_long_is_left_out(api):
+    push = push_to(api, lambda: 0.0)
+    push.send("retrieval", {"passages": ["x" * 131_072]})
+    ((_, sent),) = api.posted
+    assert sent == {"event": "retrieval", "id": "job-1", "left_out": "too long to be pushed"}
+
+
+@pytest.mark.parametrize("status", [410, 403])
+def test_nothing_is_sent_to_a_connection_that_cannot_be_written_to(api, status):
+    api.status = status
     push = push_to(api, lambda: 0.0)
     push.send("retrieval", {})
     push.send("done", {})

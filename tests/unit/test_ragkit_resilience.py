@@ -271,4 +271,4 @@ def _queues(told):
 def test_the_downstream_limit_holds_by_the_templates_own_numbers():
     given = {name: one.get("Default") for name, one in yaml.load(
         (STACK / "template.yaml").read_text(), Tagged)["Parameters"].items()}  # fmt: skip
-    assert given["BurstConcurrency"] < given["DownstreamLimit"] < given["WorkerReservedConcurrency"]
+    assert given["BurstConcurrency"] < given["DownstreamLimit"] > given["QueueConcurrency"]

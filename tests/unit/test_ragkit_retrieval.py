@@ -301,6 +301,24 @@ def test_good_company_helps_unless_one_stands_out():
     assert supported([0.9, 0.8], [[0, 1], [1, 0]], 0.35) == [0.9, 0.8]
 
 
+def test_near_kin_count_far_more_than_many_distant_ones():
+    scores = [0.9, 0.8, 0.8, 0.0, 0.0, 0.0, 0.0]
+    near = [[0.0] * 7 for _ in scores]
+    near[0][1] = near[1][0] = 0.8
+    near[0][2] = near[2][0] = 0.4
+    for row in (1, 2):
+        for far in range(3, 7):
+            near[row][far] = near[far][row] = 0.3
+    found = supported(scores, near, 0.46)
+    assert found[1] > found[2]
+    share = 0.46 * (1 - (0.9 - 1.6 / 5))
+    told = 0.9 * 0.8**3 / (0.8**3 + 4 * 0.3**3)
+    alone = 0.9 * 0.4**3 / (0.4**3 + 4 * 0.3**3)
+    lowest = 2 * 0.8 * 0.3**3 / (2 * 0.3**3)
+    best = max(0.8, told)
+    assert found[1] - found[2] == pytest.approx(share * (told - alone) / (best - min(alone, lowest)))
+
+
 def test_a_follow_up_is_searched_with_what_was_said():
     turns = [Turn("first?", "one"), Turn("second?", "two"), Turn("third?", "word " * 60)]
     found = formulations(" now? ", turns, ["at present?"])

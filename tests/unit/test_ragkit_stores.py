@@ -9,10 +9,11 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "stacks" / "rag"))
 
+import boto3
 from botocore.credentials import Credentials
 from ragkit.chunking import Chunk, chunk_id
 from ragkit.resilience import transient
-from ragkit.store import S3VectorStore
+from ragkit.store import S3VectorStore, filterable
 from ragkit.stores import StoreUnavailable, opensearch, pgvector
 from ragkit.stores.choice import open_store
 from ragkit.stores.opensearch import OpenSearchError, OpenSearchStore, Rest, basic, signed
@@ -33,6 +34,17 @@ def chunks(document, *texts):
 
 def put(store, document, *texts):
     return store.replace(document, chunks(document, *texts), lambda given: [[1.0, 2.0]] * len(given), "m")
+
+
+def test_what_is_kept_to_filter_by_fits_where_the_key_and_the_title_are_long():
+    attributes = (("first", "x" * 300), ("large", "y" * 1_900), ("last", "z"))
+    one = Chunk("k#0", "k", 0, "Title", "", "text", "d" * 32, 0, ("public",), attributes)
+    kept = filterable(one, "m")
+    assert (kept["title"], kept["first"], kept["last"]) == ("Title", "x" * 300, "z") and "large" not in kept
+    wide = Chunk("鳥" * 340 + "#0", "鳥" * 340, 0, "題" * 300, "", "text", "d" * 32, 0, ("public",), attributes)
+    kept = filterable(wide, "m")
+    assert kept["document"] == wide.document and 10 < len(kept["title"]) < 300
+    assert len(json.dumps({"content": "c" * 24, **kept}, ensure_ascii=False).encode()) <= 2_048
 
 
 # -- PostgreSQL -------------------------------------------------------------------------------------------------------
@@ -325,8 +337,7 @@ class Secrets:
         self.held, self.asked = held, 0
 
     def __call__(self, service):
-        assert service in ("secretsmanager", "s3vectors")
-        return self
+        return self if service == "secretsmanager" else boto3.client(service, region_name="us-east-1")
 
     def get_secret_value(self, SecretId):
         self.asked += 1

@@ -17,9 +17,11 @@ from preheat.simulate.faults import CrashingDatabase, SimulatedCrash
 
 TOPIC = "arn:aws:sns:us-east-1:000000000000:t"
 FIFO = TOPIC + ".fifo"
+UNEVEN = TOPIC + "-uneven"
+"""One of its queues is gone."""
 QUEUE = "arn:aws:sqs:us-east-1:000000000000:"
 TABLES = ("sns_topics", "sns_subscriptions", "sns_deduplication", "sns_outbox", "sns_sms_settings", "sqs_messages",
-          "sqs_groups", "due")  # fmt: skip
+          "sqs_texts", "sqs_groups", "due")  # fmt: skip
 
 
 class Mortal:
@@ -58,13 +60,16 @@ def world(tmp_path):
     world = Mortal(tmp_path)
     world("sns", "CreateTopic", Name="t")
     world("sns", "CreateTopic", Name="t.fifo", Attributes={"FifoTopic": "true", "ContentBasedDeduplication": "true"})
-    for name in ("a", "b", "f.fifo"):
+    for name in ("a", "b", "c", "d", "f.fifo"):
         attributes = {"FifoQueue": "true"} if name.endswith(".fifo") else {}
         world("sqs", "CreateQueue", QueueName=name, Attributes=attributes)
-    follow = [("sqs", QUEUE + "a"), ("sqs", QUEUE + "b"), ("sqs", QUEUE + "gone"), ("sms", "+15550001111"),
+    follow = [*(("sqs", QUEUE + name) for name in "abcd"), ("sms", "+15550001111"),
               ("lambda", "arn:aws:lambda:us-east-1:000000000000:function:f"), ("email", "a@b.c")]  # fmt: skip
     for protocol, endpoint in follow:
         world("sns", "Subscribe", TopicArn=TOPIC, Protocol=protocol, Endpoint=endpoint)
+    world("sns", "CreateTopic", Name="t-uneven")
+    for name in ("a", "b", "c", "gone"):
+        world("sns", "Subscribe", TopicArn=UNEVEN, Protocol="sqs", Endpoint=QUEUE + name)
     world("sns", "Subscribe", TopicArn=FIFO, Protocol="sqs", Endpoint=QUEUE + "f.fifo")
     return world
 
@@ -79,6 +84,7 @@ def own(world):
 
 OPERATIONS = {
     "Publish": lambda world: {"TopicArn": TOPIC, "Message": "m"},
+    "Publish to a queue that is gone": lambda world: {"TopicArn": UNEVEN, "Message": "m"},
     "Publish to a FIFO topic": lambda world: {"TopicArn": FIFO, "Message": "m", "MessageGroupId": "g"},
     "Publish a text": lambda world: {"PhoneNumber": "+15550002222", "Message": "m"},
     "PublishBatch": lambda world: {

@@ -5,9 +5,11 @@ import json
 import pytest
 
 from preheat.kernel.errors import AwsError
+from preheat.services.deliveries import KIND as DELIVERY
 from preheat.services.dynamodb.service import build as build_dynamodb
 from preheat.services.events.service import build as build_events
 from preheat.services.logs.service import build as build_logs
+from preheat.services.scheduler.service import build as build_scheduler
 from preheat.services.stepfunctions.service import build as build_stepfunctions
 from tests.support.functions import ROLE, TriggerWorld
 from tests.support.scripted_executor import Script
@@ -18,7 +20,9 @@ F = "arn:aws:lambda:us-east-1:000000000000:function:f"
 
 class World(TriggerWorld):
     def __init__(self, *builders, **more):
-        super().__init__(build_stepfunctions, build_dynamodb, build_logs, build_events, *builders, **more)
+        super().__init__(
+            build_stepfunctions, build_dynamodb, build_logs, build_events, build_scheduler, *builders, **more
+        )
 
     def states(self, operation, **params):
         return self("stepfunctions", operation, **params)
@@ -477,3 +481,29 @@ def test_data_that_cannot_be_written_again(world):
     status, error = world.look(execution)
     assert (status, error) == ("FAILED", "States.Runtime")
     assert world.look(world.begin(world.define({"S": {"Type": "Succeed"}}, name="next")))[0] == "SUCCEEDED"
+
+
+# -- synchronous executions --------------------------------------------------------------------------------------------
+
+
+def test_a_schedule_waits_for_a_synchronous_execution(world):
+    """Its delivery is open until the execution has ended, and the execution is started once."""
+    for loop in world.machine.services["scheduler"].loops:
+        world.machine.add_loop(loop)
+    url, _ = world.queue("synced")
+    send = task(SQS, Parameters={"QueueUrl": url, "MessageBody.$": "$.by"})
+    machine = world.define({"W": {"Type": "Wait", "Seconds": 30, "Next": "S"}, "S": send}, kind="EXPRESS")
+    given = json.dumps({"StateMachineArn": machine, "Input": '{"by": "schedule"}'})
+    target = {"Arn": "arn:aws:scheduler:::aws-sdk:sfn:startSyncExecution", "RoleArn": ROLE, "Input": given}
+    world("scheduler", "CreateSchedule", Name="s", ScheduleExpression="rate(60 minutes)", Target=target,
+          FlexibleTimeWindow={"Mode": "OFF"})  # fmt: skip
+
+    def standing():
+        return world.db.value("SELECT count(*) FROM due WHERE kind = ?", DELIVERY), world.counts(url)[0]
+
+    world.advance(3_600 + 20)
+    assert standing() == (1, 0)
+    world.advance(20)
+    assert standing() == (0, 1)
+    world.advance(1_000)
+    assert standing() == (0, 1) and world.receive(url)[0]["Body"] == "schedule"

@@ -73,8 +73,9 @@ def queued(console: Console, platform: Platform, outputs: dict[str, str], questi
     console.print(document["answer"], markup=False, highlight=False, soft_wrap=True)
     _sources(console, document["citations"])
     if timing:
-        spent = 1_000 * (time.perf_counter() - started)
-        console.print(f"all after {spent:.0f} ms", style="dim", highlight=False)
+        all_ms, worked = 1_000 * (time.perf_counter() - started), document["timing"]
+        told = f"all after {all_ms:.0f} ms ({_inside(worked)}; the worker {worked.get('total_ms', 0.0):.0f})"
+        console.print(told, style="dim", highlight=False, soft_wrap=True)
 
 
 def _say_time(console: Console, spent: dict[str, float], first: float, all_: float) -> None:
@@ -82,11 +83,16 @@ def _say_time(console: Console, spent: dict[str, float], first: float, all_: flo
     platform's share is what neither retrieval nor the model's own first token explains."""
     first_ms = 1_000 * first
     retrieval, model = spent.get("retrieval_ms", 0.0), spent.get("model_first_ms", 0.0)
-    inside = [f"{name} {spent[f'{name}_ms']:.0f}" for name in ("embed", "search") if f"{name}_ms" in spent]
-    found = f"retrieval {retrieval:.0f}" + (f" of which {', '.join(inside)}" if inside else "")
-    parts = f"{found}; model {model:.0f}; platform {max(0.0, first_ms - retrieval - model):.0f}"
+    parts = f"{_inside(spent)}; platform {max(0.0, first_ms - retrieval - model):.0f}"
     told = f"first token after {first_ms:.0f} ms ({parts}), all after {1_000 * all_:.0f} ms"
     console.print(told, style="dim", highlight=False, soft_wrap=True)
+
+
+def _inside(spent: dict[str, float]) -> str:
+    """What retrieval took, with its steps, and the model until its first token."""
+    steps = [f"{name} {spent[f'{name}_ms']:.0f}" for name in ("embed", "search", "rerank") if f"{name}_ms" in spent]
+    retrieval = f"retrieval {spent.get('retrieval_ms', 0.0):.0f}" + (f" of which {', '.join(steps)}" if steps else "")
+    return f"{retrieval}; model {spent.get('model_first_ms', 0.0):.0f}"
 
 
 def _output(outputs: dict[str, str], name: str) -> str:

@@ -73,7 +73,8 @@ class Platform:
         name, _, rest = (parts.hostname or "").partition(".")
         kinds = {"lambda-url": "/_aws/lambda-url/", "execute-api": "/_aws/execute-api/"}
         prefix = kinds.get(rest.partition(".")[0])
-        return url if prefix is None else f"{self.endpoint}{prefix}{name}{parts.path or '/'}"
+        endpoint = self.endpoint.replace("http", "ws", 1) if parts.scheme in ("ws", "wss") else self.endpoint
+        return url if prefix is None else f"{endpoint}{prefix}{name}{parts.path or '/'}"
 
     def request(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
         """One plain request; (status, body). Ends the command when nothing answers."""

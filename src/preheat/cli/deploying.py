@@ -23,12 +23,13 @@ OnEvent = Callable[[dict[str, Any]], None]
 
 def find_template(path: Path) -> Path:
     """The template named by a file or a directory."""
-    if path.is_file():
-        return path
-    for name in ("template.yaml", "template.yml", "template.json"):
-        if (path / name).is_file():
-            return path / name
-    fail(f"there is no template at {path}; give a template file, or a directory with template.yaml")
+    found = path if path.is_file() else template_in(path)
+    return found or fail(f"there is no template at {path}; give a template file, or a directory with template.yaml")
+
+
+def template_in(directory: Path) -> Path | None:
+    names = ("template.yaml", "template.yml", "template.json")
+    return next((directory / name for name in names if (directory / name).is_file()), None)
 
 
 def local_template(path: Path) -> str:

@@ -1,14 +1,20 @@
 """The command line: `preheat COMMAND`. Each command parses, calls, prints, and sets the exit code; nothing more."""
 
 import importlib
+import sys
+from typing import TYPE_CHECKING
 
-import typer
-
+from preheat.cli.serving import plain_options, start
 from preheat.cli.table import COMMANDS
 
+if TYPE_CHECKING:
+    import typer
 
-def build() -> typer.Typer:
+
+def build() -> "typer.Typer":
     """The application with every command of the table."""
+    import typer
+
     app = typer.Typer(
         name="preheat",
         help="Run the serverless RAG architecture of AWS for real on one machine.",
@@ -26,4 +32,8 @@ def build() -> typer.Typer:
 
 
 def main() -> None:
-    build()()
+    options = plain_options(sys.argv[1:])
+    if options is None:
+        build()()
+    else:
+        start(**options)

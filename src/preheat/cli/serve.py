@@ -1,14 +1,11 @@
 """`preheat serve`: the platform alone."""
 
-import errno
-import json
-import shutil
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from preheat.settings import Settings
+from preheat.cli.serving import start
 
 
 def serve(
@@ -34,80 +31,9 @@ def serve(
     service_quotas: Annotated[str, typer.Option(help="enforce: AWS's rates of FIFO queues. off: none.")] = "off",
 ) -> None:
     """Run the platform until SIGTERM or Ctrl-C."""
-    if durability not in ("process", "power"):
-        _fail(f"--durability is process or power, not {durability!r}", 2)
-    if iam not in ("off", "enforce"):
-        _fail(f"--iam is off or enforce, not {iam!r}", 2)
-    if sandbox not in ("auto", "off", "bwrap"):
-        _fail(f"--sandbox is auto, off or bwrap, not {sandbox!r}", 2)
-    if sandbox == "bwrap" and shutil.which("bwrap") is None:
-        _fail("--sandbox bwrap needs bubblewrap; install it, or leave the option out", 2)
-    if cpu_share not in ("auto", "memory", "whole"):
-        _fail(f"--cpu-share is auto, memory or whole, not {cpu_share!r}", 2)
-    if streaming_bandwidth not in ("off", "aws"):
-        _fail(f"--streaming-bandwidth is off or aws, not {streaming_bandwidth!r}", 2)
-    if service_quotas not in ("off", "enforce"):
-        _fail(f"--service-quotas is off or enforce, not {service_quotas!r}", 2)
-    if snowflake not in ("on", "off"):
-        _fail(f"--snowflake is on or off, not {snowflake!r}", 2)
-    settings = Settings(
-        state=state.absolute(),
-        port=port,
-        durability=durability,
-        iam=iam,
-        models=_read_models(models),
-        tools=None if tools is None else tools.absolute(),
-        account_concurrency=concurrency,
-        max_environments=environments,
-        min_free_memory_mb=min_free_memory,
-        interpreters=tuple(directory.absolute() for directory in interpreters or ()),
-        sandbox=sandbox,
-        cpu_share=cpu_share,
-        streaming_bandwidth=streaming_bandwidth,
-        event_rules=event_rules,
-        snowflake=snowflake,
-        service_quotas=service_quotas,
-    )
-    run_server(settings)
-
-
-def run_server(settings: Settings, ready: Any = None) -> None:
-    """Run a server to its end; known obstacles become one clear line and exit code 1, or 2 for what was asked for."""
-    from preheat.app import run
-    from preheat.models.registry import ModelConfigurationError
-    from preheat.store.errors import StoreError
-
-    def announce() -> None:
-        typer.echo(f"preheat serves on {settings.endpoint} (state in {settings.state})", err=True)
-
-    try:
-        run(settings, ready or announce)
-    except StoreError as error:
-        _fail(str(error), 1)
-    except ModelConfigurationError as error:
-        _fail(f"--models: {error}", 2)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            _fail(f"port {settings.port} on {settings.host} is in use; stop what listens there or give --port", 1)
-        if error.errno == errno.EACCES:
-            _fail(f"port {settings.port} may not be opened by this user; give a --port above 1023", 1)
-        _fail(f"cannot serve on {settings.host}:{settings.port}: {error.strerror or error}", 1)
-
-
-def _read_models(path: Path | None) -> dict[str, Any]:
-    if path is None:
-        return {}
-    try:
-        document = json.loads(path.read_text())
-    except OSError as error:
-        _fail(f"--models {path}: {error.strerror}", 2)
-    except ValueError as error:
-        _fail(f"--models {path} is not valid JSON: {error}", 2)
-    if not isinstance(document, dict):
-        _fail(f"--models {path} must hold a JSON object of model ids", 2)
-    return document
-
-
-def _fail(message: str, code: int) -> None:
-    typer.echo(f"preheat: {message}", err=True)
-    raise typer.Exit(code)
+    start(
+        port=port, state=state, durability=durability, iam=iam, models=models, concurrency=concurrency,
+        tools=tools, environments=environments, min_free_memory=min_free_memory, interpreters=interpreters,
+        sandbox=sandbox, cpu_share=cpu_share, streaming_bandwidth=streaming_bandwidth, snowflake=snowflake,
+        event_rules=event_rules, service_quotas=service_quotas,
+    )  # fmt: skip

@@ -52,7 +52,9 @@ def _progress(console: Console) -> Progress:
 
 
 def up(
-    template: Annotated[Path | None, typer.Argument(help="Template or its directory; default: the RAG stack.")] = None,
+    template: Annotated[
+        Path | None, typer.Argument(help="Template or its directory; default: the one here, else the RAG stack.")
+    ] = None,
     docs: Annotated[Path | None, typer.Option(help=f"Folder of {ingesting.KINDS}; default: the docs.")] = None,
     question: Annotated[str | None, typer.Option(help="The question to ask when all is ready.")] = None,
     port: Annotated[int, typer.Option(min=1, max=65_535)] = 4566,
@@ -64,6 +66,7 @@ def up(
 ) -> None:
     """Serve, deploy the stack, ingest documents, answer a question, then keep serving until Ctrl-C."""
     console = Console()
+    template = template or deploying.template_in(Path("."))
     found = deploying.find_template(template or project_root() / "stacks" / "rag")
     files = ingesting.documents_in(docs or project_root() / "docs") if template is None or docs else {}
     examples = EXAMPLES if docs is None else (f"What is {ingesting.title_of(files)}?",)
@@ -120,6 +123,8 @@ def _addresses(console: Console, platform: Platform, outputs: dict[str, str]) ->
     lines = [("Chat page", platform.at_path(outputs["AskUrl"]))] if "AskUrl" in outputs else []
     if "QuestionsUrl" in outputs:
         lines.append(("Queue API", f"POST {platform.at_path(outputs['QuestionsUrl']).rstrip('/')}/questions"))
+    if "SocketUrl" in outputs:
+        lines.append(("WebSocket", platform.at_path(outputs["SocketUrl"])))
     lines.append(("AWS APIs", f"export AWS_ENDPOINT_URL={platform.endpoint}"))
     lines.append(("Look", "preheat status | logs -f | dlq | ask"))
     console.print()

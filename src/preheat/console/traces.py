@@ -1,7 +1,7 @@
 """What functions logged under a correlation id: lines of JSON with a member `correlation`, put on one line of time.
 
 A line that says `step` and `ms` was written when that step ended. Other members of a line are its details; `passages`
-({id: score}) and `tokens` ({name: count}) are added up over the trace.
+({id: score}), `tokens` ({name: count}) and `cost_usd` are added up over the trace.
 """
 
 import json
@@ -19,7 +19,7 @@ RECENT_SHOWN = 50
 TRACE_LINES = 3_000
 AROUND_MS = 5 * 60_000
 END_MS = 2**62
-SHOWN = frozenset(("correlation", "function", "step", "ms", "level", "message"))
+SHOWN = frozenset(("correlation", "function", "step", "ms", "level", "message", "_aws"))
 
 
 @dataclass(frozen=True)
@@ -69,20 +69,26 @@ def recent(ctx: Context, asked: dict[str, str]) -> dict[str, Any]:
 
 def trace(ctx: Context, asked: dict[str, str]) -> dict[str, Any]:
     """The lines of one correlation id over all functions, in the order in which what they tell of began. They are
-    looked for within five minutes of `at` (epoch milliseconds), else in the last lines of every function."""
+    looked for within five minutes of `at` (epoch milliseconds), then in the last lines of every function: `at` may be
+    another clock's."""
     correlation, at = asked.get("correlation", ""), asked.get("at", "")
     around = (int(at) - AROUND_MS, int(at) + AROUND_MS) if at.isdecimal() else (0, END_MS)
     lines = list(_lines(ctx, correlation, around, TRACE_LINES)) if correlation else []
+    if correlation and not lines and at:
+        lines = list(_lines(ctx, correlation, (0, END_MS), TRACE_LINES))
     start, end = _span(lines)
     passages: dict[str, float] = {}
     tokens: dict[str, int] = {}
+    costs: list[float] = []
     for line in lines:
         passages.update(_numbers(line.document.get("passages")))
         for name, count in _numbers(line.document.get("tokens")).items():
             tokens[name] = tokens.get(name, 0) + int(count)
+        costs += _numbers({"cost": line.document.get("cost_usd")}).values()
     lines.sort(key=lambda line: (line.began_ms, line.at_ms))
     return {
         "correlation": correlation, "started_ms": int(start), "total_ms": round(end - start, 2), "tokens": tokens,
+        "cost_usd": sum(costs) if costs else None,
         "lines": [line.shown(start) for line in lines],
         "passages": [
             {"id": name, "score": score} for name, score in sorted(passages.items(), key=lambda one: -one[1])

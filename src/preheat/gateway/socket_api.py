@@ -317,7 +317,7 @@ class SocketApi:
         if not CONNECTION_ID.match(identity):
             return _refusal(400, "BadRequestException", f"Invalid connectionId: {identity}")
         live = self._live.get(identity)
-        if live is None or (live.api_id, live.stage) != (api_id, stage) or live.socket is None:
+        if live is None or (live.api_id, live.stage) != (api_id, stage) or live.socket is None or not live.socket.alive:
             return _refusal(410, "GoneException", None)
         if request.method == "POST":
             return self._post(live, request.body)

@@ -69,11 +69,15 @@ class WebSocket:
         if early:
             self.received(early)
 
+    @property
+    def alive(self) -> bool:
+        return not self.closed and not self._transport.is_closing()
+
     def send(self, text: str) -> bool:
-        """False when the client does not read what it was sent before, or the WebSocket has ended."""
+        """False when the client does not read what it was sent before, or is gone."""
         from wsproto.events import TextMessage
 
-        if self.closed or self._transport.get_write_buffer_size() > UNREAD_BYTES:
+        if not self.alive or self._transport.get_write_buffer_size() > UNREAD_BYTES:
             return False
         self._transport.write(self._frames.send(TextMessage(text)))
         return True
@@ -82,7 +86,7 @@ class WebSocket:
         """Tell the client and end; `reason` is told to the listener."""
         from wsproto.events import CloseConnection
 
-        if not self.closed:
+        if self.alive:
             self._transport.write(self._frames.send(CloseConnection(code, reason)))
             self._finish(code, reason)
 
@@ -90,7 +94,7 @@ class WebSocket:
         """Bytes of the client."""
         from wsproto.utilities import ProtocolError
 
-        if self.closed:
+        if not self.alive:
             return
         self._listener.seen()
         try:

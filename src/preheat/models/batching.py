@@ -1,7 +1,9 @@
 """Embedding requests that arrive while a batch runs share the next one.
 
-Everything here happens on the core's thread except the embedding itself. Each batch takes one text of every waiting
-request in turn, so a short question does not wait behind a long document.
+Everything here happens on the core's thread except the embedding itself. A batch is of questions or of documents, in
+turn when both wait: a question waits for one run of the model, and documents are never held up for good. Questions
+share a batch text by text. Documents go first come, first served: whoever sent the oldest request writes it and reads
+what comes next while the model is busy with the others', instead of all of them waiting for the same last batch.
 """
 
 from collections import deque
@@ -12,7 +14,11 @@ from typing import Any, NamedTuple
 from preheat.kernel.stream import Background
 from preheat.models.contract import Embedder, Kind
 
-BATCH_TEXTS = 16
+BATCH_TEXTS = 32
+BATCH_CHARACTERS = 8_000
+"""Of a batch of several texts: about what MiniLM runs at once."""
+FAR_BATCH_CHARACTERS = 64_000
+"""For a model on a server elsewhere, where each batch costs a round trip."""
 
 
 class Embedded(NamedTuple):
@@ -37,12 +43,24 @@ class Ticket:
         self.cancelled = True
 
 
+Part = tuple[Ticket, int, int]
+"""The texts of a ticket from the first to before the last."""
+
+
 class Batcher:
-    def __init__(self, background: Background, embedder: Embedder, batch_texts: int = BATCH_TEXTS) -> None:
+    def __init__(
+        self,
+        background: Background,
+        embedder: Embedder,
+        batch_texts: int = BATCH_TEXTS,
+        batch_characters: int = BATCH_CHARACTERS,
+    ) -> None:
         self._background = background
         self._embedder = embedder
         self._batch_texts = batch_texts
-        self._waiting: deque[Ticket] = deque()
+        self._batch_characters = batch_characters
+        self._waiting: dict[Kind, deque[Ticket]] = {"query": deque(), "document": deque()}
+        self._last: Kind = "document"
         self._running = False
         self.batches = 0
 
@@ -52,7 +70,7 @@ class Batcher:
         if not texts:
             done([])
             return ticket
-        self._waiting.append(ticket)
+        self._waiting[kind].append(ticket)
         self._start()
         return ticket
 
@@ -66,26 +84,55 @@ class Batcher:
         self.batches += 1
         self._background.run(lambda: _embed(self._embedder, parts), lambda value: self._finish(parts, value))
 
-    def _pick(self) -> "list[tuple[Ticket, int, int]]":
-        """(ticket, first, last) ranges of texts for the next batch, shared out one text at a time."""
-        self._waiting = deque(ticket for ticket in self._waiting if not ticket.cancelled)
+    def _pick(self) -> list[Part]:
+        """The next batch: of the kind that the last one was not, where any of it waits."""
+        for tickets in self._waiting.values():
+            kept = [ticket for ticket in tickets if not ticket.cancelled]
+            tickets.clear()
+            tickets.extend(kept)
+        turn: tuple[Kind, ...] = ("document", "query") if self._last == "query" else ("query", "document")
+        kind = next((one for one in turn if self._waiting[one]), None)
+        if kind is None:
+            return []
+        self._last = kind
+        tickets = self._waiting[kind]
+        shares = self._in_turn(tickets) if kind == "query" else self._oldest_first(tickets)
+        parts = []
+        for ticket, share in shares.items():
+            parts.append((ticket, ticket.taken, ticket.taken + share))
+            ticket.taken += share
+        kept = [ticket for ticket in tickets if ticket.taken < len(ticket.texts)]
+        tickets.clear()
+        tickets.extend(kept)
+        return parts
+
+    def _in_turn(self, tickets: "deque[Ticket]") -> dict[Ticket, int]:
+        """How many texts of each, shared out one at a time."""
         shares: dict[Ticket, int] = {}
         room = self._batch_texts
         while room:
-            open_tickets = [t for t in self._waiting if t.taken + shares.get(t, 0) < len(t.texts)]
+            open_tickets = [t for t in tickets if t.taken + shares.get(t, 0) < len(t.texts)]
             if not open_tickets:
                 break
             for ticket in open_tickets[:room]:
                 shares[ticket] = shares.get(ticket, 0) + 1
                 room -= 1
-        parts = []
-        for ticket, share in shares.items():
-            parts.append((ticket, ticket.taken, ticket.taken + share))
-            ticket.taken += share
-        self._waiting = deque(ticket for ticket in self._waiting if ticket.taken < len(ticket.texts))
-        return parts
+        return shares
 
-    def _finish(self, parts: "list[tuple[Ticket, int, int]]", value: Any) -> None:
+    def _oldest_first(self, tickets: "deque[Ticket]") -> dict[Ticket, int]:
+        """How many texts of each, in the order they came: one at least, and no more characters than a batch has."""
+        shares: dict[Ticket, int] = {}
+        texts, characters = 0, 0
+        for ticket in tickets:
+            for text in ticket.texts[ticket.taken :]:
+                characters += len(text)
+                if texts == self._batch_texts or (texts and characters > self._batch_characters):
+                    return shares
+                shares[ticket] = shares.get(ticket, 0) + 1
+                texts += 1
+        return shares
+
+    def _finish(self, parts: list[Part], value: Any) -> None:
         self._running = False
         answers = [value] * len(parts) if isinstance(value, Exception) else value
         finished: list[tuple[Ticket, Any]] = []
@@ -103,27 +150,18 @@ class Batcher:
             ticket.done(answer)
 
 
-def _embed(embedder: Embedder, parts: "list[tuple[Ticket, int, int]]") -> list[Any]:
-    """Rows (or the exception) for each part. One model run per kind; when a shared run fails each part is run alone,
+def _embed(embedder: Embedder, parts: list[Part]) -> list[Any]:
+    """Rows (or the exception) for each part, in one run of the model. When a shared run fails each part is run alone,
     so that one request's bad text is not another's error."""
-    answers: list[Any] = [None] * len(parts)
-    for kind in sorted({ticket.kind for ticket, _, _ in parts}):
-        members = [index for index, part in enumerate(parts) if part[0].kind == kind]
-        texts = [text for index in members for text in parts[index][0].texts[parts[index][1] : parts[index][2]]]
-        try:
-            rows = embedder.embed(texts, kind)
-        except Exception as error:
-            if len(members) == 1:
-                answers[members[0]] = error
-                continue
-            for index in members:
-                answers[index] = _embed(embedder, [parts[index]])[0]
-            continue
-        at = 0
-        for index in members:
-            size = parts[index][2] - parts[index][1]
-            ticket, first, last = parts[index]
-            counts = [embedder.count_tokens(text) for text in ticket.texts[first:last]]
-            answers[index] = [Embedded(row, count) for row, count in zip(rows[at : at + size], counts)]
-            at += size
+    texts = [text for ticket, first, last in parts for text in ticket.texts[first:last]]
+    try:
+        rows = embedder.embed(texts, parts[0][0].kind)
+    except Exception as error:
+        return [error] if len(parts) == 1 else [_embed(embedder, [part])[0] for part in parts]
+    made = [Embedded(row, embedder.count_tokens(text)) for row, text in zip(rows, texts)]
+    answers: list[Any] = []
+    at = 0
+    for _, first, last in parts:
+        answers.append(made[at : at + last - first])
+        at += last - first
     return answers

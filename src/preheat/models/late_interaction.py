@@ -1,8 +1,10 @@
 """Reranking by late interaction over MiniLM's token vectors (the MaxSim of ColBERT, with no weights of its own).
 
-Each token of the query looks for the passage's token nearest to it (cosine); the passage's score is the mean of these
-cosines, weighted by how rare the query's token is. How rare is read off the vocabulary, which BERT orders by
-frequency, so no corpus is needed and scores of different queries compare. Control tokens and punctuation do not count.
+Each token of the query looks for the passage's token nearest to it (cosine); the mean of these cosines, weighted by how
+rare the query's token is, says how much of the query the passage holds. A passage's score is that of the whole passage,
+that of its best window of two blocks, and the cosine of query and window as two vectors in the best window: an answer
+stands in a few sentences. How rare a token is is read off the vocabulary, which BERT orders by frequency, so no corpus
+is needed and scores of different queries compare. Control tokens and punctuation do not count.
 
 Tokens of passages are kept, in 8 bits, up to `cache_bytes` in memory and in a `TokenStore`: a passage that was embedded
 here, or comes again, costs no run of the model.
@@ -28,17 +30,68 @@ FIRST_WORD = 996
 frequency."""
 LEAST_WEIGHT = 0.2
 LEVELS = 127
+LEAST_LENGTH = 1e-6
+BLOCK = 16
+"""Tokens; windows are two blocks long and overlap by one."""
+WHOLE, WORDS, SENSE = 0.4, 0.4, 0.2
+"""What counts how much: the whole passage, the best window token by token, the best window as one vector."""
 
 
 class Tokens(NamedTuple):
-    """A passage's tokens that count: int8 (tokens, 384), and what a row is multiplied with, float32 (tokens,)."""
+    """A passage's tokens that count: int8 (tokens, 384); what a row is multiplied with, float32 (tokens,); the length
+    of each window's sum, float32 (windows,)."""
 
     rows: "numpy.ndarray"
     scales: "numpy.ndarray"
+    lengths: "numpy.ndarray"
 
     @property
     def bytes(self) -> int:
-        return self.rows.nbytes + self.scales.nbytes
+        return self.rows.nbytes + self.scales.nbytes + self.lengths.nbytes
+
+
+def measured(rows: "numpy.ndarray", scales: "numpy.ndarray") -> Tokens:
+    """Tokens with the lengths that `rows` and `scales` give."""
+    import numpy
+
+    tokens = numpy.arange(len(rows))
+    shares = numpy.zeros((-(-len(rows) // BLOCK), len(rows)), dtype=numpy.float32)
+    shares[tokens // BLOCK, tokens] = scales
+    sums = shares @ rows.astype(numpy.float32)
+    windows = sums[:-1] + sums[1:] if len(sums) > 1 else sums
+    lengths = numpy.sqrt(numpy.einsum("ij,ij->i", windows, windows))
+    return Tokens(rows, scales, numpy.maximum(lengths, LEAST_LENGTH))
+
+
+class Blocks:
+    """Where the blocks and windows of passages of `counts` tokens (each at least 1) are, one passage after the other.
+    `starts` are the blocks' first tokens, `first` each passage's first block, `opened` its first window."""
+
+    def __init__(self, counts: Sequence[int]) -> None:
+        import numpy
+
+        tokens = numpy.array(counts)
+        blocks = -(-tokens // BLOCK)
+        self.first = numpy.cumsum(blocks) - blocks
+        at = numpy.arange(blocks.sum()) - numpy.repeat(self.first, blocks)
+        self.starts = numpy.repeat(numpy.cumsum(tokens) - tokens, blocks) + BLOCK * at
+        beside = numpy.repeat(blocks, blocks)
+        self._left = numpy.flatnonzero((at + 1 < beside) | (beside == 1))
+        self._paired = beside[self._left] > 1
+        windows = numpy.maximum(blocks - 1, 1)
+        self.opened = numpy.cumsum(windows) - windows
+
+    def highest(self, of_blocks: "numpy.ndarray") -> "numpy.ndarray":
+        """The windows' maxima."""
+        import numpy
+
+        return numpy.maximum(of_blocks[self._left], of_blocks[self._left + self._paired])
+
+    def summed(self, of_blocks: "numpy.ndarray") -> "numpy.ndarray":
+        """The windows' sums."""
+        right = of_blocks[self._left + self._paired]
+        right[~self._paired] = 0
+        return of_blocks[self._left] + right
 
 
 class TokenCache:
@@ -70,9 +123,7 @@ class TokenCache:
 class LateInteraction:
     """Implements Reranker. `model` may serve others as well. Thread-safe."""
 
-    def __init__(
-        self, id: str, model: MiniLM, cache_bytes: int = CACHE_BYTES, store: TokenStore | None = None
-    ) -> None:
+    def __init__(self, id: str, model: MiniLM, cache_bytes: int = CACHE_BYTES, store: TokenStore | None = None) -> None:
         self.id = id
         self.max_tokens = model.max_tokens
         self.cache = TokenCache(cache_bytes)
@@ -97,17 +148,23 @@ class LateInteraction:
         if not weights.any():
             weights = numpy.ones_like(weights)
         counted = weights > 0
-        vectors, weights = vectors[counted], weights[counted] / weights[counted].sum()
-        return [float(min(1.0, max(0.0, nearest @ weights))) for nearest in self._nearest(vectors, texts)]
+        told = self._told(vectors[counted], weights[counted] / weights[counted].sum(), self._tokens(texts))
+        return numpy.clip(told, 0.0, 1.0).astype(float).tolist()
 
-    def _nearest(self, vectors: "numpy.ndarray", texts: Sequence[str]) -> "numpy.ndarray":
-        """The highest cosine of each query token in each text: float32 (texts, query tokens). Text by text, so that
-        what is unpacked stays in the processor's cache."""
+    @staticmethod
+    def _told(vectors: "numpy.ndarray", weights: "numpy.ndarray", passages: Sequence[Tokens]) -> "numpy.ndarray":
+        """The passages' scores. Rows are unpacked text by text, so that they stay in the processor's cache."""
         import numpy
 
         turned = numpy.ascontiguousarray(vectors.T)
-        cosines = (one.rows.astype(numpy.float32) @ turned * one.scales[:, None] for one in self._tokens(texts))
-        return numpy.stack([one.max(axis=0) for one in cosines])
+        cosines = numpy.concatenate([one.rows.astype(numpy.float32) @ turned * one.scales[:, None] for one in passages])
+        blocks = Blocks([len(one.rows) for one in passages])
+        nearest = numpy.maximum.reduceat(cosines, blocks.starts, axis=0)
+        whole = numpy.maximum.reduceat(nearest, blocks.first, axis=0) @ weights
+        words = numpy.maximum.reduceat(blocks.highest(nearest) @ weights, blocks.opened)
+        lengths = numpy.concatenate([one.lengths for one in passages]) * numpy.linalg.norm(weights @ vectors)
+        alike = blocks.summed(numpy.add.reduceat(cosines @ weights, blocks.starts)) / lengths
+        return WHOLE * whole + WORDS * words + SENSE * numpy.maximum.reduceat(alike, blocks.opened)
 
     def _tokens(self, texts: Sequence[str]) -> list[Tokens]:
         keys = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in texts]
@@ -130,14 +187,14 @@ class LateInteraction:
         if found is None and self._store is not None:
             stored = self._store.get(key)
             if stored is not None:
-                found = Tokens(*stored)
+                found = measured(*stored)
                 self.cache.put(key, found)
         return found
 
     def _keep(self, key: bytes, tokens: Tokens) -> Tokens:
         self.cache.put(key, tokens)
         if self._store is not None:
-            self._store.put(key, *tokens)
+            self._store.put(key, tokens.rows, tokens.scales)
         return tokens
 
     def _packed(self, ids: Sequence[int], vectors: "numpy.ndarray") -> Tokens:
@@ -148,7 +205,7 @@ class LateInteraction:
         if counted.any():
             vectors = vectors[counted]
         scales = numpy.abs(vectors).max(axis=1) / LEVELS
-        return Tokens(numpy.rint(vectors / scales[:, None]).astype(numpy.int8), scales.astype(numpy.float32))
+        return measured(numpy.rint(vectors / scales[:, None]).astype(numpy.int8), scales.astype(numpy.float32))
 
     def _load_weights(self) -> "numpy.ndarray":
         """float32, by token id; 0 for what does not count."""
@@ -162,4 +219,3 @@ class LateInteraction:
                     weights[id] = LEAST_WEIGHT + math.log(id / FIRST_WORD)
             self._weights = weights
         return self._weights
-

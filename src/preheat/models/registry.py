@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     import numpy
 
 DISK_MB = 2_048
+KEPT_QUESTIONS = 32
 DEFAULTS: Mapping[str, str] = {
     "preheat.minilm-l6-v2": "minilm",
     "preheat.hashing-1024": "hashing",
@@ -121,7 +122,9 @@ class Registry:
         key = (engine, threads, max_tokens)
         with self._lock:
             if key not in self._minilm:
-                self._minilm[key] = MiniLM(engine=engine, threads=threads, max_tokens=max_tokens)
+                self._minilm[key] = MiniLM(
+                    engine=engine, threads=threads, max_tokens=max_tokens, recent=KEPT_QUESTIONS
+                )  # fmt: skip
             return self._minilm[key]
 
     def _build_minilm(self, id: str, options: dict[str, Any]) -> Embedder:

@@ -15,6 +15,7 @@ from preheat.services.contract import Context, Principal
 KIND = "deliver"
 WEB_KIND = "deliver.web"
 """Deliveries to http(s) URLs: endpoints that are slow do not hold up the others."""
+INSERT = "INSERT INTO due (due_at, kind, payload) VALUES (?, ?, ?)"
 TRACE_HEADER = "x-amzn-trace-id"
 MAX_TRACE = 4_096
 Attributes = dict[str, tuple[str, str]]
@@ -132,4 +133,5 @@ def emit(ctx: Context, delivery: Delivery, due_at: float | None = None) -> None:
         delivery = msgspec.structs.replace(delivery, trace=trace)
     web = delivery.target.startswith(("http://", "https://")) or ":api-destination/" in delivery.target
     kind = WEB_KIND if web else KIND
-    ctx.db.emit(kind, msgspec.json.encode(delivery), ctx.now if due_at is None else due_at)
+    ctx.db.notify("due")
+    ctx.db.later(INSERT, (ctx.now if due_at is None else due_at, kind, msgspec.json.encode(delivery)))

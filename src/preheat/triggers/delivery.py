@@ -56,7 +56,12 @@ class Deliver:
 
             return Deferred(deferred.start, then, deferred.cancelled)
         if isinstance(outcome, Wait):
-            raise RuntimeError(f"{delivery.target} does not answer")
+            waiting = outcome
+
+            def later(inner: Context) -> Outcome:
+                return self._end(inner, event, delivery, waiting.again(acting(inner, delivery)))
+
+            return Wait(waiting.topics, waiting.until, later)
         if delivery.counts is not None:
             count(ctx, delivery, delivery.counts, delivery.counts.delivered)
         if status.STATUS in delivery.options:

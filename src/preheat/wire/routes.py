@@ -43,10 +43,11 @@ class Match(NamedTuple):
 
 
 class Routes:
-    """All operations of one REST service."""
+    """All operations of one REST service. `by_headers`: some are told apart by the headers that they require."""
 
     def __init__(self, model: Model) -> None:
         self._roots: dict[str, Node] = {}
+        self.by_headers = False
         for operation in model.operations.values():
             self._add(model, operation)
 
@@ -67,7 +68,9 @@ class Routes:
                 if node.label is None:
                     node.label = Node()
                 node = node.label
-        (node.greedy if greedy else node.here).append(_candidate(model, operation, tuple(labels), query))
+        candidate = _candidate(model, operation, tuple(labels), query)
+        self.by_headers = self.by_headers or bool(candidate.headers)
+        (node.greedy if greedy else node.here).append(candidate)
 
     def match(self, method: str, path: str, query: dict[str, list[str]], headers: dict[str, str]) -> Match | None:
         """None when no operation has this path. Labels come percent-decoded."""

@@ -29,6 +29,7 @@ FORM = "application/x-www-form-urlencoded"
 CONNECTIONS = "/@connections"
 MAX_UNZIPPED_BYTES = 16 * 1024 * 1024
 SIGNED_START = "AWS4-HMAC-SHA256 Credential="
+KNOWN_RESOURCES = 4_096
 KNOWN_CREDENTIALS = 4_096
 OPERATIONS: dict[str, type[Operation]] = {
     "json": TreeOperation,
@@ -132,6 +133,7 @@ class Wire:
         self._operations: dict[tuple[str, str, str], Operation] = {}
         self._targets: dict[str, TreeOperation] = {}
         self._credentials: dict[str, Credential] = {}
+        self._resources: dict[tuple[str, str, str], tuple[RestOperation, dict[str, str]]] = {}
 
     # -- what there is --------------------------------------------------------------------------------------------
 
@@ -178,10 +180,16 @@ class Wire:
             known = self._targets.get(target)
             if known is not None:
                 return Call(known.service_name, known.name, known.parse(request), region, request, known)
+        resource = self._resources.get((credential.service, request.method, request.path))
+        if resource is not None and not request.query and target is None and "smithy-protocol" not in request.headers:
+            rest, labels = resource
+            return Call(rest.service_name, rest.name, rest.parse(request, labels, {}), region, request, rest)
         plan = self._plan(request, credential)
         if plan.protocol in ("rest-json", "rest-xml"):
             rest, match, query = self._match(request, plan)
             params = rest.parse(request, match.labels, query)
+            if not request.query:
+                self._remember(request, credential, rest, match)
             return Call(rest.service_name, rest.name, params, region, request, rest)
         name = plan.services[0] if plan.services else ""
         operation = self._operation(name, plan.protocol, plan.operation)
@@ -192,6 +200,14 @@ class Wire:
             if target is not None:
                 self._targets[target] = operation
         return Call(name, operation.name, params, region, request, operation)
+
+    def _remember(self, request: HttpRequest, credential: Credential, rest: RestOperation, match: Match) -> None:
+        """What a method and a path mean, where neither host nor headers have a say in it."""
+        name = rest.service_name
+        if self._by_signing.get(credential.service) == [name] and not rest.service.routes.by_headers:
+            if len(self._resources) >= KNOWN_RESOURCES:
+                self._resources.clear()
+            self._resources[credential.service, request.method, request.path] = (rest, match.labels)
 
     def _credential(self, request: HttpRequest) -> Credential:
         """`credential_of`; a client's header is the same but for its signature all day."""

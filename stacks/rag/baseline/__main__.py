@@ -8,13 +8,17 @@ import threading
 
 
 def main() -> int:
+    count, grace_s = int(os.environ.get("WORKERS", "4")), float(os.environ.get("GRACE_S", "25"))
+    most = int(os.environ["BASELINE_WORKERS"])
+    if count > most:
+        print(f"baseline: WORKERS is {count}, and the stack has places for {most} (BaselineWorkers)", file=sys.stderr)
+        return 2
     os.environ.setdefault("TIER", "baseline")
     os.environ.setdefault("AWS_LAMBDA_FUNCTION_NAME", "baseline")
     from handlers import dispatch, wiring, worker
 
     from baseline.workers import POLL_S, Baseline
 
-    count, grace_s = int(os.environ.get("WORKERS", "4")), float(os.environ.get("GRACE_S", "25"))
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
@@ -37,4 +41,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

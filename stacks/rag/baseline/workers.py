@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 HIDDEN_S = 60
+LONGEST_S = 60
+"""Of the work on one message, as WorkerFunction's timeout."""
 RENEW_S = 15.0
 POLL_S = 3
 """Less than the client's read timeout."""
@@ -29,10 +31,11 @@ class Context:
     """What Lambda tells a handler about its invocation, as far as there is an equivalent."""
 
     aws_request_id: str
+    until: float
     function_name: str = "baseline"
 
     def get_remaining_time_in_millis(self) -> int:
-        return HIDDEN_S * 1_000
+        return int(max(0.0, self.until - time.monotonic()) * 1_000)
 
 
 class Baseline:
@@ -87,7 +90,7 @@ class Baseline:
         with self._lock:
             self._held[key] = handle
         try:
-            answer = self._work({"Records": [record(message, self._queue)]}, Context(key))
+            answer = self._work({"Records": [record(message, self._queue)]}, Context(key, time.monotonic() + LONGEST_S))
             if answer["batchItemFailures"]:
                 self._hide(handle, pause_s(attempt, random.random()))
             else:

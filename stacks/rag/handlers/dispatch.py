@@ -16,7 +16,7 @@ from functools import cache
 from typing import Any
 
 from ragkit.resilience import passing
-from ragkit.trace import Trace
+from ragkit.trace import Trace, begun
 
 from handlers import wiring
 
@@ -93,6 +93,7 @@ def queue() -> str:
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, int]:
     """Move what the baseline does not come to."""
+    trace = begun(event.get("id"))
     baseline, burst = os.environ["QUESTIONS_QUEUE"], os.environ["BURST_QUEUE"]
     left = waiting(baseline) - (int(os.environ["BURST_DEPTH"]) if alive() else 0)
     moved = 0
@@ -104,7 +105,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, int]:
             break
         moved += count
     if moved:
-        Trace().info("questions moved to the burst queue", moved=moved)
+        trace.info("questions moved to the burst queue", moved=moved)
         wiring.METRICS.record("QuestionsOverflowed", moved)
         wiring.METRICS.flush()
     return {"moved": moved}
@@ -118,9 +119,21 @@ def _move(baseline: str, burst: str, most: int) -> int:
         return 0
     bodies = [{"Id": str(number), "MessageBody": one["Body"]} for number, one in enumerate(found)]
     sent = sqs.send_message_batch(QueueUrl=burst, Entries=bodies)["Successful"]
+    for one in sent:
+        _tell(found[int(one["Id"])])
     gone = [{"Id": one["Id"], "ReceiptHandle": found[int(one["Id"])]["ReceiptHandle"]} for one in sent]
     if gone:
         failed = sqs.delete_message_batch(QueueUrl=baseline, Entries=gone).get("Failed", [])
         if failed:
             Trace().warn("moved questions come twice", failed=json.dumps(failed))
     return len(sent)
+
+
+def _tell(message: dict[str, Any]) -> None:
+    """A line for the question's own trace."""
+    try:
+        body = json.loads(message["Body"])
+    except ValueError:
+        return
+    if isinstance(body, dict):
+        Trace(body.get("correlation")).info("moved to the burst queue", job=body.get("id", ""))

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote_plus
 
+from ragkit.trace import current
 from ragkit.versions import Recipe
 
 from handlers import wiring
@@ -34,5 +35,6 @@ def outstanding(row: dict[str, Any] | None, tag: str, recipes: Sequence[Recipe])
 
 
 def found_of(bucket: str, key: str) -> dict[str, Any]:
-    """A notification that says no more than which object to look at."""
-    return {"Records": [{"eventName": "Sweep", "s3": {"bucket": {"name": bucket}, "object": {"key": quote_plus(key)}}}]}
+    """A notification that says no more than which object to look at, and on whose account."""
+    place = {"bucket": {"name": bucket}, "object": {"key": quote_plus(key)}}
+    return {"Records": [{"eventName": "Sweep", "correlation": current(), "s3": place}]}

@@ -7,7 +7,10 @@ together stay within the mapping's MaximumConcurrency.
 
 The documents table says how each fared: indexed, deleted, retrying (an attempt failed for now), failed (it cannot be
 read, or the last attempt failed), with the reason. What failed ends in the dead-letter queue; a document that cannot be
-read has no chunks."""
+read has no chunks.
+
+A document's correlation id is that of the request that brought it in, else that of the sweep or S3 request that told of
+it."""
 
 import json
 import os
@@ -24,14 +27,18 @@ from ragkit.asked import PUBLIC
 from ragkit.chunking import Chunk, chunk
 from ragkit.embed import NO_MODEL, EmbeddingUnavailable, code
 from ragkit.extract import Document, UnreadableFile, UnsupportedFormat, extract, supported
+from ragkit.extract.apart import extract_apart
 from ragkit.resilience import Deadline, Refused, transient
 from ragkit.store import Stored
+from ragkit.trace import Trace, begun, plain, within
 from ragkit.versions import Recipe
 
 from handlers import wiring
 from handlers.documents import found_of
 
-LONGEST_FILE = 50 * 1024 * 1024
+LONGEST_FILE, LARGE_FILE = 50 * 1024 * 1024, 1024 * 1024
+KEPT_MB = 400
+"""Of the function's memory: what it needs itself, the files of a batch included."""
 CHANGES = 3
 LONGEST_REASON = 1_000
 MOST_ATTRIBUTES = 10
@@ -39,7 +46,7 @@ READERS = 4
 MARGIN_S = 130.0
 """What one call of the model, made twice, the writing and the notes may take: no call is begun later than that."""
 RESERVED = frozenset(
-    ("labels", "document", "number", "title", "page", "digest", "content", "model", "context", "text")
+    ("labels", "correlation", "document", "number", "title", "page", "digest", "content", "model", "context", "text")
 )  # fmt: skip
 """Metadata of an object that is not for filtering: what the index keeps itself."""
 
@@ -53,9 +60,18 @@ class OutOfTime(Exception):
 
 
 @dataclass(frozen=True)
+class Changed:
+    """An object that a message tells of, and the correlation id that came with it."""
+
+    bucket: str
+    key: str
+    correlation: str
+
+
+@dataclass(frozen=True)
 class Found:
     """An object as it is: `data` None and `tag` "" when it is gone. The metadata `labels`, parted by commas, says who
-    may see it; other metadata are attributes."""
+    may see it, `correlation` which request brought it in; other metadata are attributes."""
 
     tag: str = ""
     data: bytes | None = None
@@ -64,6 +80,11 @@ class Found:
     @property
     def version(self) -> tuple[str, tuple[tuple[str, str], ...]]:
         return self.tag, self.metadata
+
+    @property
+    def correlation(self) -> str:
+        given = dict(self.metadata).get("correlation", "")
+        return given if plain(given) else ""
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -86,55 +107,65 @@ class Done:
 
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    asked: dict[str, list[tuple[str, str]]] = {}
+    asked: dict[str, list[Changed]] = {}
     attempts: dict[str, int] = {}
     errors: dict[str, Exception] = {}
     for record in event["Records"]:
         id = record["messageId"]
         attempts[id] = int(record["attributes"]["ApproximateReceiveCount"])
+        begun(id)
         try:
-            asked[id] = _changed(json.loads(record["body"]))
+            asked[id] = _changed(json.loads(record["body"]), id)
         except Exception as error:
             errors[id] = error
     if any(count > 1 for count in attempts.values()):
         # What an attempt changed before it was killed, it may have told nobody.
         wiring.epoch().begin()
     most = int(os.environ["MAX_RECEIVES"])
-    last = {key for id, places in asked.items() for _, key in places if attempts[id] >= most}
+    last = {one.key for id, places in asked.items() for one in places if attempts[id] >= most}
+    again = {one.key for id, places in asked.items() for one in places if attempts[id] > 1}
     deadline = Deadline(context.get_remaining_time_in_millis, MARGIN_S)
-    for bucket in {bucket for places in asked.values() for bucket, _ in places}:
-        keys = list(dict.fromkeys(key for places in asked.values() for where, key in places if where == bucket))
-        outcomes = refresh(bucket, keys, last, deadline)
+    accounts: dict[str, str] = {}
+    for bucket in {one.bucket for places in asked.values() for one in places}:
+        ids = {one.key: one.correlation for places in asked.values() for one in places if one.bucket == bucket}
+        outcomes = refresh(bucket, ids, last, again, deadline)
         for id, places in asked.items():
-            for where, key in places:
-                error = outcomes[key] if where == bucket else None
+            for one in places:
+                error = outcomes[one.key] if one.bucket == bucket else None
                 if error is not None:
                     errors.setdefault(id, error)
+                    accounts.setdefault(id, ids[one.key])
     for id, error in errors.items():
-        print(json.dumps({"level": "ERROR", "message": "ingest failed", "messageId": id, "attempt": attempts[id],
-                          "error": f"{type(error).__name__}: {error}"}))  # fmt: skip
+        reason = f"{type(error).__name__}: {error}"
+        Trace(accounts.get(id, id)).error("ingest failed", messageId=id, attempt=attempts[id], error=reason)
     return {"batchItemFailures": [{"itemIdentifier": id} for id in errors]}
 
 
-def _changed(notification: dict[str, Any]) -> list[tuple[str, str]]:
-    """(bucket, key) of every object that a notification names; S3's test event names none."""
-    return [
-        (record["s3"]["bucket"]["name"], unquote_plus(record["s3"]["object"]["key"]))
-        for record in notification.get("Records", [])
-    ]
+def _changed(notification: dict[str, Any], message: str) -> list[Changed]:
+    """Every object that a notification names; S3's test event names none."""
+    found = []
+    for record in notification.get("Records", []):
+        given = record.get("correlation") or record.get("responseElements", {}).get("x-amz-request-id")
+        key = unquote_plus(record["s3"]["object"]["key"])
+        found.append(Changed(record["s3"]["bucket"]["name"], key, given if plain(given) else message))
+    return found
 
 
-def refresh(bucket: str, keys: Sequence[str], last: Iterable[str], deadline: Deadline) -> Outcomes:
+def refresh(
+    bucket: str, ids: dict[str, str], last: Iterable[str], again: Iterable[str], deadline: Deadline
+) -> Outcomes:
     """Make every index agree with these objects, and say for each why its message must come again, None when it need
-    not. Repeated for those that changed meanwhile. `last`: keys for which there is no further attempt."""
+    not. Repeated for those that changed meanwhile. `ids`: key -> correlation id, which becomes the object's own where
+    that has one. `last`: keys for which there is no further attempt, `again`: those that were tried before."""
     outcomes: Outcomes = {}
     rows: list[dict[str, Any]] = []
-    waiting = list(keys)
+    keys, waiting, began = list(ids), list(ids), time.perf_counter()
     try:
         recipes = wiring.registry().fresh().filled
         for _ in range(CHANGES):
             found = dict(zip(waiting, readers().map(lambda key: _tried(_read, bucket, key), waiting)))
-            done = _index_all(found, recipes, deadline)
+            ids |= {key: one.correlation for key, one in found.items() if isinstance(one, Found) and one.correlation}
+            done = _index_all(found, ids, recipes, again, deadline)
             settled = [key for key in waiting if done[key].error is None or not done[key].final]
             held = dict(zip(settled, readers().map(lambda key: _tried(_version, bucket, key), settled)))
             for key in waiting:
@@ -144,7 +175,7 @@ def refresh(bucket: str, keys: Sequence[str], last: Iterable[str], deadline: Dea
                 if one.error is None and isinstance(found[key], Found) and now != found[key].version:
                     continue
                 outcomes[key] = one.error
-                rows.append(_row(key, found[key], one, key in last))
+                rows.append({**_row(key, found[key], one, key in last), "correlation": ids[key]})
             waiting = [key for key in waiting if key not in outcomes]
             if not waiting:
                 break
@@ -152,8 +183,9 @@ def refresh(bucket: str, keys: Sequence[str], last: Iterable[str], deadline: Dea
         outcomes |= {key: error for key in keys if key not in outcomes}
     for key in waiting:
         outcomes.setdefault(key, RuntimeError(f"{key} keeps changing while it is indexed"))
-    _again(bucket, [key for key in keys if isinstance(outcomes[key], OutOfTime)], outcomes)
+    _again(bucket, {key: ids[key] for key in keys if isinstance(outcomes[key], OutOfTime)}, outcomes)
     _note(rows)
+    _tell(rows, round((time.perf_counter() - began) * 1_000, 2))
     return outcomes
 
 
@@ -168,7 +200,10 @@ def _tried(call: Callable[..., Any], *given: Any) -> Any:
 # -- indexing ---------------------------------------------------------------------------------------------------------
 
 
-def _index_all(found: Mapping[str, Any], recipes: Sequence[Recipe], deadline: Deadline) -> dict[str, Done]:
+def _index_all(
+    found: Mapping[str, Any], ids: Mapping[str, str], recipes: Sequence[Recipe], again: Iterable[str],
+    deadline: Deadline,
+) -> dict[str, Done]:  # fmt: skip
     done = {key: Done(error=one) for key, one in found.items() if isinstance(one, Exception)}
     documents: dict[str, Document] = {}
     for key, one in found.items():
@@ -177,8 +212,12 @@ def _index_all(found: Mapping[str, Any], recipes: Sequence[Recipe], deadline: De
         if one.data is None:
             done[key] = _removed(key, recipes, {"status": "deleted"})
             continue
+        if documents and deadline.passed():
+            done[key] = Done(error=OutOfTime("there was no time to read all of them"))
+            continue
         try:
-            documents[key] = _document(key, one)
+            with within(ids[key]):
+                documents[key] = _document(key, one, key in again)
         except (UnsupportedFormat, UnreadableFile) as error:
             done[key] = _unreadable(key, one, recipes, error)
     for recipe in recipes:
@@ -190,22 +229,30 @@ def _index_all(found: Mapping[str, Any], recipes: Sequence[Recipe], deadline: De
                 wanted[key] = chunk(document, recipe.sizes, found[key].labels, found[key].attributes)
             except UnreadableFile as error:
                 done[key] = _unreadable(key, found[key], recipes, error)
-        for key, one in _index(recipe, wanted, found, deadline).items():
+        for key, one in _index(recipe, wanted, found, ids, deadline).items():
             before = done.get(key, Done({"recipes": {}}))
             made = {**before.details.get("recipes", {}), **one.details.pop("recipes", {})}
             done[key] = Done({**before.details, **one.details, "recipes": made}, before.error or one.error)
     return done
 
 
-def _document(key: str, found: Found) -> Document:
+def _document(key: str, found: Found, again: bool) -> Document:
+    """A large file, and one whose message comes `again`, is read in a process of its own: the last attempt may have
+    ended because reading it took all memory or time."""
     if not supported(key):
         raise UnsupportedFormat(f"{key}: files of this kind are not read")
     if found.data is None or len(found.data) > LONGEST_FILE:
         raise UnreadableFile(f"{key}: {len(found.data or b'')} bytes; the most is {LONGEST_FILE}")
+    if again or len(found.data) > LARGE_FILE:
+        return extract_apart(key, found.data, int(os.environ["AWS_LAMBDA_FUNCTION_MEMORY_SIZE"]) - KEPT_MB)
     try:
         return extract(key, found.data)
+    except (UnsupportedFormat, UnreadableFile):
+        raise
     except RecursionError:
         raise UnreadableFile(f"{key}: nested too deep") from None
+    except Exception as error:
+        raise UnreadableFile(f"{key}: reading it failed: {type(error).__name__}: {error}") from error
 
 
 def _removed(key: str, recipes: Sequence[Recipe], details: dict[str, Any]) -> Done:
@@ -224,8 +271,9 @@ def _unreadable(key: str, found: Found, recipes: Sequence[Recipe], error: Except
 
 
 def _index(
-    recipe: Recipe, wanted: Mapping[str, list[Chunk]], found: Mapping[str, Found], deadline: Deadline
-) -> dict[str, Done]:
+    recipe: Recipe, wanted: Mapping[str, list[Chunk]], found: Mapping[str, Found], ids: Mapping[str, str],
+    deadline: Deadline,
+) -> dict[str, Done]:  # fmt: skip
     """All of them together; where that fails, each for itself, so that one does not hold up the others."""
     if not wanted:
         return {}
@@ -236,7 +284,11 @@ def _index(
     if isinstance(together, OutOfTime):
         return dict.fromkeys(wanted, Done(error=together))
     known = together if isinstance(together, EmbeddingUnavailable) and _passing(together) else None
-    return {key: _alone(recipe, key, wanted[key], found[key], embed, known) for key in wanted}
+    done = {}
+    for key in wanted:
+        with within(ids[key]):
+            done[key] = _alone(recipe, key, wanted[key], found[key], embed, known)
+    return done
 
 
 def _timely(recipe: Recipe, deadline: Deadline) -> Callable[[list[str]], list[list[float]]]:
@@ -267,7 +319,7 @@ def _alone(
     if not isinstance(error, EmbeddingUnavailable):
         return Done(error=error)
     note = f"indexed for lexical search only: {error}"[:LONGEST_REASON]
-    print(json.dumps({"level": "WARN", "message": note, "document": key}))
+    Trace().warn(note, document=key)
     stored = _tried(store.replace_all, {key: chunks}, None, recipe.model)
     if isinstance(stored, Exception):
         return Done(error=stored)
@@ -325,10 +377,11 @@ def _version(bucket: str, key: str) -> tuple[str, tuple[tuple[str, str], ...]]:
     return Found(found["ETag"], metadata=tuple(sorted(found["Metadata"].items()))).version
 
 
-def _again(bucket: str, keys: Sequence[str], outcomes: Outcomes) -> None:
+def _again(bucket: str, ids: Mapping[str, str], outcomes: Outcomes) -> None:
     """Ask for documents that there was no time for, by messages that have all their attempts."""
-    for key in keys:
-        error = _tried(_send, json.dumps(found_of(bucket, key)))
+    for key, correlation in ids.items():
+        with within(correlation):
+            error = _tried(_send, json.dumps(found_of(bucket, key)))
         outcomes[key] = error if isinstance(error, Exception) else None
 
 
@@ -352,3 +405,11 @@ def _note(rows: Sequence[dict[str, Any]]) -> None:
     with wiring.table("DOCUMENTS_TABLE").batch_writer(overwrite_by_pkeys=["document"]) as writer:
         for row in rows:
             writer.put_item(Item=row)
+
+
+def _tell(rows: Sequence[dict[str, Any]], ms: float) -> None:
+    """A line a document; `ms` is what all of them together took."""
+    names = ("document", "status", "chunks", "written", "unchanged", "deleted", "model", "reason", "note")
+    for row in rows:
+        told = {name: row[name] for name in names if row.get(name) not in ("", None)}
+        Trace(row["correlation"]).info("ingest", step="ingest", ms=ms, together=len(rows), **told)

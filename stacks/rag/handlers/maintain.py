@@ -10,17 +10,21 @@ import json
 import os
 import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from botocore.exceptions import ClientError
 from ragkit.chunking import Sizes
-from ragkit.trace import Trace
+from ragkit.embed import NO_MODEL, EmbeddingUnavailable
+from ragkit.resilience import transient
+from ragkit.trace import Trace, begun, current
 from ragkit.versions import GRACE_S, NoIndex, Recipe
 
-from handlers import wiring
+from handlers import capacity, wiring
 from handlers.documents import found_of, outstanding, rows_of
 
 PAGE = 500
+LOOKS_AT_ONCE = 8
 BATCH = 10
 LONGEST_PAUSE_S = 10
 SETTLE_S = 15
@@ -32,15 +36,21 @@ wiring.prepare("s3", "s3vectors", "dynamodb", "sqs")
 
 def handler(event: dict[str, Any], context: Any) -> Any:
     if "RequestType" in event:
+        begun(event["RequestId"]).info("the stack changes the index", request=event["RequestType"])
         return _answer(event, context)
     if "Records" not in event:
+        begun(event.get("id")).info("the index is compared with the bucket")
         return _ask({"phase": "objects"})
     failures = []
     for record in event["Records"]:
+        trace = begun(record["messageId"])
         try:
-            _sweep(json.loads(record["body"])["sweep"])
+            body = json.loads(record["body"])
+            trace = begun(body.get("correlation"))
+            with trace.step("upkeep", phase=body["sweep"]["phase"]):
+                _sweep(body["sweep"])
         except Exception as error:
-            Trace().error("upkeep failed", messageId=record["messageId"], error=f"{type(error).__name__}: {error}")
+            trace.error("upkeep failed", messageId=record["messageId"], error=f"{type(error).__name__}: {error}")
             failures.append({"itemIdentifier": record["messageId"]})
     return {"batchItemFailures": failures}
 
@@ -52,10 +62,15 @@ def _answer(event: dict[str, Any], context: Any) -> None:
     """Do what CloudFormation asks, and tell it how that went."""
     status, reason, data, recipe = "SUCCESS", "", {}, None
     try:
-        if event["RequestType"] == "Delete":
+        if event["ResourceType"] == capacity.KIND:
+            if event["RequestType"] != "Delete":
+                capacity.check(event["ResourceProperties"])
+        elif event["RequestType"] == "Delete":
             _drop_all()
         else:
             recipe = _recipe(event["ResourceProperties"])
+            if event["RequestType"] == "Create":
+                _try(recipe)
             _begin(recipe)
             data = {"Recipe": recipe.id, "Index": recipe.index}
     except Exception as error:
@@ -76,6 +91,22 @@ def _recipe(properties: dict[str, Any]) -> Recipe:
     sizes = Sizes(*(int(properties[name]) for name in names))
     store = properties.get("VectorStore", "s3vectors")
     return Recipe(properties["Model"], int(properties["Dimension"]), sizes, store=store)
+
+
+def _try(recipe: Recipe) -> None:
+    """Ask the model once, so that no stack is made whose model cannot be had or gives other vectors. An error that may
+    pass is none. Later a recipe that fails does not take over."""
+    if recipe.model in ("", NO_MODEL):
+        return
+    try:
+        numbers = len(wiring.embedder(recipe).query("a passage"))
+    except EmbeddingUnavailable as error:
+        if not transient(error):
+            raise
+        Trace().warn("the model was not tried", error=str(error))
+        return
+    if numbers != recipe.dimension:
+        raise ValueError(f"{recipe.model} gives vectors of {numbers} numbers; EmbeddingDimension is {recipe.dimension}")
 
 
 def _begin(recipe: Recipe) -> None:
@@ -99,9 +130,8 @@ def _drop_all() -> None:
 
 
 def _ask(sweep: dict[str, Any], delay: int = 0) -> None:
-    wiring.client("sqs").send_message(
-        QueueUrl=os.environ["UPKEEP_QUEUE"], MessageBody=json.dumps({"sweep": sweep}), DelaySeconds=delay
-    )
+    body = json.dumps({"sweep": sweep, "correlation": current()})
+    wiring.client("sqs").send_message(QueueUrl=os.environ["UPKEEP_QUEUE"], MessageBody=body, DelaySeconds=delay)
 
 
 def _sweep(sweep: dict[str, Any]) -> None:
@@ -117,7 +147,9 @@ def _sweep(sweep: dict[str, Any]) -> None:
     elif sweep["phase"] == "rows":
         start = {"ExclusiveStartKey": {"document": sweep["start"]}} if sweep.get("start") else {}
         page = wiring.table("DOCUMENTS_TABLE").scan(Limit=PAGE, ConsistentRead=True, **start)
-        gone = [row["document"] for row in page["Items"] if row["status"] != "deleted" and not _there(row["document"])]
+        held = [row["document"] for row in page["Items"] if row["status"] != "deleted"]
+        with ThreadPoolExecutor(LOOKS_AT_ONCE) as pool:
+            gone = [key for key, there in zip(held, pool.map(_there, held)) if not there]
         _send(gone)
         last = page.get("LastEvaluatedKey")
         following = {"phase": "rows", "start": last["document"]} if last else {"phase": "finish"}

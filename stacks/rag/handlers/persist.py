@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from ragkit.trace import Trace
+from ragkit.trace import begun
 
 from handlers import outcomes, wiring
 from handlers.turns import record_of
@@ -14,9 +14,11 @@ wiring.prepare("dynamodb")
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     failures = []
     for message in event["Records"]:
-        body = json.loads(message["body"])
-        trace = Trace(body.get("correlation"))
+        body: dict[str, Any] = {}
+        trace = begun(message["messageId"])
         try:
+            body = json.loads(message["body"])
+            trace = begun(body.get("correlation"))
             if "job" in body:
                 outcomes.change(body["job"], body["values"])
                 trace.info("a job's end was recovered", job=body["job"])
@@ -26,6 +28,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
             trace.info("a turn was recovered", turn=record.turn)
         except Exception as error:
             names = {name: body[name] for name in ("turn", "job") if name in body}
+            names["messageId"] = message["messageId"]
             trace.error("it was not written", error=f"{type(error).__name__}: {error}", **names)
             failures.append({"itemIdentifier": message["messageId"]})
     return {"batchItemFailures": failures}

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import re
 import uuid
 from collections.abc import Iterator
@@ -10,19 +11,26 @@ from dataclasses import dataclass
 from typing import Any
 
 from ragkit.asked import User
+from ragkit.defence import visible
 from ragkit.identity import Caller, Unknown
-from ragkit.limits import TooMuch
+from ragkit.limits import Admitted, TooMuch
 from ragkit.resilience import passing
-from ragkit.trace import HEADER, Trace
+from ragkit.trace import HEADER, Trace, begun
 
 from handlers import wiring
 
 LONGEST_QUESTION = 2_000
 LONGEST_BODY = 64_000
 ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
-OPERATORS = frozenset(
-    ("$eq", "$ne", "$in", "$nin", "$exists", "$gt", "$gte", "$lt", "$lte", "$and", "$or")
-)  # fmt: skip
+LONGEST_VALUE = 512
+"""Characters of a name or a text in a filter."""
+NAME = re.compile(rf"[^\x00-\x1f\x7f\"\\]{{1,{LONGEST_VALUE}}}")
+MOST_VALUES = 100
+MOST_CONDITIONS = 64
+DEEPEST = 4
+SAME, ORDERED, LISTS = ("$eq", "$ne"), ("$gt", "$gte", "$lt", "$lte"), ("$in", "$nin")
+OPERATORS = frozenset((*SAME, *ORDERED, *LISTS, "$exists"))
+WHERE = "`where` is a filter by metadata, like {\"team\": \"billing\"}"
 
 
 class Refusal(Exception):
@@ -52,11 +60,25 @@ def body_of(event: dict[str, Any]) -> dict[str, Any]:
     if len(body) > LONGEST_BODY:
         raise Refusal(413, f"a request has at most {LONGEST_BODY} characters")
     try:
-        found = json.loads(body)
+        found = json.loads(body, object_pairs_hook=_members)
+        json.dumps(found, ensure_ascii=False, allow_nan=False).encode()
+    except UnicodeEncodeError as error:
+        raise Refusal(400, "the body has half of a surrogate pair, which is no character") from error
+    except RecursionError as error:
+        raise Refusal(400, "the body is nested too deep") from error
     except ValueError as error:
-        raise Refusal(400, 'the body is not JSON; send {"question": "..."}') from error
+        raise Refusal(400, f'the body is not JSON; send {{"question": "..."}} ({error})'[:300]) from error
     if not isinstance(found, dict):
         raise Refusal(400, 'send {"question": "..."}')
+    return found
+
+
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object, each of whose members stands once: what reads the first of two is not to differ from what reads the
+    last."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a member stands twice")
     return found
 
 
@@ -64,7 +86,7 @@ def question_of(event: dict[str, Any]) -> Question:
     """Raises Refusal."""
     body = body_of(event)
     text = body.get("question")
-    if not isinstance(text, str) or not text.strip():
+    if not isinstance(text, str) or not visible(text).strip("\u200c\u200d \t\n"):
         raise Refusal(400, 'send {"question": "..."}')
     if len(text) > LONGEST_QUESTION:
         raise Refusal(400, f"a question has at most {LONGEST_QUESTION} characters")
@@ -79,26 +101,57 @@ def id_of(body: dict[str, Any], name: str) -> str:
     return given
 
 
-def _where(given: Any, depth: int = 0) -> dict[str, Any] | None:
-    """A metadata filter, checked as far as it must be to be passed on. Raises Refusal."""
+def _where(given: Any) -> dict[str, Any] | None:
+    """A metadata filter, checked here because a store refuses it when the answer has begun. Raises Refusal."""
     if given is None:
         return None
-    if not isinstance(given, dict) or not given or depth > 4:
-        raise Refusal(400, '`where` is a filter by metadata, like {"team": "billing"}')
+    if _conditions(given, 0) > MOST_CONDITIONS:
+        raise Refusal(400, f"`where` has at most {MOST_CONDITIONS} conditions")
+    return given
+
+
+def _conditions(given: Any, depth: int) -> int:
+    if not isinstance(given, dict) or not given:
+        raise Refusal(400, WHERE)
+    if depth > DEEPEST:
+        raise Refusal(400, f"`where` is nested at most {DEEPEST} deep")
+    count = 0
     for name, value in given.items():
         if name in ("$and", "$or"):
             if not isinstance(value, list) or not value:
                 raise Refusal(400, f"`where`: {name} takes a list of filters")
-            for one in value:
-                _where(one, depth + 1)
-        elif name.startswith("$") or (isinstance(value, dict) and not set(value) <= OPERATORS):
-            raise Refusal(400, f"`where`: the operators are {', '.join(sorted(OPERATORS))}")
-    return given
+            count += sum(_conditions(one, depth + 1) for one in value)
+        elif name.startswith("$") or (isinstance(value, dict) and not (value and set(value) <= OPERATORS)):
+            raise Refusal(400, f"`where`: the operators are $and, $or, {', '.join(sorted(OPERATORS))}")
+        elif not NAME.fullmatch(name):
+            raise Refusal(400, f"`where`: a name has 1 to {LONGEST_VALUE} characters, no quotes, backslash or controls")
+        else:
+            tests = value if isinstance(value, dict) else {"$eq": value}
+            if not all(_fits(operator, one) for operator, one in tests.items()):
+                told = f"texts of up to {LONGEST_VALUE} characters, numbers, true and false, $in and $nin with lists"
+                raise Refusal(400, f"`where`: {name[:64]} is compared with {told} of up to {MOST_VALUES} of them")
+            count += len(tests)
+    return count
+
+
+def _fits(operator: str, value: Any) -> bool:
+    if operator == "$exists":
+        return isinstance(value, bool)
+    if operator in LISTS:
+        return isinstance(value, list) and 0 < len(value) <= MOST_VALUES and all(_fits("$eq", one) for one in value)
+    if operator in ORDERED:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, bool | int | float) or (isinstance(value, str) and len(value) <= LONGEST_VALUE)
+
+
+def headers_of(event: dict[str, Any]) -> dict[str, str]:
+    """By their names in lower case."""
+    return {name.lower(): value for name, value in (event.get("headers") or {}).items()}
 
 
 def caller_of(event: dict[str, Any]) -> Caller:
     """Who sends the request. Raises Refusal."""
-    headers = {name.lower(): value for name, value in (event.get("headers") or {}).items()}
+    headers = headers_of(event)
     address = event.get("requestContext", {}).get("http", {}).get("sourceIp", "")
     try:
         return wiring.directory().of(headers, address)
@@ -118,10 +171,23 @@ def reachable() -> Iterator[None]:
         raise Refusal(503, "a service behind this one is not to be had now; try again", {"retry-after": "5"}) from error
 
 
-def admit(caller: Caller) -> None:
+def admit(caller: Caller) -> Admitted:
     """Count one question of the caller's; when it cannot be counted now, it is let through. Raises Refusal."""
+    with _within_limits():
+        return wiring.limits().take(caller.counted or caller.user.id, caller.allowance)
+    return Admitted()
+
+
+def count(caller: Caller) -> None:
+    """Count one request of the caller's that asks nothing. Raises Refusal."""
+    with _within_limits():
+        wiring.limits().count(caller.counted or caller.user.id, caller.allowance)
+
+
+@contextmanager
+def _within_limits() -> Iterator[None]:
     try:
-        wiring.limits().take(caller.user.id, caller.allowance)
+        yield
     except TooMuch as error:
         wiring.METRICS.record("QuestionsRefused")
         wiring.METRICS.flush()
@@ -132,18 +198,27 @@ def admit(caller: Caller) -> None:
         Trace().warn("a question was not counted", error=f"{type(error).__name__}: {error}")
 
 
+def give_back(admitted: Admitted) -> None:
+    """The tokens that were held for a question which is not answered anew."""
+    try:
+        wiring.limits().spend(admitted, 0)
+    except Exception as error:
+        Trace().warn("tokens are still held", error=f"{type(error).__name__}: {error}")
+
+
 def trace_of(event: dict[str, Any]) -> Trace:
-    """The trace that the caller's correlation id names, or a new one."""
-    headers = {name.lower(): value for name, value in (event.get("headers") or {}).items()}
-    return Trace(headers.get(HEADER))
+    """The trace that the caller's correlation id names, or a new one; this request's from now on."""
+    return begun(headers_of(event).get(HEADER))
 
 
 def connection_of(event: dict[str, Any]) -> dict[str, str] | None:
-    """The WebSocket that a request came by: where its connections API is, and its id."""
+    """The WebSocket that a request came by: where its connections API is, and its id. Where the platform's other
+    endpoints have no TLS, this one has none either."""
     context = event.get("requestContext", {})
     if "connectionId" not in context:
         return None
-    return {"endpoint": f"https://{context['domainName']}/{context['stage']}", "id": context["connectionId"]}
+    scheme = "http" if os.environ.get("AWS_ENDPOINT_URL", "").startswith("http:") else "https"
+    return {"endpoint": f"{scheme}://{context['domainName']}/{context['stage']}", "id": context["connectionId"]}
 
 
 def new_id() -> str:

@@ -17,23 +17,31 @@ from ragkit.generate import BedrockGenerator
 from ragkit.guardrails import BedrockGuardrail, Guardrail, NoGuardrail
 from ragkit.guards import GuardedEmbedder, GuardedGenerator, GuardedReranker, GuardedStore, Kept
 from ragkit.identity import Directory
+from ragkit.intent import IntentAnswerer
 from ragkit.limits import Allowance, Limits
 from ragkit.metrics import Metrics
 from ragkit.push import ConnectionPush, NoPush, Push
 from ragkit.rerank import NO_MODEL, BedrockReranker, NoRerank, Reranker
-from ragkit.resilience import Breaker, Bulkhead, guard_client
+from ragkit.resilience import Breaker, Bulkhead, Invocation, guard_client, timed
 from ragkit.retrieve import Retriever
+from ragkit.retrieve import Settings as RetrievalSettings
 from ragkit.sessions import Sessions
 from ragkit.stores.choice import open_store
+from ragkit.trace import libraries_too
 from ragkit.versions import Recipe, Registry
+from ragkit.wordings import ModelWordings, NoWordings, Wordings
 
 TIMEOUTS: dict[str, tuple[float, int]] = {
     "bedrock-runtime": (float(os.environ.get("MODEL_TIMEOUT_S", "20")), 2), "bedrock-agent-runtime": (10, 2),
     "s3vectors": (4, 3), "dynamodb": (2, 3), "sqs": (4, 3), "s3": (20, 2), "apigatewaymanagementapi": (2, 2),
     "secretsmanager": (2, 3),
 }  # fmt: skip
-"""Seconds without a byte until a call is given up, and how often it is made. Together they are less than the timeout of
-every function that waits for the service, and each function's is less than its queue's visibility timeout."""
+"""Seconds without a byte until a call is given up, and how often it is made. No try is begun that might outlast the
+function's timeout (`longest`), and each function's is less than its queue's visibility timeout."""
+CONNECT_S = 1
+WRITTEN_AT_THE_END = frozenset(("dynamodb", "sqs"))
+AT_THE_END_S = 8
+"""For a try of the table and one of the queue, once an answer has come to its end one way or the other."""
 SLOW_SEARCH_S = float(os.environ.get("HEDGE_SEARCH_AFTER_S", "0"))
 KEPT_EMBEDDINGS = 2_000
 SEARCHES_AT_ONCE = 16
@@ -47,28 +55,45 @@ def config(service: str) -> Config:
     """Retries are of transient errors only, after exponential pauses with full jitter."""
     seconds, attempts = TIMEOUTS[service]
     return Config(
-        connect_timeout=1, read_timeout=seconds, tcp_keepalive=True,
+        connect_timeout=CONNECT_S, read_timeout=seconds, tcp_keepalive=True,
         retries={"mode": "standard", "total_max_attempts": attempts},
         signature_version="s3v4" if service == "s3" else "v4", max_pool_connections=50,
     )  # fmt: skip
 
 
+@lru_cache(maxsize=1)
+def invocation() -> Invocation:
+    return Invocation()
+
+
+def longest(service: str) -> float:
+    """Seconds that one try of a call may take, and that are then left for what must be written at the end."""
+    return CONNECT_S + TIMEOUTS[service][0] + (0 if service in WRITTEN_AT_THE_END else AT_THE_END_S)
+
+
 @cache
 def client(service: str) -> Any:
-    made = boto3.client(service, config=config(service))
+    made = timed(boto3.client(service, config=config(service)), invocation(), longest(service))
     return made if service in GUARDED_ELSEWHERE else guard_client(made, breaker(service))
 
 
 def prepare(*services: str) -> None:
-    """Make the clients now."""
+    """Make the clients now; for DynamoDB what its tables are had from."""
     for service in services:
-        client(service)
+        resource(service) if service == "dynamodb" else client(service)
+
+
+def prepare_answers() -> None:
+    """Make what answers questions, as far as nobody must be asked for it."""
+    prepare("bedrock-runtime", "s3vectors", "dynamodb")
+    reranker()
+    generator()
 
 
 @cache
 def resource(service: str) -> Any:
     made = boto3.resource(service, config=config(service))
-    guard_client(made.meta.client, breaker(service))
+    guard_client(timed(made.meta.client, invocation(), longest(service)), breaker(service))
     return made
 
 
@@ -83,6 +108,7 @@ def registry() -> Registry:
     return Registry(table("SETTINGS_TABLE"))
 
 
+libraries_too()
 METRICS = Metrics(os.environ.get("STACK_NAME", "rag"))
 
 
@@ -119,7 +145,10 @@ def epoch() -> Epoch:
 
 @lru_cache(maxsize=8)
 def _retriever(recipe: Recipe) -> Retriever:
-    return Retriever(watched(recipe), embedder(recipe), reranker=reranker())
+    settings = RetrievalSettings(
+        diversity=float(os.environ.get("DIVERSITY", "0")), neighbours=int(os.environ.get("NEIGHBOURS", "0"))
+    )
+    return Retriever(watched(recipe), embedder(recipe), settings, reranker())
 
 
 @lru_cache(maxsize=1)
@@ -145,16 +174,20 @@ def guardrail() -> Guardrail:
 
 
 def answerer() -> Answering:
-    """With the cache of answers in front where the template asks for it."""
+    """With the cache of answers in front where the template asks for it, and small talk taken out before."""
     live = registry().current().live
     settings = AnswerSettings(passages_only=os.environ.get("PASSAGES_ONLY", "true") == "true")
     judge = Judge((live.model, os.environ.get("RERANK_MODEL_ID", "none")), watched(live))
-    inner = Answerer(_retriever(live), generator(), settings, guardrail(), judge, embedder(live))
+    inner = Answerer(_retriever(live), generator(), settings, guardrail(), judge, embedder(live), wordings())
     if os.environ.get("SEMANTIC_CACHE", "off") != "on":
-        return inner
-    names = ("GENERATION_MODEL_ID", "RERANK_MODEL_ID", "GUARDRAIL_ID", "GUARDRAIL_VERSION")
+        return IntentAnswerer(inner, METRICS.record)
+    names = (
+        "GENERATION_MODEL_ID", "RERANK_MODEL_ID", "GUARDRAIL_ID", "GUARDRAIL_VERSION", "DIVERSITY", "NEIGHBOURS",
+        "WORDINGS",
+    )  # fmt: skip
     recipe = " ".join([live.id, *(os.environ.get(name, "none") for name in names)])
-    return CachingAnswerer(inner, answers(), embedder(live), recipe, METRICS.record)
+    cached = CachingAnswerer(inner, answers(), embedder(live), recipe, METRICS.record)
+    return IntentAnswerer(cached, METRICS.record)
 
 
 @lru_cache(maxsize=1)
@@ -167,7 +200,13 @@ def answers() -> AnswerCache:
 def generator() -> GuardedGenerator:
     model = os.environ["GENERATION_MODEL_ID"]
     inner = BedrockGenerator(client("bedrock-runtime"), model, guardrail())
-    return GuardedGenerator(inner, breaker(f"the model {model}"))
+    return GuardedGenerator(inner, breaker(f"the model {model}"), lambda: invocation().left() - AT_THE_END_S)
+
+
+@lru_cache(maxsize=1)
+def wordings() -> Wordings:
+    count = int(os.environ.get("WORDINGS", "0"))
+    return ModelWordings(generator(), count) if count else NoWordings()
 
 
 @lru_cache(maxsize=1)
@@ -186,11 +225,11 @@ def directory() -> Directory:
     return Directory(table("ACCESS_TABLE"), usual)
 
 
-def push(connection: dict[str, str] | None) -> Push:
-    """To the WebSocket that a question came by; nowhere when it came otherwise."""
+def push(connection: dict[str, str] | None, job: str) -> Push:
+    """To the WebSocket that a job's question came by; nowhere when it came otherwise."""
     if connection is None:
         return NoPush()
     service = "apigatewaymanagementapi"
     return ConnectionPush(
-        boto3.client(service, endpoint_url=connection["endpoint"], config=config(service)), connection["id"]
+        boto3.client(service, endpoint_url=connection["endpoint"], config=config(service)), connection["id"], job
     )

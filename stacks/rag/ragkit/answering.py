@@ -1,6 +1,7 @@
 """A question -> passages -> an answer with verified citations, as a stream of events.
 
-    guardrail  {action: "blocked" | "masked", message, source: "input" | "output"}
+    guardrail  {action: "blocked" | "masked", message, source: "input" | "output", question}
+                                                          question, of an input, is what may be kept of it
     retrieval  {mode, note, passages, ranked, evidence}   passages are those that the model is given, in its order;
                                                           ranked are all that were found, as {id, document, score}
     token      {text}
@@ -19,13 +20,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ragkit.asked import Asked
-from ragkit.budget import Fitted, fit
+from ragkit.budget import Fitted, fit, tokens
 from ragkit.citations import Verified, verified
-from ragkit.cost import cost_usd
+from ragkit.cost import cost_usd, total_usd
 from ragkit.defence import line, without_foreign_links
 from ragkit.embed import Embedder
 from ragkit.evidence import Evidence, Judge
-from ragkit.generate import GenerationUnavailable, Generator, Usage
+from ragkit.generate import Generation, GenerationUnavailable, Generator, Message, Usage
 from ragkit.grounding import Statement, best_sentence
 from ragkit.guardrails import INTERVENED, MASKED, Guardrail, NoGuardrail
 from ragkit.likeness import Likeness
@@ -33,7 +34,9 @@ from ragkit.prompt import NOTHING_FOUND, SYSTEM, messages, refused
 from ragkit.retrieve import Retrieved, Retriever
 from ragkit.store import Passage
 from ragkit.trace import Trace
+from ragkit.wordings import NoWordings, Worded, Wordings
 
+BLOCKED = "(a question that the guardrail blocked)"
 UNSUPPORTED = "No passage supports this answer; check it against the documents."
 MODEL_FAILED = "The model failed, so passages stand for the answer"
 BEST_PASSAGES = "These passages fit the question best:"
@@ -63,15 +66,18 @@ class Draft:
     mode: str
     passages: list[Passage] = field(default_factory=list)
     text: str = ""
+    last: str = ""
     usage: Usage = field(default_factory=Usage)
     stop_reason: str = ""
     cancelled: bool = False
     notices: list[str] = field(default_factory=list)
+    retrieval_usd: float | None = 0.0
+    worded: Usage = field(default_factory=Usage)
 
 
 class Answerer:
     """`judge` says whether the passages hold an answer. `embedder` helps to recognise support in other words; without
-    it the words decide."""
+    it the words decide. `wordings` gives other wordings of the question to search for."""
 
     def __init__(
         self,
@@ -81,8 +87,10 @@ class Answerer:
         guardrail: Guardrail | None = None,
         judge: Judge | None = None,
         embedder: Embedder | None = None,
+        wordings: Wordings | None = None,
     ) -> None:
         self._retriever = retriever
+        self._wordings = wordings or NoWordings()
         self._generator = generator
         self._settings = settings
         self._guardrail = guardrail or NoGuardrail()
@@ -97,13 +105,17 @@ class Answerer:
             step["action"] = checked.action
         if checked.action != "none":
             told = checked.text if checked.action == "blocked" else "parts of the question were masked"
-            yield "guardrail", {"action": checked.action, "message": told, "source": "input"}
+            kept = checked.text if checked.action == "masked" else BLOCKED
+            yield "guardrail", {"action": checked.action, "message": told, "source": "input", "question": kept}
         if checked.action == "blocked":
             yield from self._blocked(Draft("guardrail", text=checked.text), trace)
             return
         asked = replace(asked, question=checked.text)
-        found, evidence, fitted = self._found(asked, trace)
-        draft = Draft(found.mode, fitted.passages, notices=[f"{fitted.note}."] if fitted.note else [])
+        worded = self._wordings.of(asked.question)
+        found, evidence, fitted = self._found(asked, worded, trace)
+        notices = [one for one in (asked.notice, f"{fitted.note}." if fitted.note else "") if one]
+        draft = Draft(found.mode, fitted.passages, notices=notices)
+        draft.retrieval_usd, draft.worded = found.cost_usd, worded.usage
         yield "retrieval", _retrieval(found, evidence, fitted)
         if not found.passages or (self._settings.abstain and not evidence.enough):
             draft.text = NOTHING_FOUND
@@ -112,6 +124,7 @@ class Answerer:
         else:
             yield from self._generated(asked, fitted, draft, trace)
         if draft.stop_reason == INTERVENED:
+            draft.text = draft.last  # what was said before it was blocked does not stand
             yield "guardrail", {"action": "blocked", "message": draft.text, "source": "output"}
             yield from self._blocked(draft, trace)
             return
@@ -124,12 +137,14 @@ class Answerer:
             yield "notice", {"message": notice}
         yield "done", {**done, **self._about(draft, trace)}
 
-    def _found(self, asked: Asked, trace: Trace) -> tuple[Retrieved, Evidence, Fitted]:
+    def _found(self, asked: Asked, worded: Worded, trace: Trace) -> tuple[Retrieved, Evidence, Fitted]:
         settings = self._settings
         with trace.step("retrieval") as step:
             count = max(settings.passages, settings.ranked)
             self._judge.begin()
-            found = self._retriever.search(asked.question, count, asked.filter(), asked.earlier)
+            where = asked.filter()
+            found = self._retriever.search(asked.question, count, where, asked.earlier, worded.texts, trace)
+            found = replace(found, note="; ".join(one for one in (found.note, worded.note) if one))
             evidence = self._judge.evidence(asked, found)
             step["passages"] = {one.id: round(one.score, 4) for one in found.passages}
             step["evidence"] = evidence.shown()
@@ -141,6 +156,9 @@ class Answerer:
     def _generated(self, asked: Asked, fitted: Fitted, draft: Draft, trace: Trace) -> Iterator[Event]:
         """The model's tokens; when it fails, the best passages' sentences instead."""
         said = messages(asked.question, fitted.passages, fitted.turns, fitted.summary)
+        draft.cancelled = asked.cancelled()
+        if draft.cancelled:
+            return
         try:
             with trace.step("generation") as step:
                 trace.mark("model_asked")
@@ -149,13 +167,14 @@ class Answerer:
                     for piece in generation:
                         trace.mark("first_token")
                         draft.text += piece
+                        draft.last = piece
                         yield "token", {"text": piece}
                         draft.cancelled = asked.cancelled()
                         if draft.cancelled:
                             break
                 finally:
                     generation.close()
-                    draft.usage, draft.stop_reason = generation.usage, generation.stop_reason
+                    draft.usage, draft.stop_reason = _used(generation, said, draft.text), generation.stop_reason
                     step["tokens"] = {"input": draft.usage.input, "output": draft.usage.output}
         except GenerationUnavailable as error:
             if not self._settings.passages_only:
@@ -163,7 +182,10 @@ class Answerer:
             trace.warn("the passages stand for the answer", error=str(error))
             draft.mode = "passages"
             draft.notices.append(f"{MODEL_FAILED} ({_code(error)}).")
-            added = ("…\n\n" if draft.text else "") + quoted(asked.question, fitted.passages)
+            checked = self._guardrail.check(quoted(asked.question, fitted.passages), "OUTPUT")
+            draft.stop_reason = {"blocked": INTERVENED, "masked": MASKED}.get(checked.action, "")
+            draft.last = checked.text
+            added = ("…\n\n" if draft.text else "") + checked.text
             draft.text += added
             trace.mark("first_token")
             yield "token", {"text": added}
@@ -194,17 +216,26 @@ class Answerer:
     def _about(self, draft: Draft, trace: Trace) -> dict[str, Any]:
         """The members of `done` that say how the answer came about."""
         model = self._generator.model
+        usage = Usage(draft.usage.input + draft.worded.input, draft.usage.output + draft.worded.output)
+        cost = total_usd(draft.retrieval_usd, cost_usd(model, usage))
         return {
-            "notice": " ".join(draft.notices), "usage": {"input": draft.usage.input, "output": draft.usage.output},
-            "cost_usd": cost_usd(model, draft.usage), "timing": _timing(trace), "mode": draft.mode, "model": model,
+            "notice": " ".join(draft.notices), "usage": {"input": usage.input, "output": usage.output},
+            "cost_usd": cost, "timing": _timing(trace), "mode": draft.mode, "model": model,
             "correlation": trace.correlation, "cancelled": draft.cancelled,
         }  # fmt: skip
+
+
+def _used(generation: Generation, said: Sequence[Message], text: str) -> Usage:
+    """As the model counts; estimated where it was not heard to the end."""
+    if generation.usage.input or not text:
+        return generation.usage
+    return Usage(tokens(SYSTEM) + sum(tokens(one["text"]) for one in said), tokens(text))
 
 
 def _code(error: Exception) -> str:
     """The service's code, for the reader; what else there is to know stands in the log."""
     reply = getattr(error.__cause__, "response", None) or {}
-    return str(reply.get("Error", {}).get("Code") or type(error).__name__)
+    return str(reply.get("Error", {}).get("Code") or type(error.__cause__ or error).__name__)
 
 
 def quoted(question: str, passages: Sequence[Passage]) -> str:
@@ -246,7 +277,8 @@ def shown(number: int, passage: Passage) -> dict[str, Any]:
 def _timing(trace: Trace) -> dict[str, float]:
     steps = trace.steps
     first = steps.get("first_token", trace.since())
+    parts = {f"{name}_ms": round(steps[name], 1) for name in ("embed", "search", "rerank") if name in steps}
     return {
-        "retrieval_ms": round(steps.get("retrieval", 0)), "first_token_ms": round(first),
+        "retrieval_ms": round(steps.get("retrieval", 0)), **parts, "first_token_ms": round(first),
         "model_first_ms": round(first - steps.get("model_asked", first), 2), "total_ms": round(trace.since()),
     }  # fmt: skip

@@ -37,7 +37,7 @@ class Asked:
     """A question in its conversation. `turn` is the turn's id: the same id is the same turn, however often it comes.
     `earlier` are the turns before it, oldest first, as far as the budget keeps them word by word; `summary` is what is
     kept of those before. `where` narrows by metadata, on top of what the user may see. `cancelled` is asked between
-    tokens."""
+    tokens. `notice` is what the reader of the answer should know about the question."""
 
     question: str
     user: User = User()
@@ -47,6 +47,7 @@ class Asked:
     summary: str = ""
     where: dict[str, Any] | None = None
     cancelled: Callable[[], bool] = field(default=_never, compare=False)
+    notice: str = ""
 
     def filter(self) -> dict[str, Any]:
         seen = self.user.may_see()

@@ -45,7 +45,10 @@ LEAD = re.compile(
     re.IGNORECASE,
 )
 SUFFIXES = ("ies", "ing", "ed", "es", "s", "e")
-WORD = re.compile(r"[^\W_]+(?:[.,:/'’-][^\W_]+)*")
+WORD = re.compile(
+    r"(?:(?<![^\s(])[-−+](?=\d))?[^\W_]+(?:[.,:/'’-][^\W_]+)*[%‰°+#]*|[<>=≤≥≠±$€£¥&^*]+"
+)
+"""With the signs that decide what a number or a name is: -5, C++, 5%, <."""
 
 Event = tuple[str, dict[str, Any]]
 Count = Callable[[str], Any]
@@ -207,10 +210,10 @@ class CachingAnswerer:
 
 
 def _whole(kept: dict[str, Any]) -> bool:
-    """Whether an answer is one that may be given again: nothing was missing, and it cites what it says."""
+    """Whether an answer is one that may be given again: nothing was missing or masked, and it cites what it says."""
     found, done = kept.get("retrieval", {}), kept["done"]
     degraded = found.get("note") or done.get("cancelled") or done["mode"] not in WHOLE_MODES
-    return not degraded and bool(done["citations"])
+    return not degraded and "guardrail" not in kept and bool(done["citations"])
 
 
 def _again(known: dict[str, Any], trace: Trace) -> Iterator[Event]:
@@ -220,6 +223,6 @@ def _again(known: dict[str, Any], trace: Trace) -> Iterator[Event]:
     yield "token", {"text": known["done"]["answer"]}
     timing = {"retrieval_ms": took, "first_token_ms": took, "total_ms": round(trace.since())}
     yield "done", {
-        **known["done"], "mode": "cached", "usage": {"input": 0, "output": 0}, "timing": timing,
+        **known["done"], "mode": "cached", "usage": {"input": 0, "output": 0}, "cost_usd": 0.0, "timing": timing,
         "correlation": trace.correlation, "cancelled": False,
     }  # fmt: skip

@@ -18,6 +18,8 @@ LONGEST_CONTEXT = 300
 """Characters of the path of headings; a longer one loses its middle."""
 MOST_CHUNKS = 20_000
 LEAST_WINDOW = 32
+MOST_CHARACTERS = 12
+"""A token: text of little but white space counts by its characters, so that no chunk is larger than an index takes."""
 
 
 @dataclass(frozen=True)
@@ -121,10 +123,15 @@ def _sections(document: Document) -> Iterator[tuple[tuple[str, ...], list[Block]
         yield tuple(path[level] for level in sorted(path)), blocks
 
 
+def _length(text: str) -> float:
+    """In tokens."""
+    return max(estimate(text), len(text) / MOST_CHARACTERS)
+
+
 def _pack(blocks: list[Block], sizes: Sizes) -> Iterator[tuple[int, str]]:
     """(page, text) of chunks. What fits into the longest chunk stays whole. Else pieces are joined up to the target; a
     piece that starts a chunk after text was cut brings the end of the one before."""
-    if len({block.page for block in blocks}) == 1 and sum(estimate(block.text) for block in blocks) <= sizes.longest:
+    if len({block.page for block in blocks}) == 1 and sum(_length(block.text) for block in blocks) <= sizes.longest:
         yield blocks[0].page, "\n\n".join(block.text for block in blocks)
         return
     parts: list[str] = []
@@ -132,11 +139,11 @@ def _pack(blocks: list[Block], sizes: Sizes) -> Iterator[tuple[int, str]]:
     tail = ""
     for block in blocks:
         for piece in _pieces(block, sizes):
-            length = estimate(piece)
+            length = _length(piece)
             if parts and size + length > sizes.target:
                 yield page, "\n\n".join(parts)
-                carried = tail if block.kind == "text" and estimate(tail) + length <= sizes.longest else ""
-                parts, size, page = ([carried] if carried else []), estimate(carried), block.page
+                carried = tail if block.kind == "text" and _length(tail) + length <= sizes.longest else ""
+                parts, size, page = ([carried] if carried else []), _length(carried), block.page
             if not parts:
                 page = block.page
             parts.append(piece)
@@ -148,8 +155,8 @@ def _pack(blocks: list[Block], sizes: Sizes) -> Iterator[tuple[int, str]]:
 
 def _pieces(block: Block, sizes: Sizes) -> list[str]:
     if block.kind in ("table", "code", "record"):
-        return [block.text] if estimate(block.text) <= sizes.longest else _cut_lines(block, sizes.longest)
-    if estimate(block.text) <= sizes.target:
+        return [block.text] if _length(block.text) <= sizes.longest else _cut_lines(block, sizes.longest)
+    if _length(block.text) <= sizes.target:
         return [block.text]
     units = block.text.split("\n") if block.kind == "list" else sentences(block.text)
     return _join(units, "\n" if block.kind == "list" else " ", sizes.target)
@@ -158,7 +165,7 @@ def _pieces(block: Block, sizes: Sizes) -> list[str]:
 def _cut_lines(block: Block, longest: int) -> list[str]:
     lines = block.text.split("\n")
     head = lines[: 2 if len(lines) > 2 and set(lines[1]) <= set("|-: \t") else 1] if block.kind == "table" else []
-    room = longest - estimate("\n".join(head))
+    room = longest - _length("\n".join(head))
     if room < longest / 2:
         return _join(lines, "\n", longest)
     return ["\n".join((*head, piece)) for piece in _join(lines[len(head) :], "\n", room)]
@@ -169,12 +176,13 @@ def _join(units: list[str], between: str, limit: float) -> list[str]:
     joined: list[str] = []
     open_, size = [], 0.0
     for unit in units:
-        length = estimate(unit)
+        length = _length(unit)
         if open_ and size + length > limit:
             joined.append(between.join(open_))
             open_, size = [], 0.0
         if length > limit:
-            joined.extend(pieces(unit, limit))
+            longest = int(limit * MOST_CHARACTERS)
+            joined += [one[at : at + longest] for one in pieces(unit, limit) for at in range(0, len(one), longest)]
             continue
         open_.append(unit)
         size += length
@@ -194,7 +202,7 @@ def _tail(text: str, limit: int) -> str:
     kept: list[str] = []
     size = 0.0
     for sentence in reversed(sentences(text)):
-        size += estimate(sentence)
+        size += _length(sentence)
         if size > limit:
             return " ".join(reversed(kept))
         kept.append(sentence)

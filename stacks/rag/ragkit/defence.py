@@ -17,14 +17,24 @@ _LINE_BREAK = re.compile("\r\n?|[\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
 _BLANK_LINES = re.compile(r"\n{4,}")
 _WORD = re.compile(rf"\S{{{LONGEST_WORD + 1},}}")
 _TAG = re.compile(
-    r"<(?=\s*[/|]?\s*(?:passages?|questions?|system|instructions?|prompt|assistant|user|human|answer|documents?|context"
+    r"[<＜﹤](?=\s*[/|]?\s*(?:passages?|questions?|system|instructions?|prompt|assistant|user|human|answer|documents?|context"
     r"|im_start|im_end|endoftext|begin_of_text|eot_id|start_header_id|end_header_id)\b)|<(?=\|)",
     re.IGNORECASE,
 )
 _ROLE = re.compile(r"\[(?=\s*/?\s*(?:INST|SYS|SYSTEM|USER|ASSISTANT)\s*\])|<<(?=\s*/?SYS\s*>>)", re.IGNORECASE)
 _MARK = re.compile(r"[\[［【](\s{0,4}\d{1,6}(?:\s{0,4}[,;–-]\s{0,4}\d{1,6}){0,20}\s{0,4})[\]］】]")
 _IMAGE = re.compile(r"!\[([^\]\n]{0,300})\](?=\()")
-_LINK = re.compile(r"(?:https?|ftp)://[^\s<>\"'`]{1,2000}|(?<=\]\()(?:data|javascript):[^\s)]{1,2000}", re.IGNORECASE)
+_LINK = re.compile(
+    r"(?<![a-z0-9])[a-z][a-z0-9+.-]{1,20}://[^\s<>\"'`]{1,2000}"
+    r"|(?<![\w.@/-])www\.[^\s<>\"'`]{3,2000}"
+    r"|(?<![\w:/])//[\w-]{1,63}\.[\w.-]{2,255}[^\s<>\"'`]{0,2000}"
+    r"|(?<![a-z0-9])(?:https?|javascript|vbscript|mailto):[^\s<>\"'`]{2,2000}|(?<![a-z0-9])data:\w{1,30}/[^\s<>\"'`]{1,2000}"
+    r"|(?<=\]\()\s{0,8}[^\s)]{0,1000}[/:.#?][^\s)]{1,1000}|(?<=\]: )(?=[^\s]{0,300}[/#?])[^\s]{1,2000}",
+    re.IGNORECASE,
+)
+"""Addresses with a scheme or without, and whatever else stands where Markdown has a link's target."""
+_JOINERS = re.compile("(?<=[!-~])[\u200b-\u200d\u2060\ufeff]+(?=[!-~])")
+"""Characters that cannot be seen between those of an address."""
 _SURROUNDING = ".,;:!?)]}*_"
 
 
@@ -59,13 +69,14 @@ def without_foreign_links(answer: str, known: Iterable[str]) -> tuple[str, int]:
     """The answer, with links that none of the `known` texts has taken out, and how many."""
     texts = list(known)
     gone = 0
+    answer = _JOINERS.sub("", answer)
 
     def replaced(found: re.Match[str]) -> str:
         nonlocal gone
-        link = found[0].rstrip(_SURROUNDING)
-        if any(link in text for text in texts):
+        link = found[0].strip().rstrip(_SURROUNDING)
+        if not link or any(link in text for text in texts):
             return found[0]
         gone += 1
-        return LINK_GONE + found[0][len(link) :]
+        return LINK_GONE + found[0].lstrip()[len(link) :]
 
     return _LINK.sub(replaced, answer), gone

@@ -7,6 +7,8 @@ its answer, Cohere's bodies ask for `truncate: NONE` and are refused.
 """
 
 import json
+import math
+import operator
 import random
 import re
 import time
@@ -37,6 +39,7 @@ _TOO_LONG = re.compile(
     re.IGNORECASE,
 )
 _WHICH = re.compile(r"texts\[(\d+)\] has (\d+) tokens")
+_COUNTED = re.compile(r"request input token count: (\d+)")
 _COUNT = "x-amzn-bedrock-input-token-count"
 
 
@@ -135,7 +138,15 @@ class BedrockEmbedder:
         if self.model == NO_MODEL:
             raise EmbeddingUnavailable("no embedding model is configured")
         text = text[: self._characters]
-        return self._cohere([text], "search_query")[0] if self._batched else self._titan(text)[0]
+        if self._batched:
+            return self._cohere([text], "search_query")[0]
+        for _ in range(CORRECTIONS):
+            try:
+                return self._titan(text)[0]
+            except TooLong as long:
+                size = estimate(text)
+                text = pieces(text, min(size / STEP, SURE * self._window / long.ratio if long.ratio else size))[0]
+        raise EmbeddingUnavailable(f"the model {self.model} takes no piece of the question, however short")
 
     def _fitting(self, text: str) -> list[str]:
         """The text in pieces that should fit into the window and the call."""
@@ -219,7 +230,7 @@ class BedrockEmbedder:
         except (ClientError, BotoCoreError, ValueError) as error:
             found = _TOO_LONG.search(str(error)) if body.get("truncate") != "END" else None
             if found and isinstance(error, ClientError) and error.response["Error"]["Code"] == "ValidationException":
-                raise TooLong(_ratio(str(error), body.get("texts", []))) from error
+                raise TooLong(_ratio(str(error), body)) from error
             raise EmbeddingUnavailable(f"the model {self.model} failed: {error}") from error
         if not isinstance(answer, dict):
             raise EmbeddingUnavailable(f"the model {self.model} answered with something else than an object")
@@ -234,11 +245,14 @@ def code(error: BaseException) -> str:
     return response["Error"]["Code"] if isinstance(response, dict) else ""
 
 
-def _ratio(message: str, texts: Sequence[str]) -> float:
-    which = _WHICH.search(message)
-    if which is None or int(which[1]) >= len(texts):
-        return 0.0
-    return int(which[2]) / max(1.0, estimate(texts[int(which[1])]))
+def _ratio(message: str, body: dict[str, Any]) -> float:
+    """Of the count that the model's refusal tells to the estimate, 0 when it tells none."""
+    which, counted = _WHICH.search(message), _COUNTED.search(message)
+    if which is not None and int(which[1]) < len(body.get("texts", ())):
+        return int(which[2]) / max(1.0, estimate(body["texts"][int(which[1])]))
+    if counted is not None and "inputText" in body:
+        return int(counted[1]) / max(1.0, estimate(body["inputText"]))
+    return 0.0
 
 
 def _mean(texts: Sequence[str], vectors: Sequence[list[float]]) -> list[float]:
@@ -246,7 +260,8 @@ def _mean(texts: Sequence[str], vectors: Sequence[list[float]]) -> list[float]:
     if len(vectors) == 1:
         return vectors[0]
     lengths = [max(1.0, estimate(text)) for text in texts]
-    lengths[0] *= FIRST_COUNTS
-    summed = [sum(length * value for length, value in zip(lengths, values)) for values in zip(*vectors)]
-    norm = sum(value * value for value in summed) ** 0.5
+    summed = [FIRST_COUNTS * lengths[0] * value for value in vectors[0]]
+    for length, vector in zip(lengths[1:], vectors[1:]):
+        summed = [so_far + length * value for so_far, value in zip(summed, vector)]
+    norm = math.sqrt(math.fsum(map(operator.mul, summed, summed)))
     return [value / norm for value in summed] if norm else vectors[0]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from botocore.exceptions import BotoCoreError, ClientError
+from urllib3.exceptions import HTTPError
 
 from ragkit.guardrails import INTERVENED, MASKED, Guardrail, NoGuardrail, blocked
 from ragkit.prompt import parts
@@ -100,7 +101,7 @@ class BedrockGeneration:
                     self.stop_reason = event["messageStop"]["stopReason"]
                 elif "metadata" in event:
                     self._end(event["metadata"])
-        except (ClientError, BotoCoreError) as error:
+        except (ClientError, BotoCoreError, HTTPError, OSError) as error:
             raise GenerationUnavailable(f"the model {self._model} failed: {error}") from error
 
     def _end(self, metadata: dict[str, Any]) -> None:

@@ -1,14 +1,16 @@
 """Does a passage support a statement, and which of its sentences do?
 
 A statement is supported by up to three sentences of a passage that together hold most of its terms, all of its numbers
-and most of its names. Terms are words without inflection (pairs of characters in scripts without spaces), so this works
-on quotes and on paraphrases that keep the words. What is said in other words altogether is only recognised with
-`similar`, which compares meanings.
+and most of its names, and do not say the opposite (`ragkit.contradiction`). Terms are words without inflection (pairs
+of characters in scripts without spaces), so this works on quotes and on paraphrases that keep the words. What is said
+in other words altogether is only recognised with `similar`, which compares meanings.
 """
 
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+from ragkit.contradiction import contradicts
 
 Span = tuple[int, int]
 Similar = Callable[[str, list[str]], list[float]]
@@ -110,6 +112,8 @@ def support(statement: Statement, text: str, title: str = "", similar: Similar |
     if not statement.numbers <= covered | said:
         return Support(False, score, quotes)
     if len(statement.names - covered - said) > MISSING_NAMES * len(statement.names):
+        return Support(False, score, quotes)
+    if score >= DOUBTFUL and contradicts(statement.text, "\n".join(text[start:end] for start, end in quotes), terms):
         return Support(False, score, quotes)
     if score < LEAST and similar is not None and score >= DOUBTFUL:
         near = max(similar(statement.text, [text[start:end] for start, end in quotes]))

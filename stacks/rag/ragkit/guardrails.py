@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol
 from botocore.exceptions import BotoCoreError, ClientError
 
 Action = Literal["none", "masked", "blocked"]
+Source = Literal["INPUT", "OUTPUT"]
 INTERVENED = "guardrail_intervened"
 MASKED = "guardrail_masked"
 
@@ -27,15 +28,15 @@ class Checked:
 
 
 class Guardrail(Protocol):
-    def check(self, text: str) -> Checked:
-        """Raises GuardrailUnavailable."""
+    def check(self, text: str, source: Source = "INPUT") -> Checked:
+        """Of what is asked, or of an answer that no model gave. Raises GuardrailUnavailable."""
 
     def configuration(self) -> dict[str, Any]:
         """Members of ConverseStream that put the answer behind the guardrail."""
 
 
 class NoGuardrail:
-    def check(self, text: str) -> Checked:
+    def check(self, text: str, source: Source = "INPUT") -> Checked:
         return Checked("none", text)
 
     def configuration(self) -> dict[str, Any]:
@@ -49,9 +50,9 @@ class BedrockGuardrail:
         self._client = client
         self._names = {"guardrailIdentifier": id, "guardrailVersion": version}
 
-    def check(self, text: str) -> Checked:
+    def check(self, text: str, source: Source = "INPUT") -> Checked:
         try:
-            reply = self._client.apply_guardrail(**self._names, source="INPUT", content=[{"text": {"text": text}}])
+            reply = self._client.apply_guardrail(**self._names, source=source, content=[{"text": {"text": text}}])
         except (ClientError, BotoCoreError) as error:
             raise GuardrailUnavailable(f"the guardrail could not be asked: {error}") from error
         if reply["action"] != "GUARDRAIL_INTERVENED":

@@ -14,7 +14,7 @@ from ragkit.chunking import Chunk
 from ragkit.embed import Embedder, EmbeddingUnavailable
 from ragkit.generate import Generation, GenerationUnavailable, Generator, Message, Usage
 from ragkit.rerank import Reranker, RerankUnavailable
-from ragkit.resilience import Breaker, Bulkhead, Refused, guarded, hedged
+from ragkit.resilience import Breaker, Bulkhead, OutOfTime, Refused, guarded, hedged
 from ragkit.store import Embed, Filter, Passage, Stored, VectorStore, replace_all
 
 Result = TypeVar("Result")
@@ -78,6 +78,24 @@ class GuardedEmbedder:
             raise EmbeddingUnavailable(str(refused)) from refused
 
 
+class _Elsewhere(Exception):
+    """What failed while the store waited for it is not the store's failure."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def _apart(embed: Embed) -> Embed:
+    def embedded(texts: list[str]) -> list[list[float]]:
+        try:
+            return embed(texts)
+        except Exception as error:
+            raise _Elsewhere(error) from None
+
+    return embedded
+
+
 class GuardedStore:
     """`hedge_after_s` with an `executor`: a search that takes longer is made twice. `changed` is called after a
     document's chunks were, or may have been, changed."""
@@ -105,8 +123,12 @@ class GuardedStore:
     def replace_all(
         self, wanted: Mapping[str, Sequence[Chunk]], embed: Embed | None, model: str
     ) -> dict[str, Stored]:
+        apart = None if embed is None else _apart(embed)
         try:
-            stored = guarded(self._breaker, None, replace_all, self._inner, wanted, embed, model)
+            stored = guarded(self._breaker, None, replace_all, self._inner, wanted, apart, model)
+        except _Elsewhere as elsewhere:
+            self._changed()
+            raise elsewhere.error from elsewhere.error.__cause__
         except Exception as error:
             if not isinstance(error, Refused):
                 self._changed()
@@ -149,20 +171,28 @@ class GuardedReranker:
             raise RerankUnavailable(str(refused)) from refused
 
 
+def _endless() -> float:
+    return float("inf")
+
+
 class GuardedGenerator:
-    def __init__(self, inner: Generator, breaker: Breaker) -> None:
+    """`left` tells how many seconds an answer may still take; one that is not complete by then is given up."""
+
+    def __init__(self, inner: Generator, breaker: Breaker, left: Callable[[], float] = _endless) -> None:
         self.model = inner.model
-        self._inner, self._breaker = inner, breaker
+        self._inner, self._breaker, self._left = inner, breaker, left
 
     def stream(self, system: str, messages: Sequence[Message], max_tokens: int) -> "GuardedGeneration":
-        return GuardedGeneration(self._breaker, lambda: self._inner.stream(system, messages, max_tokens))
+        return GuardedGeneration(self._breaker, lambda: self._inner.stream(system, messages, max_tokens), self._left)
 
 
 class GuardedGeneration:
     """One call of the breaker from the request to the last piece."""
 
-    def __init__(self, breaker: Breaker, start: Callable[[], Generation]) -> None:
-        self._breaker, self._start = breaker, start
+    def __init__(
+        self, breaker: Breaker, start: Callable[[], Generation], left: Callable[[], float] = _endless
+    ) -> None:
+        self._breaker, self._start, self._left = breaker, start, left
         self._inner: Generation | None = None
 
     @property
@@ -177,7 +207,10 @@ class GuardedGeneration:
         try:
             with self._breaker.guard():
                 self._inner = self._start()
-                yield from self._inner
+                for piece in self._inner:
+                    yield piece
+                    if self._left() <= 0:
+                        raise OutOfTime("there is no time left for the rest of the answer")
         except Refused as refused:
             raise GenerationUnavailable(str(refused)) from refused
 

@@ -17,6 +17,7 @@ from ragkit.limits import Allowance
 
 KEPT_S = 30.0
 PREFIX = "rag-"
+VISITOR = "visitor:"
 _VISITOR = re.compile(r"[A-Za-z0-9-]{8,64}")
 
 
@@ -26,8 +27,14 @@ class Unknown(Exception):
 
 @dataclass(frozen=True)
 class Caller:
+    """`counted` is whose limits count: the key's owner, else the address, since a browser may name itself anew with
+    each request. `named` is whether the user can be told from others at the same address."""
+
     user: User
     allowance: Allowance
+    counted: str = ""
+    named: bool = True
+    has_key: bool = True
 
 
 class Directory:
@@ -46,8 +53,9 @@ class Directory:
         given = headers.get("authorization", "")
         if not given:
             visitor = headers.get("x-visitor", "")
-            named = visitor if _VISITOR.fullmatch(visitor) else address or "anonymous"
-            return Caller(User(f"visitor:{named}"), self._usual)
+            named = _VISITOR.fullmatch(visitor) is not None
+            user = User(f"{VISITOR}{visitor if named else address or 'anonymous'}")
+            return Caller(user, self._usual, f"{VISITOR}{address}" if address else user.id, named, False)
         scheme, _, key = given.partition(" ")
         if scheme.lower() != "bearer" or not key.strip():
             raise Unknown("send the access key as `authorization: Bearer KEY`")
@@ -66,8 +74,13 @@ class Directory:
                 int(item.get("requests_a_minute", usual.requests_a_minute)),
                 int(item.get("tokens_a_day", usual.tokens_a_day)),
             )
-            kept = self._kept[id] = (self._clock(), Caller(User(item["owner"], labels), allowance))
+            kept = self._kept[id] = (self._clock(), Caller(User(item["owner"], labels), allowance, item["owner"]))
         return kept[1]
+
+
+def folder_of(user: User) -> str:
+    """The name of the user's folder of documents, which those who see the documents see: it does not say the id."""
+    return digest(user.id)[:24]
 
 
 def digest(key: str) -> str:

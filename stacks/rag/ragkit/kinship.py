@@ -46,16 +46,36 @@ def similarities(texts: Sequence[str]) -> Matrix:
     return matrix
 
 
+def overlaps(texts: Sequence[str]) -> Matrix:
+    """Cosines of the texts' words, 0 to 1, for diversity: what most of them say counts too, so that many copies of one
+    text are alike."""
+    counts = [Counter(_plain(word) for word in _WORD.findall(text.lower())) for text in texts]
+    spread = Counter(word for one in counts for word in one)
+    weights = [
+        {word: (1 + math.log(count)) * math.log(1 + len(texts) / spread[word]) for word, count in one.items()}
+        for one in counts
+    ]
+    lengths = [math.sqrt(sum(weight * weight for weight in one.values())) or 1.0 for one in weights]
+    matrix = [[0.0] * len(texts) for _ in texts]
+    for row, one in enumerate(weights):
+        for other in range(row + 1, len(texts)):
+            beside = weights[other]
+            together = sum(one[word] * beside[word] for word in one.keys() & beside.keys())
+            matrix[row][other] = matrix[other][row] = together / (lengths[row] * lengths[other])
+    return matrix
+
+
 def supported(scores: Sequence[float], matrix: Matrix, share: float) -> list[float]:
     """Scores (0 to 1) with what each passage's neighbours score, mixed in by up to `share`: all of it where the best
-    passages score alike, none where one stands out."""
+    passages score alike, none where one stands out. Neighbours count by the cube of their likeness, so that many
+    distant ones do not outvote a near one."""
     if len(scores) < 3 or share <= 0:
         return list(scores)
     best, *others = sorted(scores, reverse=True)[: RIVALS + 1]
     share *= 1 - (best - sum(others) / len(others))
     told = []
     for row in matrix:
-        near = [one * one for one in row]
+        near = [one * one * one for one in row]
         total = sum(near)
         told.append(sum(weight * score for weight, score in zip(near, scores)) / total if total else 0.0)
     low, high = min(told), max(told)

@@ -1,13 +1,22 @@
-"""Measured values of an invocation, as one log line in CloudWatch's embedded metric format: no call, no wait."""
+"""Measured values of an invocation, as one log line in CloudWatch's embedded metric format: no call, no wait. The line
+carries the correlation id of what was measured, like all others."""
 
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
+
+from ragkit.trace import current, function
 
 NAMESPACE = "Rag"
 MOST_VALUES = 100
+
+TIMES = {
+    "embed_ms": "EmbedTime", "search_ms": "SearchTime", "rerank_ms": "RerankTime", "retrieval_ms": "RetrievalTime",
+    "model_first_ms": "ModelFirstTokenTime", "first_token_ms": "FirstTokenTime", "total_ms": "AnswerTime",
+}  # fmt: skip
+"""An answer's timing -> the metric of each of its members."""
 
 Write = Callable[[str], Any]
 
@@ -30,6 +39,12 @@ class Metrics:
             elif len(values) < MOST_VALUES:
                 values.append(value)
 
+    def times(self, timing: Mapping[str, float]) -> None:
+        """Record what an answer took, step by step, as far as it had these steps."""
+        for member, name in TIMES.items():
+            if member in timing:
+                self.record(name, timing[member], "Milliseconds")
+
     def flush(self, now: float | None = None) -> None:
         """Write what was recorded since the last flush."""
         with self._lock:
@@ -40,4 +55,5 @@ class Metrics:
         directive = {"Namespace": NAMESPACE, "Dimensions": [["Stack"]], "Metrics": metrics}
         head = {"Timestamp": int((now or time.time()) * 1_000), "CloudWatchMetrics": [directive]}
         told = {name: found[0] if len(found) == 1 else found for (name, _), found in values.items()}
-        self._write(json.dumps({"_aws": head, "Stack": self._stack, **told}))
+        about = {"level": "INFO", "message": "metrics", "correlation": current(), "function": function()}
+        self._write(json.dumps({"_aws": head, "Stack": self._stack, **about, **told}))

@@ -54,7 +54,7 @@ def messages(
     said: list[dict[str, str]] = []
     for turn in earlier:
         said.append({"role": "user", "text": told + neutral(turn.question)})
-        said.append({"role": "assistant", "text": _MARK.sub("", turn.answer).strip() or NO_ANSWER})
+        said.append({"role": "assistant", "text": neutral(_MARK.sub("", turn.answer)) or NO_ANSWER})
         told = ""
     return [*said, {"role": "user", "text": told + user_message(question, passages)}]
 

@@ -13,10 +13,12 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, wait
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from botocore.exceptions import ClientError, ConnectionError, HTTPClientError
+from urllib3.exceptions import HTTPError
 
 Result = TypeVar("Result")
 State = Literal["closed", "open", "half-open"]
@@ -37,6 +39,10 @@ class Refused(Exception):
     """The call was not made: the circuit is open, or too many are under way."""
 
 
+class OutOfTime(Refused):
+    """The call was not made: the invocation might end before it does."""
+
+
 def transient(error: BaseException | None) -> bool:
     """Whether the same call may well succeed later: the service is overloaded, broken, or cannot be reached. Looks
     through what a package's own error was raised from."""
@@ -44,7 +50,7 @@ def transient(error: BaseException | None) -> bool:
         if isinstance(error, ClientError):
             status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
             return error.response["Error"].get("Code") in TRANSIENT or status >= 500
-        if isinstance(error, ConnectionError | HTTPClientError | TimeoutError | OSError):
+        if isinstance(error, ConnectionError | HTTPClientError | HTTPError | TimeoutError | OSError):
             return True
         error = error.__cause__
     return False
@@ -99,7 +105,7 @@ class Breaker:
             self.leave(False)
             raise
         except BaseException as error:
-            self.leave(transient(error))
+            self.ended_by(error)
             raise
         else:
             self.leave(False)
@@ -124,6 +130,10 @@ class Breaker:
             if failed and made >= settings.least and sum(self._failed) >= settings.share * made:
                 self._open()
 
+    def ended_by(self, error: BaseException) -> None:
+        """A call that was not made in the end says nothing about the service: a probe is made again later."""
+        self.leave(transient(error) or (isinstance(error, Refused) and self._state == "half-open"))
+
     def _open(self) -> None:
         self._state = "open"
         self._opened_until = self._clock() + self._settings.open_s * (1 + self._chance() / 2)
@@ -143,7 +153,7 @@ def guard_client(client: Any, breaker: Breaker) -> Any:
         breaker.leave(http_response.status_code >= 500 or code in TRANSIENT)
 
     def broke(exception: BaseException, **_: Any) -> None:
-        breaker.leave(transient(exception))
+        breaker.ended_by(exception)
 
     events, service = client.meta.events, client.meta.service_model.service_id.hyphenize()
     events.register(f"before-call.{service}", begin)
@@ -186,6 +196,34 @@ class Deadline:
 
     def passed(self) -> bool:
         return self.left() <= 0
+
+
+_DEADLINE: ContextVar[Deadline | None] = ContextVar("deadline", default=None)
+
+
+class Invocation:
+    """How long the invocation has left that this thread works on, and those threads that have its context."""
+
+    def begin(self, context: Any) -> None:
+        _DEADLINE.set(Deadline(context.get_remaining_time_in_millis))
+
+    def left(self) -> float:
+        """Seconds; endless where none has begun."""
+        deadline = _DEADLINE.get()
+        return float("inf") if deadline is None else deadline.left()
+
+
+def timed(client: Any, invocation: Invocation, seconds: float) -> Any:
+    """The boto3 client, which makes no try of a call that may take longer (`seconds`) than the invocation has left. So
+    retries and calls one after the other never add up to more than the function's timeout, whatever each may take."""
+
+    def look(**_: Any) -> None:
+        if invocation.left() < seconds:
+            raise OutOfTime(f"{service} is not called any more: the time that is left is for saying so")
+
+    service = client.meta.service_model.service_id.hyphenize()
+    client.meta.events.register(f"before-send.{service}", look)
+    return client
 
 
 def hedged(executor: Executor, call: Callable[[], Result], after_s: float) -> Result:

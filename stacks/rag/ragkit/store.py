@@ -5,6 +5,7 @@ Every vector carries the model that made it, and dense search asks for that mode
 mix. Without a model a fixed placeholder stands in for the vector, and only lexical search finds the chunk.
 """
 
+import json
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -20,6 +21,8 @@ GET_BATCH = 100
 DELETE_BATCH = 500
 LONGEST_QUERY_TEXT = 1_024
 FILTERABLE_TEXT = 300
+FILTERABLE_BYTES = 2_000
+"""S3 Vectors takes 2,048 a vector, what `content` has of them included."""
 FIELDS = ("text", "context")
 
 Filter = dict[str, Any]
@@ -260,17 +263,28 @@ def _number(key: str) -> int:
 
 
 def filterable(chunk: Chunk, model: str) -> dict[str, Any]:
-    """What every store keeps beside a vector to filter by."""
-    return {
-        "document": chunk.document,
-        "number": chunk.number,
-        "title": chunk.title[:FILTERABLE_TEXT],
-        "page": chunk.page,
-        "digest": chunk.digest,
-        "model": model,
+    """What every store keeps beside a vector to filter by, FILTERABLE_BYTES at most where the labels leave room: of the
+    title as much as there is room for, then the attributes that fit."""
+    kept: dict[str, Any] = {
+        "document": chunk.document, "number": chunk.number, "page": chunk.page, "digest": chunk.digest, "model": model,
         "labels": list(chunk.labels),
-        **dict(chunk.attributes),
-    }
+    }  # fmt: skip
+    room = FILTERABLE_BYTES - _bytes(kept)
+    title = chunk.title[:FILTERABLE_TEXT]
+    while title and _bytes({"title": title}) > room:
+        title = title[: len(title) * 3 // 4]
+    kept["title"] = title
+    room -= _bytes({"title": title})
+    for name, value in chunk.attributes:
+        size = _bytes({name: value})
+        if size <= room:
+            kept[name] = value
+            room -= size
+    return kept
+
+
+def _bytes(metadata: dict[str, Any]) -> int:
+    return len(json.dumps(metadata, ensure_ascii=False).encode("utf-8", "replace"))
 
 
 def _metadata(chunk: Chunk, model: str) -> dict[str, Any]:

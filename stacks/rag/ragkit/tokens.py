@@ -9,7 +9,9 @@ scripts are where it is worst. The models' own counts decide in the end: see `ra
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 
+KEPT_TEXTS, KEPT_CHARACTERS = 512, 8_000
 SPECIAL = 2
 """Tokens that a model puts around a text."""
 LEAST_SPACE = 0.5
@@ -29,6 +31,12 @@ _FOREIGN_A_PIECE = 1.7
 
 def estimate(text: str) -> float:
     """Tokens of a text, without what a model puts around it."""
+    return _remembered(text) if len(text) <= KEPT_CHARACTERS else sum(weights(text))
+
+
+@lru_cache(KEPT_TEXTS)
+def _remembered(text: str) -> float:
+    """Cutting and embedding ask for the same texts several times."""
     return sum(weights(text))
 
 

@@ -1,7 +1,7 @@
 // What goes over the wire: who asks, JSON calls, the stream of an answer, the PUT of a file.
 
 const BASE = new URL("../", import.meta.url).href;
-const KEY = "rag.key", VISITOR = "rag.visitor";
+const KEY = "rag.key", VISITOR = "rag.visitor", UNFINISHED = "rag.unfinished";
 
 // An answer that is no answer: `status` is HTTP's, 0 when nothing could be reached; `wait` the seconds to hold off.
 export class Refused extends Error {
@@ -20,6 +20,14 @@ export const kept = {
   },
 };
 
+// The turn that this tab waits for, {session, turn, question, at}; found again when the page is loaded anew.
+export const unfinished = {
+  get() { try { return JSON.parse(sessionStorage.getItem(UNFINISHED)); } catch { return null; } },
+  set(turn) {
+    try { if (turn) sessionStorage.setItem(UNFINISHED, JSON.stringify(turn)); else sessionStorage.removeItem(UNFINISHED); } catch { /* not kept */ }
+  },
+};
+
 export const accessKey = () => kept.get(KEY) || "";
 export const setAccessKey = (key) => kept.set(KEY, key);
 
@@ -27,19 +35,25 @@ let nameless = "";
 function visitor() {
   const known = kept.get(VISITOR) || nameless;
   if (known) return known;
-  const bytes = crypto.getRandomValues(new Uint8Array(16));
-  nameless = Array.from(bytes, (one) => one.toString(16).padStart(2, "0")).join("");
+  nameless = newId();
   kept.set(VISITOR, nameless);
   return nameless;
+}
+
+function newId() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(bytes, (one) => one.toString(16).padStart(2, "0")).join("");
 }
 
 // Asked for a key when the service wants one; resolves to whether to try again.
 let unlock = async () => false;
 export function whenLocked(asks) { unlock = asks; }
 
-async function request(path, { method = "GET", body, signal } = {}) {
+// `correlation` stands in every line of log from here to the last token.
+async function request(path, { method = "GET", body, signal, correlation } = {}) {
   for (;;) {
     const headers = { "x-visitor": visitor() };
+    if (correlation) headers["x-correlation-id"] = correlation;
     const key = accessKey();
     if (key) headers.authorization = `Bearer ${key}`;
     if (body !== undefined) headers["content-type"] = "application/json";
@@ -70,7 +84,7 @@ async function json(path, options) {
 
 const named = encodeURIComponent;
 export const examples = async () => (await json("examples")).questions;
-export const sessions = async () => (await json("sessions")).sessions;
+export const sessions = (next = "") => json(`sessions${next && `?next=${named(next)}`}`);
 export const session = (id) => json(`sessions/${named(id)}`);
 export const forget = (id) => json(`sessions/${named(id)}`, { method: "DELETE" });
 export const cancel = (turn, session) => json(`turns/${named(turn)}/cancel`, { method: "POST", body: { session } });
@@ -82,7 +96,7 @@ export const place = (name, type) => json("uploads", { method: "POST", body: { n
 // The events of an answer, [name, data], the first ["head", {correlation}]. Goes on until the service ends the stream.
 // `place` is {session, turn}, both optional; a turn that failed is replaced when it is asked again.
 export async function* ask(question, place, signal) {
-  const response = await request("ask", { method: "POST", body: { question, ...place }, signal });
+  const response = await request("ask", { method: "POST", body: { question, ...place }, signal, correlation: newId() });
   yield ["head", { correlation: response.headers.get("x-correlation-id") || "" }];
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let held = "";

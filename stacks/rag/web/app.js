@@ -6,8 +6,8 @@ import { ago, byId, counted, element, headingOf, iconButton, nameOf, renderAnswe
 
 const thread = byId("thread"), scroller = byId("scroller"), side = byId("side");
 const input = byId("question"), send = byId("send");
-const NEAR_END = 80, USUAL_MODES = ["hybrid", "kept"];
-let current = "", running = null, last = "", listed = [];
+const NEAR_END = 80, USUAL_MODES = ["hybrid", "kept"], LOOK_MS = 1_000, WAIT_MS = 75_000;
+let current = "", running = null, last = "", listed = [], following = "";
 
 // -- one turn ---------------------------------------------------------------------------------------------------------
 
@@ -170,6 +170,7 @@ async function ask(question, replaced = null) {
     view.answer.setAttribute("aria-busy", "false");
     view.step.remove();
     view.ended();
+    if (api.unfinished.get()?.turn === view.turn) api.unfinished.set(null);
     if (running === mine) { running = null; showRunning(false); }
   }
   await listSessions();
@@ -200,6 +201,7 @@ function begun(view, data) {
   Object.assign(view, data);
   if (!shown) return;
   current = data.session;
+  api.unfinished.set({ ...data, question: view.question, at: view.at });
   history.replaceState(null, "", `${location.pathname}#${current}`);
   showSessions();
 }
@@ -228,6 +230,7 @@ function done(view, data) {
   if (data.cancelled) again(view, notice(view, "Stopped."));
   foot(view, told.join(" · "));
   view.answer.setAttribute("aria-busy", "false");
+  if (running?.view === view) { running = null; showRunning(false); } // what follows is the turn being kept
   say(`Answer: ${view.text.textContent}`);
 }
 
@@ -271,9 +274,16 @@ function titled(title = "") {
 
 // -- chats ------------------------------------------------------------------------------------------------------------
 
-async function listSessions() {
+// `more` goes on where the list ends; without it the list is as long as it was.
+async function listSessions(more = false) {
   try {
-    listed = await api.sessions();
+    let found = await api.sessions(more ? following : "");
+    let all = more ? [...listed, ...found.sessions] : found.sessions;
+    while (!more && found.next && all.length < listed.length) {
+      found = await api.sessions(found.next);
+      all = [...all, ...found.sessions];
+    }
+    [listed, following] = [all, found.next];
     showSessions();
   } catch (error) {
     showSessions();
@@ -286,6 +296,7 @@ function showSessions() {
   const known = !current || listed.some((one) => one.session === current);
   byId("sessions-note").textContent = listed.length || !known ? "" : "Your chats will be listed here.";
   const fresh = known ? [] : [{ session: current, title: byId("title").textContent, updated: Date.now() }];
+  byId("sessions-more").hidden = !following;
   byId("sessions").replaceChildren(...[...fresh, ...listed].map((one) => {
     const open = element("button", "open", element("span", "", one.title), element("small", "", ago(one.updated)));
     const item = element("li", one.session === current ? "current" : "", open);
@@ -302,7 +313,7 @@ async function openSession(id) {
   history.replaceState(null, "", `${location.pathname}#${id}`);
   showSessions();
   try {
-    const found = await api.session(id);
+    const found = await finishedSession(id);
     if (current !== id) return;
     byId("empty").hidden = true;
     titled(found.title);
@@ -315,6 +326,37 @@ async function openSession(id) {
     newChat();
     say(`That chat cannot be opened: ${error.message}.`, true);
   }
+}
+
+// The chat. A turn that was being answered when this page was left is waited for; it fails when it does not come.
+async function finishedSession(id) {
+  const left = api.unfinished.get(), mine = left?.session === id ? left : null;
+  for (;;) {
+    let found = { title: mine?.question, turns: [] };
+    try { found = await api.session(id); } catch (error) { if (!mine || error.status !== 404) throw error; }
+    if (!mine || found.turns.some((one) => one.turn === mine.turn && one.status !== "failed")) break;
+    if (current !== id) return found;
+    if (Date.now() - mine.at > WAIT_MS) {
+      const failed = { ...mine, answer: "", status: "failed", passages: [], citations: [], created: mine.at };
+      return { ...found, turns: [...found.turns.filter((one) => one.turn !== mine.turn), failed] };
+    }
+    stillRunning(id, found, mine.question);
+    await new Promise((resolve) => { setTimeout(resolve, LOOK_MS); });
+  }
+  api.unfinished.set(null);
+  return api.session(id);
+}
+
+function stillRunning(id, found, question) {
+  if (thread.querySelector(".answer[aria-busy=true]")) return;
+  const view = turnCard(question);
+  view.answer.setAttribute("aria-busy", "true");
+  view.answer.prepend(element("p", "step", "Still being answered"));
+  byId("empty").hidden = true;
+  titled(found.title);
+  thread.replaceChildren(...found.turns.map((turn) => keptTurn(id, turn)), view.card);
+  say("Still being answered");
+  toEnd();
 }
 
 function keptTurn(session, turn) {
@@ -465,7 +507,9 @@ function prepare() {
   input.addEventListener("paste", (event) => {
     if (event.clipboardData.files.length) { event.preventDefault(); bringIn([...event.clipboardData.files]); }
   });
+  byId("skip").onclick = (event) => { event.preventDefault(); scroller.focus(); };
   byId("new").onclick = newChat;
+  byId("sessions-more").onclick = () => listSessions(true);
   byId("open-documents").onclick = () => { closeSide(); openDocuments(); };
   byId("open-key").onclick = () => { closeSide(); unlock(""); };
   byId("open-keys").onclick = () => { closeSide(); byId("keys").showModal(); };

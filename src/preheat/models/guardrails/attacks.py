@@ -1,15 +1,23 @@
 """Prompt attacks: texts that try to change what a model is told to do, or to see it.
 
-Patterns in English and, for the common ones, in fourteen other languages; each has a weight of 1 to 3, and distinct
-hints add up. What is encoded (base64, hexadecimal, percent, ROT13, backwards, spaced letters, invisible or look-alike
-characters) is decoded first, and an attack that had to be decoded is never of low confidence.
+Patterns in English, for the common ones in German, French and Spanish, for the commonest in eleven other languages;
+each has a weight of 1 to 3, and distinct hints add up. What is encoded (base64, hexadecimal, percent, ROT13, backwards,
+spaced letters, words joined or cut, invisible or look-alike characters) is decoded first, and an attack that had to be
+decoded is never of low confidence.
 """
 
 import re
 
 from preheat.models.guardrails.contract import LEVELS, Level
-from preheat.models.guardrails.folding import hidden, spellings
+from preheat.models.guardrails.folding import fold, hidden, spellings
 from preheat.models.guardrails.patterns import read_patterns
+
+_JOINTS = re.compile(r"(?<=[^\W\d_])[-_.](?=[^\W\d_])")
+_TOGETHER = re.compile(
+    r"(?<!not)(?<!dont)(?<!never)(?:ignore|disregard|forget)(?:all|any)?(?:of)?(?:the|your|my|these)?"
+    r"(?:previous|prior|preceding|above|earlier)(?:system)?(?:instructions?|prompts?|rules|directions|commands)"
+)
+"""The commonest attack, in a text whose words are cut anywhere."""
 
 
 class PromptAttacks:
@@ -20,6 +28,8 @@ class PromptAttacks:
 
     def confidence(self, text: str) -> Level:
         best = self._weigh(spellings(text))
+        if best < 3 and _TOGETHER.search(re.sub(r"[\W_]+", "", fold(text))):
+            return LEVELS[3]
         if best < 3:
             decoded = max((self._weigh(spellings(plain)) for plain in hidden(text)), default=0)
             if decoded >= 2:
@@ -28,6 +38,7 @@ class PromptAttacks:
 
     def _weigh(self, texts: list[str]) -> int:
         texts = [re.sub(r"[^\S\n]+", " ", text) for text in texts]
+        texts += [_JOINTS.sub(" ", text) for text in texts[:1] if _JOINTS.search(text)]
         hits = [weight for weight, pattern in self._patterns if any(pattern.search(text) for text in texts)]
         best = max(hits, default=0)
         if best < 3 and sum(hits) >= 4:

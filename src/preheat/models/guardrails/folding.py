@@ -15,6 +15,7 @@ _TAGS = re.compile("[\U000e0000-\U000e007f]")
 _LOOKALIKES = str.maketrans(
     "аеорсухіјѕԁһӏμαοεινρτκ’‘“”–—", "aeopcyxijsdhlmaoeivptk''\"\"--"
 )
+_SMALL_CAPITALS = str.maketrans("ᴀʙᴄᴅᴇꜰɢʜɪᴊᴋʟᴍɴᴏᴘꞯʀꜱᴛᴜᴠᴡʏᴢ", "abcdefghijklmnopqrstuvwyz")
 _LEET = str.maketrans("013457@$!|", "oieastasii")
 _SPACED = re.compile(r"(?<![^\W_])(?:[^\W\d_][\s.\-_*]){3,}[^\W\d_](?![^\W_])")
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{16,}={0,2}")
@@ -32,6 +33,8 @@ def fold(text: str) -> str:
     plain = unicodedata.normalize("NFKD", _INVISIBLE.sub("", plain))
     plain = "".join(char for char in plain if not unicodedata.combining(char))
     plain = unicodedata.normalize("NFC", plain).casefold()
+    if not plain.isascii():
+        plain = plain.translate(_SMALL_CAPITALS)
     if not plain.isascii() and re.search(r"[a-z]", plain):
         plain = re.sub(r"\S+", _latin, plain)
     return plain.translate(str.maketrans("’‘“”", "''\"\""))

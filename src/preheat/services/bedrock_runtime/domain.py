@@ -56,14 +56,15 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class EmbedRequest:
-    """Texts to embed. `format` is "titan" or "cohere"; `outputs` are the number formats asked for."""
+    """Texts to embed. `format` is "titan" or "cohere"; `outputs` are the number formats asked for; `most_tokens` is
+    what a text may have, 0 when a longer one is cut."""
 
     format: str
     texts: tuple[str, ...]
     kind: Kind
     dimension: int
     outputs: tuple[str, ...]
-    cut: bool = True
+    most_tokens: int = 0
     by_type: bool = False
 
 

@@ -19,7 +19,10 @@ from preheat.services.bedrock_runtime.errors import invalid, malformed
 TITAN_KEYS = frozenset({"inputText", "dimensions", "normalize", "embeddingTypes"})
 COHERE_KEYS = frozenset({"texts", "input_type", "truncate", "embedding_types"})
 INPUT_TYPES = ("search_document", "search_query", "classification", "clustering")
-TITAN_CHARACTERS, COHERE_CHARACTERS, COHERE_TEXTS = 50_000, 2_048, 96
+TITAN_CHARACTERS, TITAN_TOKENS, COHERE_CHARACTERS, COHERE_TEXTS = 50_000, 8_192, 2_048, 96
+DECIMALS = 9
+SPECIAL_TOKENS, TOKENS_PER_CHARACTER = 2, 3
+"""No character is more: a Korean syllable is taken apart into so many."""
 
 
 def read_embedding(body: bytes, embedder: Embedder) -> EmbedRequest:
@@ -42,7 +45,7 @@ def _read_titan(document: dict[str, Any], embedder: Embedder) -> EmbedRequest:
     for output in outputs:
         if output not in ("float", "binary"):
             raise malformed(f"#/embeddingTypes: {output} is not a valid enum value")
-    return EmbedRequest("titan", (text,), "document", dimension, outputs or ("float",))
+    return EmbedRequest("titan", (text,), "document", dimension, outputs or ("float",), TITAN_TOKENS)
 
 
 def _read_cohere(document: dict[str, Any], embedder: Embedder) -> EmbedRequest:
@@ -68,21 +71,36 @@ def _read_cohere(document: dict[str, Any], embedder: Embedder) -> EmbedRequest:
         "query" if input_type == "search_query" else "document",
         embedder.dimension,
         ("float",),
-        cut=truncate == "END",
+        most_tokens=0 if truncate == "END" else embedder.max_tokens,
         by_type="embedding_types" in document,
     )
 
 
+def needs_counting(request: EmbedRequest) -> bool:
+    """Whether a text may be longer than the request allows."""
+    longest = max(map(len, request.texts)) * TOKENS_PER_CHARACTER + SPECIAL_TOKENS
+    return 0 < request.most_tokens < longest
+
+
+def check_lengths(request: EmbedRequest, embedder: Embedder) -> None:
+    """Raises ValidationException, in AWS's words, for a text of more tokens than the request allows."""
+    for at, text in enumerate(request.texts):
+        count = embedder.count_tokens(text)
+        if count <= request.most_tokens:
+            continue
+        if request.format == "titan":
+            raise invalid(
+                f"400 Bad Request: Too many input tokens. Max input tokens: {request.most_tokens}, request input token "
+                f"count: {count} "
+            )
+        raise invalid(
+            f"Input is too long for requested model. texts[{at}] has {count} tokens; the most is {request.most_tokens}."
+        )
+
+
 def write_embedding(request: EmbedRequest, rows: Sequence[Embedded], embedder: Embedder, id: str) -> bytes:
-    """The answer's body. `id` is the request's. Raises ValidationException for a text that is too long for NONE."""
-    if not request.cut and embedder.max_tokens:
-        for at, row in enumerate(rows):
-            if row.tokens > embedder.max_tokens:
-                raise invalid(
-                    f"Invalid parameter combination. texts[{at}] has {row.tokens} tokens, more than the "
-                    f"{embedder.max_tokens} of this model, and truncate is NONE."
-                )
-    vectors = [embedder.shorten(row.vector, request.dimension).tolist() for row in rows]
+    """The answer's body. `id` is the request's."""
+    vectors = [_written(embedder.shorten(row.vector, request.dimension)) for row in rows]
     if request.format == "cohere":
         answer: dict[str, Any] = {
             "id": id,
@@ -99,6 +117,11 @@ def write_embedding(request: EmbedRequest, rows: Sequence[Embedded], embedder: E
         by_type["binary"] = [int(value > 0) for value in vector]
     answer = {"embedding": vector} if "float" in request.outputs else {}
     return write_json({**answer, "embeddingsByType": by_type, "inputTextTokenCount": rows[0].tokens})
+
+
+def _written(vector: Any) -> list[float]:
+    """As many decimals as a float32 holds: all of a double's take whoever reads them three times as long."""
+    return vector.astype("float64").round(DECIMALS).tolist()
 
 
 def _bounded(value: Any, where: str, most: int) -> str:

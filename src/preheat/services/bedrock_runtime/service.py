@@ -4,17 +4,23 @@ Models come from `preheat.models.registry`; nothing is computed on the core's th
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from preheat.kernel.errors import AwsError
 from preheat.kernel.scope import Arn
-from preheat.models.batching import Batcher, Embedded
+from preheat.models.batching import BATCH_CHARACTERS, FAR_BATCH_CHARACTERS, Batcher, Embedded
 from preheat.models.contract import Embedder, Generation
 from preheat.models.limits import RateLimit
 from preheat.models.registry import Model, Registry
 from preheat.services.bedrock_runtime.converse import converse_events, read_converse, write_converse
 from preheat.services.bedrock_runtime.domain import Answer, TextRequest, read_json, write_json
-from preheat.services.bedrock_runtime.embeddings import read_embedding, write_embedding
+from preheat.services.bedrock_runtime.embeddings import (
+    check_lengths,
+    needs_counting,
+    read_embedding,
+    write_embedding,
+)
 from preheat.services.bedrock_runtime.errors import invalid, out_of_range, throttled
 from preheat.services.bedrock_runtime.guarded import GuardedGeneration, Mode, Prompt
 from preheat.services.bedrock_runtime.guarding import Guards, Shield
@@ -23,7 +29,8 @@ from preheat.services.bedrock_runtime.passthrough import forward, forward_stream
 from preheat.services.bedrock_runtime.prompts import body_prompt, converse_prompt
 from preheat.services.bedrock_runtime.reranking import RerankRequest, rank, read_rerank, write_rerank
 from preheat.services.bedrock_runtime.running import Record, Reservation, Work, complete, failure, stream
-from preheat.services.contract import Context, Deferred, Operation, Outcome, Params, Platform, Reply
+from preheat.services.bedrock_runtime.warming import Warming
+from preheat.services.contract import Context, Deferred, Loop, Operation, Outcome, Params, Platform, Reply
 
 JSON = "application/json"
 MOST_BODY = 25_000_000
@@ -31,8 +38,10 @@ CHARACTERS_PER_TOKEN = 4
 
 
 class BedrockRuntimeService:
+    """`loops` go to `Machine.add_loop`."""
+
     name = "bedrock-runtime"
-    schema = ""
+    schema = (Path(__file__).parent / "schema.sql").read_text(encoding="utf-8")
 
     def __init__(self, platform: Platform, registry: Registry) -> None:
         self._platform = platform
@@ -40,6 +49,8 @@ class BedrockRuntimeService:
         self._batchers: dict[str, Batcher] = {}
         self._rates: dict[tuple[str, str, str], RateLimit] = {}
         self._guards = Guards(platform, self._embedder)
+        self._warming = Warming(platform, registry)
+        self.loops: tuple[Loop, ...] = (self._warming,)
         self.operations: dict[str, Operation] = {
             "InvokeModel": self.invoke_model,
             "InvokeModelWithResponseStream": self.invoke_model_with_response_stream,
@@ -297,11 +308,23 @@ class BedrockRuntimeService:
         work = self._work(ctx, model, sum(map(len, request.texts)))
         batcher = self._batchers.get(model.id)
         if batcher is None:
-            batcher = self._batchers[model.id] = Batcher(self._platform.background, embedder)
+            characters = FAR_BATCH_CHARACTERS if model.backend == "openai" else BATCH_CHARACTERS
+            batcher = Batcher(self._platform.background, embedder, batch_characters=characters)
+            self._batchers[model.id] = batcher
 
         def start(resolve: Callable[[Any], None]) -> None:
-            ticket = batcher.submit(request.texts, request.kind, resolve_or_fail(resolve, model, work.reservation))
-            work.on_cancel = ticket.cancel
+            done = resolve_or_fail(resolve, model, work.reservation)
+
+            def submit(refused: Exception | None) -> None:
+                if refused is not None:
+                    done(refused)
+                elif not work.cancelled:
+                    work.on_cancel = batcher.submit(request.texts, request.kind, done).cancel
+
+            if needs_counting(request):
+                self._platform.background.run(lambda: check_lengths(request, embedder), submit)
+            else:
+                submit(None)
 
         def then(ctx: Context, rows: list[Embedded]) -> Outcome:
             tokens = sum(row.tokens for row in rows)
@@ -354,6 +377,7 @@ class BedrockRuntimeService:
         refusal = rate.admit(estimate, ctx.now)
         if refusal is not None:
             raise throttled(refusal)
+        self._warming.note(ctx, model)
         return Work(self._platform, Reservation(rate, estimate, self._platform.clock), self._record(ctx, model))
 
 

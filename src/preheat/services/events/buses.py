@@ -206,7 +206,8 @@ class Buses:
         if name not in named:
             check_text(entry, "EventBusName", 1_600, BUS_ARN_OR_NAME, 1)
             bus = bus_named(ctx.scope, name)
-            named[name] = bus if repository.bus(ctx.db, *bus) is not None else None
+            there = self._router.knows(bus) or repository.bus(ctx.db, *bus) is not None
+            named[name] = bus if there else None
         event_id = ctx.entropy.uuid()
         try:
             event = domain.event_of(entry, scope, event_id, ctx.now)

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -17,6 +17,7 @@ from preheat.kernel.scope import Arn, Scope
 from preheat.services.contract import Context, Params, Principal
 from preheat.services.deliveries import Counts, Delivery, emit, role_principal, trace_header
 from preheat.services.events import repository, transform
+from preheat.services.events.counting import Counting
 from preheat.services.events.domain import (
     NAMESPACE,
     SERVICE,
@@ -55,7 +56,8 @@ class Router:
         self._plans: dict[BusName, Plan] = {}
         self._compiled: dict[str, Pattern] = {}
         self._unsure = False
-        db.on_undo.append(self._undone)
+        self._counting = Counting()
+        db.on_undo += [self._undone, self._counting.forget]
 
     def changed(self, ctx: Context, bus: BusName) -> None:
         """Forget what was compiled; until the commit even the new reading may be taken back."""
@@ -69,6 +71,10 @@ class Router:
     def _undone(self) -> None:
         if self._unsure:
             self._plans.clear()
+
+    def knows(self, bus: BusName) -> bool:
+        """Whether the bus is there for certain, of which nothing has changed since its last event."""
+        return bus in self._plans
 
     def pattern(self, text: str) -> Pattern:
         """Compiled once per text. Raises PatternError."""
@@ -139,7 +145,7 @@ class Router:
             else:
                 due_at = self._pace(ctx, target["Arn"]) if ":api-destination/" in target["Arn"] else None
                 emit(ctx, _delivery(ctx, rule, target, event, whole, trace), due_at)
-        ctx.db.after_commit(partial(_count, ctx.machine.meter.record, rule, counted))
+        self._counting.add(ctx, rule, counted)
 
     def _to_queue(
         self, ctx: Context, rule: Rule, target: Target, event: Event, whole: str, trace: str | None
@@ -181,12 +187,6 @@ def _queue(target: str, role: str | None) -> tuple[Scope, str, Principal]:
     arn = Arn.parse(target)
     sender = role_principal(role, "events") if role else Principal(SERVICE, arn.account, "service", SERVICE)
     return arn.scope, f"/{arn.account}/{arn.resource}", sender
-
-
-def _count(record: Callable[..., None], rule: Rule, names: list[str]) -> None:
-    scope, dimensions = rule.scope, rule.dimensions
-    for name in names:
-        record(scope, NAMESPACE, name, **dimensions)
 
 
 def _body(ctx: Context, rule: Rule, target: Target, event: Event, whole: str) -> str:

@@ -7,6 +7,7 @@ Snowball stemmer; zh, ja and ko index overlapping pairs of characters. Terms are
 import json
 import re
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 Analyzer = Callable[[str], list[str]]
@@ -28,16 +29,21 @@ ELISION = {
 }
 
 _CJK = "\u1100-\u11ff\u3040-\u30ff\u3130-\u318f\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
-_WORD = re.compile(rf"[{_CJK}]|(?:(?![{_CJK}])\w)+(?:['’.](?:(?![{_CJK}])\w)+)*")
-_RUN = re.compile(rf"[{_CJK}]+|(?:(?![{_CJK}])\w)+(?:['’.](?:(?![{_CJK}])\w)+)*")
-_IS_CJK = re.compile(rf"[{_CJK}]")
+_LETTERS = rf"(?:(?![{_CJK}])\w)+(?:['’.](?:(?![{_CJK}])\w)+)*"
+_WORD, _RUN, _IS_CJK = rf"[{_CJK}]|{_LETTERS}", rf"[{_CJK}]+|{_LETTERS}", f"[{_CJK}]"
+
+
+@cache
+def _compiled(pattern: str) -> re.Pattern[str]:
+    """These take milliseconds to compile: not before they are used."""
+    return re.compile(pattern)
 
 
 def words(text: str) -> list[str]:
     """Lower-case words. An apostrophe between letters, and a full stop between two letters or two digits, joins, as
     in Unicode's word boundaries; a character of Chinese, Japanese or Korean script is a word of its own."""
     found = []
-    for word in _WORD.findall(text.lower()):
+    for word in _compiled(_WORD).findall(text.lower()):
         found.extend(_parts(word) if "." in word else (word,))
     return [word[:MAX_TERM] for word in found]
 
@@ -54,8 +60,8 @@ def analyzer(language: str | None) -> Analyzer:
 def bigrams(text: str) -> list[str]:
     """Pairs of neighbouring characters for runs of Chinese, Japanese and Korean script, words for the rest."""
     terms: list[str] = []
-    for run in _RUN.findall(text.lower()):
-        if not _IS_CJK.match(run):
+    for run in _compiled(_RUN).findall(text.lower()):
+        if not _compiled(_IS_CJK).match(run):
             terms.extend(_parts(run))
         elif len(run) == 1:
             terms.append(run)

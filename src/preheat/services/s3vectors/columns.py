@@ -9,6 +9,7 @@ from array import array
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from preheat.services.s3vectors.filters import MISSING, ORDERED, Filter, Test
+from preheat.services.s3vectors.saved import Section, Stored, listed, unlisted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,18 +32,23 @@ class _Column:
         self.slots = array("i")
         self.codes = array("i")
         self.values: list[Any] = []
-        self.numbers: dict[Any, int] = {}
+        self._numbers: dict[Any, int] | None = {}
         self.floats = array("d")
         self.has_lists = False
         self.has_huge = False
+
+    @property
+    def numbers(self) -> dict[Any, int]:
+        """The number of each value by its type and itself; made when it is first needed."""
+        if self._numbers is None:
+            self._numbers = {_name(value): number for number, value in enumerate(self.values)}
+        return self._numbers
 
     def add(self, slot: int, value: Any) -> None:
         if isinstance(value, list):
             value = tuple(value)
             self.has_lists = True
-            name = ("list", *((type(member), member) for member in value))
-        else:
-            name = (type(value), value)
+        name = _name(value)
         number = self.numbers.get(name)
         if number is None:
             number = self.numbers[name] = len(self.values)
@@ -73,6 +79,34 @@ class _Column:
         wanted = test.operand if test.operator == "$in" else (test.operand,)
         kinds = [(int, float) if type(one) in (int, float) else (type(one),) for one in wanted]
         return [self.numbers.get((kind, one)) for one, its in zip(wanted, kinds) for kind in its]
+
+    def capture(self) -> tuple[dict[str, Any], dict[str, Section]]:
+        slots, codes, floats, values = self.slots.tobytes(), self.codes.tobytes(), self.floats.tobytes(), [*self.values]
+        return {"lists": self.has_lists, "huge": self.has_huge}, {
+            "slots": lambda: (slots,),
+            "codes": lambda: (codes,),
+            "floats": lambda: (floats,),
+            "values": lambda: listed(values),
+        }
+
+    @classmethod
+    def restored(cls, meta: dict[str, Any], stored: Stored, prefix: str) -> "_Column":
+        self = cls()
+        self.has_lists, self.has_huge = meta["lists"], meta["huge"]
+        self.slots.frombytes(stored.section(prefix + "slots"))
+        self.codes.frombytes(stored.section(prefix + "codes"))
+        self.floats.frombytes(stored.section(prefix + "floats"))
+        values = unlisted(stored.section(prefix + "values"))
+        self.values = [tuple(one) if isinstance(one, list) else one for one in values] if self.has_lists else values
+        self._numbers = None
+        return self
+
+
+def _name(value: Any) -> tuple:
+    """1, 1.0 and true are different values."""
+    if isinstance(value, tuple):
+        return ("list", *((type(member), member) for member in value))
+    return (type(value), value)
 
 
 class Columns:
@@ -133,3 +167,26 @@ class Columns:
         added = np.frombuffer(column.slots, dtype=np.int32)[known.pairs :]
         bits[added] = passing[np.frombuffer(column.codes, dtype=np.int32)[known.pairs :]]
         return _Mask(bits, len(column.slots), passing)
+
+    # -- in files -------------------------------------------------------------------------------------------------
+
+    def capture(self) -> tuple[list[Any], dict[str, Section]]:
+        """What a copy is made of."""
+        meta: list[Any] = []
+        sections: dict[str, Section] = {}
+        for at, (key, column) in enumerate(self._columns.items()):
+            its, parts = column.capture()
+            meta.append([key, its])
+            sections |= {f"{at}/{name}": make for name, make in parts.items()}
+        return meta, sections
+
+    @classmethod
+    def restored(
+        cls, non_filterable: tuple[str, ...], meta: list[Any], stored: Stored, prefix: str
+    ) -> "Columns":
+        """The columns of a copy; `prefix` is before the names of their sections."""
+        self = cls(non_filterable)
+        for at, (key, its) in enumerate(meta):
+            column = self._columns[key] = _Column.restored(its, stored, f"{prefix}{at}/")
+            self._pairs += len(column.slots)
+        return self

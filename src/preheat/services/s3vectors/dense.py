@@ -4,9 +4,12 @@ Slots only grow; removed slots are masked by the caller. The matrix lies in bloc
 the cosine metric the graph holds eight bits a number; what it finds is always ranked by exact distance.
 """
 
+from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from preheat.services.s3vectors.saved import Section, Stored
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,6 +20,8 @@ FIRST_BLOCK = 256
 GRAPH_STEP = 500
 CONNECTIVITY = 16
 EXPANSION_ADD = 64
+GRAPH_NODE_BYTES = 450
+"""What a vector takes in the graph besides its numbers: links, and what is allocated ahead."""
 LEAST_CANDIDATES, LEAST_PASSING = 256, 96
 """How many the graph is asked for at least, and how many of them a filter is to let through: recall comes of ranking
 more than are wanted."""
@@ -44,8 +49,9 @@ class DenseIndex:
 
     @property
     def bytes(self) -> int:
-        """A rough size in memory."""
-        return self._capacity * self.dimension * 4 + (0 if self._graph is None else self._graph.memory_usage)
+        """A rough size in memory. The graph is not asked for its own, which takes it a millisecond and more."""
+        in_graph = self.dimension * (1 if self.metric == "cosine" else 2) + GRAPH_NODE_BYTES
+        return self._capacity * self.dimension * 4 + (0 if self._graph is None else self.graph_size * in_graph)
 
     def add(self, blob: bytes) -> int:
         """Append a vector (little-endian float32); returns its slot."""
@@ -94,22 +100,20 @@ class DenseIndex:
         if len(slots):
             rows = self._rows(slots)
             if self._graph is None:
-                self._graph = self._new_graph(rows)
+                if self.metric == "cosine":
+                    self._scale = 127.0 / max(float(np.quantile(np.abs(rows), 1.0 - CLIPPED)), 1e-9)
+                self._graph = self._new_graph()
             self._graph.add(slots.astype(np.uint64), self._coded(rows), threads=threads)
         self.graph_size = end
 
-    def _new_graph(self, rows: "np.ndarray"):
+    def _new_graph(self):
         """An empty graph. The process ends with a segmentation fault when onnxruntime (the embedder's) is imported
         after usearch (onnxruntime 1.31, usearch 2.26), so it is imported before."""
-        import numpy as np
-
         with suppress(ImportError):
             import_module("onnxruntime")
         from usearch.index import Index
 
         cosine = self.metric == "cosine"
-        if cosine:
-            self._scale = 127.0 / max(float(np.quantile(np.abs(rows), 1.0 - CLIPPED)), 1e-9)
         return Index(
             ndim=self.dimension,
             metric="ip" if cosine else "l2sq",
@@ -156,6 +160,47 @@ class DenseIndex:
         if len(found) < min(count, passing):
             return self.search(blob, alive, count)
         return self._ranked(query, np.concatenate([found, *self._scan(single, alive, self.graph_size, count)]), count)
+
+    # -- in files -------------------------------------------------------------------------------------------------
+
+    def capture(self) -> tuple[dict[str, Any], dict[str, Section]]:
+        """What a copy is made of, besides the rows and the graph. What is there does not change later."""
+        norms = [norms[: self.size - start] for start, norms in zip(self._starts, self._norms)]
+        meta = {"size": self.size, "graph_size": self.graph_size, "scale": self._scale}
+        return meta, {"norms": lambda: norms}
+
+    def rows_after(self, first: int) -> "list[np.ndarray]":
+        """The vectors from slot `first` on, as they lie in memory."""
+        return [
+            block[max(0, first - start) : self.size - start]
+            for start, block in zip(self._starts, self._blocks)
+            if start + len(block) > first and start < self.size
+        ]
+
+    def graph_writer(self) -> "Callable[[str], None] | None":
+        """Writes the graph to a path; it may not be extended meanwhile. None when there is none."""
+        graph = self._graph
+        return None if graph is None else lambda path: graph.save(path, progress=_let_others)
+
+    @classmethod
+    def restored(
+        cls, dimension: int, metric: str, exact_limit: int, meta: dict[str, Any], stored: Stored, prefix: str
+    ) -> "DenseIndex":
+        """The index of a copy: its rows stay in the file."""
+        import numpy as np
+
+        self = cls(dimension, metric, exact_limit)
+        rows = np.frombuffer(stored.rows, dtype=np.float32).reshape(meta["size"], dimension)
+        norms = stored.numbers(prefix + "norms", "f8")
+        self.size = self._capacity = meta["size"]
+        self.graph_size, self._scale = meta["graph_size"], meta["scale"]
+        self._starts = list(range(0, self.size, BLOCK_ROWS))
+        self._blocks = [rows[start : start + BLOCK_ROWS] for start in self._starts]
+        self._norms = [norms[start : start + BLOCK_ROWS] for start in self._starts]
+        if stored.graph is not None:
+            self._graph = self._new_graph()
+            self._graph.load(str(stored.graph), progress=_let_others)
+        return self
 
     def _query(self, blob: bytes) -> "np.ndarray":
         import numpy as np
@@ -224,6 +269,11 @@ class DenseIndex:
             first, last = edges[number], edges[number + 1]
             result[order[first:last]] = blocks[number][ordered[first:last] - self._starts[number]]
         return result
+
+
+def _let_others(done: int, of: int) -> bool:
+    """usearch reads and writes its files without a pause; when it asks this, other threads get their turn."""
+    return True
 
 
 def unit(vector: "np.ndarray") -> "np.ndarray":

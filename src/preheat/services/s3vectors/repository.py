@@ -9,6 +9,8 @@ from preheat.services.s3vectors.domain import IndexSpec, TextField, VectorRow
 from preheat.store.database import Database
 
 IN_CHUNK = 500
+LEAST_LOG = 100_000
+"""How many changes since its last copy an index may have at least before the copy is given up."""
 
 _SPEC = """
 SELECT i.*, b.name AS bucket, b.created_at AS bucket_created_at, b.account, b.region,
@@ -16,6 +18,15 @@ SELECT i.*, b.name AS bucket, b.created_at AS bucket_created_at, b.account, b.re
        CASE WHEN i.sse_type IS NULL THEN b.kms_key_arn ELSE i.kms_key_arn END AS kms
 FROM s3vectors_indexes i JOIN s3vectors_buckets b ON b.id = i.bucket_id
 """
+
+
+class Copy(NamedTuple):
+    """Search structures in files; see schema.sql."""
+
+    token: str
+    seq: int
+    vectors: int
+    logged: int
 
 
 class Bucket(NamedTuple):
@@ -134,6 +145,7 @@ def index_by_id(db: Database, index_id: int) -> IndexSpec | None:
 def remove_index(db: Database, index_id: int) -> None:
     """The index is gone at once; its vectors are left to `purge`."""
     db.run("DELETE FROM s3vectors_indexes WHERE id = ?", index_id)
+    drop_copy(db, index_id)
     db.run("INSERT INTO s3vectors_garbage VALUES (?)", index_id)
 
 
@@ -151,6 +163,72 @@ def purge(db: Database, limit: int) -> bool:
     return True
 
 
+def copy(db: Database, index_id: int) -> Copy | None:
+    row = db.one("SELECT token, seq, vectors, logged FROM s3vectors_copies WHERE index_id = ?", index_id)
+    return None if row is None else Copy(*row)
+
+
+def copied(db: Database) -> set[int]:
+    """The ids of the indexes that have a copy."""
+    return {row[0] for row in db.all("SELECT index_id FROM s3vectors_copies")}
+
+
+def begin_copy(db: Database, index_id: int) -> int:
+    """From now on changes of the index are noted; returns the number of the latest change so far."""
+    db.run("INSERT OR IGNORE INTO s3vectors_copies (index_id) VALUES (?)", index_id)
+    return db.value("SELECT seq FROM sqlite_sequence WHERE name = 's3vectors_changes'") or 0
+
+
+def end_copy(db: Database, index_id: int, token: str, seq: int, vectors: int) -> bool:
+    """The copy `token` counts from now on; False when the index is gone or its copies were given up meanwhile."""
+    return db.run(
+        "UPDATE s3vectors_copies SET token = ?, seq = ?, vectors = ?, logged ="
+        " (SELECT count(*) FROM s3vectors_changes WHERE +index_id = ? AND seq > ?) WHERE index_id = ?",
+        token, seq, vectors, index_id, seq, index_id,
+    ) == 1  # fmt: skip
+
+
+def drop_copy(db: Database, index_id: int) -> None:
+    db.run("DELETE FROM s3vectors_copies WHERE index_id = ?", index_id)
+
+
+def changes_after(db: Database, index_id: int, seq: int, limit: int) -> list[tuple[int, str, VectorRow | None]]:
+    """(number, key, what is stored now) of the keys changed after `seq`, in the order of their latest changes."""
+    rows = db.all(
+        "SELECT seq, key FROM s3vectors_changes WHERE +index_id = ? AND seq > ? ORDER BY seq LIMIT ?",
+        index_id, seq, limit,
+    )  # fmt: skip
+    stored = vectors(db, index_id, [row[1] for row in rows])
+    return [(row[0], row[1], stored.get(row[1])) for row in rows]
+
+
+def trim_changes(db: Database, limit: int) -> bool:
+    """Delete up to `limit` noted changes that no copy needs; True when there may be more."""
+    removed = db.run(
+        "DELETE FROM s3vectors_changes WHERE seq IN (SELECT c.seq FROM s3vectors_changes c"
+        " LEFT JOIN s3vectors_copies k ON k.index_id = c.index_id WHERE c.seq <= coalesce(k.seq, c.seq) LIMIT ?)",
+        limit,
+    )  # fmt: skip
+    return removed == limit
+
+
+def _note(db: Database, index_id: int, keys: Sequence[str]) -> None:
+    """Note changes for the index's copy, if it has one; a copy that is too far behind is given up."""
+    told = db.returning(
+        "UPDATE s3vectors_copies SET logged = logged + ? WHERE index_id = ? RETURNING logged, vectors",
+        len(keys), index_id,
+    )  # fmt: skip
+    if not told:
+        return
+    if told[0][0] > max(LEAST_LOG, told[0][1]):
+        drop_copy(db, index_id)
+    else:
+        db.many(
+            "INSERT OR REPLACE INTO s3vectors_changes (index_id, key) VALUES (?, ?)",
+            [(index_id, key) for key in keys],
+        )
+
+
 def set_mode(db: Database, index_id: int, mode: str) -> None:
     db.run("UPDATE s3vectors_indexes SET mode = ? WHERE id = ?", mode, index_id)
 
@@ -159,7 +237,8 @@ def set_text_fields(db: Database, index_id: int, fields: Sequence[TextField]) ->
     db.run("UPDATE s3vectors_indexes SET text_search = ? WHERE id = ?", _texts(fields), index_id)
 
 
-def put_vectors(db: Database, index_id: int, rows: Iterable[VectorRow]) -> None:
+def put_vectors(db: Database, index_id: int, rows: Sequence[VectorRow]) -> None:
+    _note(db, index_id, [row.key for row in rows])
     db.many(
         "INSERT INTO s3vectors_vectors (index_id, key, vector, metadata) VALUES (?, ?, ?, ?)"
         " ON CONFLICT (index_id, key) DO UPDATE SET vector = excluded.vector, metadata = excluded.metadata",
@@ -167,7 +246,8 @@ def put_vectors(db: Database, index_id: int, rows: Iterable[VectorRow]) -> None:
     )
 
 
-def delete_vectors(db: Database, index_id: int, keys: Iterable[str]) -> None:
+def delete_vectors(db: Database, index_id: int, keys: Sequence[str]) -> None:
+    _note(db, index_id, keys)
     db.many("DELETE FROM s3vectors_vectors WHERE index_id = ? AND key = ?", [(index_id, key) for key in keys])
 
 

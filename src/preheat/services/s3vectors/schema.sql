@@ -46,3 +46,21 @@ CREATE TABLE IF NOT EXISTS s3vectors_tags (
 
 -- Removed indexes whose vectors are still to be deleted.
 CREATE TABLE IF NOT EXISTS s3vectors_garbage (index_id INTEGER PRIMARY KEY);
+
+-- Indexes whose search structures lie in files too (saved.py). `token` names the copy, "" while the first is written; it
+-- holds every change up to `seq` of s3vectors_changes, and `vectors` of them. `logged` counts the changes since.
+CREATE TABLE IF NOT EXISTS s3vectors_copies (
+    index_id INTEGER PRIMARY KEY,
+    token TEXT NOT NULL DEFAULT '',
+    seq INTEGER NOT NULL DEFAULT 0,
+    vectors INTEGER NOT NULL DEFAULT 0,
+    logged INTEGER NOT NULL DEFAULT 0
+);
+
+-- Keys written or deleted in an index that has a copy, each with its latest change.
+CREATE TABLE IF NOT EXISTS s3vectors_changes (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    index_id INTEGER NOT NULL,
+    key TEXT NOT NULL,
+    UNIQUE (index_id, key)
+);

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from preheat.services.contract import Context, Operation, Outcome, Params, Platform
 from preheat.services.s3vectors import domain, repository
+from preheat.services.s3vectors.copies import FOLDER, Copies
 from preheat.services.s3vectors.desk import GARBAGE, Desk
 from preheat.services.s3vectors.lookup import bucket_of, index_of, page_start, page_token
 from preheat.services.s3vectors.vectors import VectorOperations
@@ -203,7 +204,7 @@ class IndexChanges:
         spec = index_of(ctx, params)
         repository.remove_index(ctx.db, spec.id)
         repository.remove_tags(ctx.db, spec.arn)
-        ctx.db.after_commit(lambda: self._desk.forget(spec.id))
+        ctx.db.after_commit(lambda: self._desk.discard(spec.id))
         ctx.db.notify(GARBAGE)
         return {}
 
@@ -218,7 +219,8 @@ class IndexChanges:
             raise _needs_enhanced("Full-text search", "/indexName")
         fields = change(spec.text_fields)
         repository.set_text_fields(ctx.db, spec.id, fields)
-        ctx.db.after_commit(lambda: self._desk.forget(spec.id))
+        repository.drop_copy(ctx.db, spec.id)
+        ctx.db.after_commit(lambda: self._desk.discard(spec.id))
         return {"indexArn": spec.arn}
 
 
@@ -345,8 +347,14 @@ class S3VectorsService:
             "QueryVectors": vectors.query_vectors,
         }
 
+    def stop(self) -> None:
+        """The machine has stopped and the database is still open."""
+        self.desk.stop()
+
 
 def build(platform: Platform) -> S3VectorsService:
-    desk = Desk(platform.db, platform.clock, platform.background, platform.machine)
+    db, background, machine = platform.db, platform.background, platform.machine
+    folder = None if db.directory is None else db.directory / FOLDER
+    desk = Desk(db, platform.clock, background, machine, copies=Copies(db, background, machine, folder))
     platform.machine.add_loop(desk)
     return S3VectorsService(desk)

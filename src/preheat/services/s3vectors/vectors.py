@@ -2,10 +2,13 @@
 
 import hashlib
 import json
+from typing import Any
+
+import msgspec
 
 from preheat.services.contract import Context, Outcome, Params
 from preheat.services.s3vectors import domain, filters, repository
-from preheat.services.s3vectors.desk import Desk
+from preheat.services.s3vectors.desk import Desk, Found
 from preheat.services.s3vectors.domain import IndexSpec
 from preheat.services.s3vectors.lookup import bad_token, index_of, page_start, page_token
 from preheat.services.s3vectors.search import Change, Hit, Query
@@ -47,7 +50,7 @@ class VectorOperations:
         keys = _keys(params, domain.GET_LIMIT)
         spec = index_of(ctx, params)
         found = repository.vectors(ctx.db, spec.id, keys, bool(params.get("returnData")))
-        return {"vectors": [_shown(found[key], params) for key in dict.fromkeys(keys) if key in found]}
+        return {"vectors": [_shown(ctx, found[key], params) for key in dict.fromkeys(keys) if key in found]}
 
     def list_vectors(self, ctx: Context, params: Params) -> Outcome:
         limit = params.get("maxResults", LIST_DEFAULT)
@@ -64,7 +67,7 @@ class VectorOperations:
             rows = repository.rows_after(ctx.db, spec.id, after, step, segments, segment)
             more = len(rows) == step
             for number, row in rows[: step - 1]:
-                shown.append(_shown(row, params))
+                shown.append(_shown(ctx, row, params))
                 size += len(row.key) + len(row.data) + len(row.metadata)
                 after = number
                 if size >= domain.LIST_BYTES:
@@ -95,29 +98,35 @@ class VectorOperations:
         what = _fingerprint(spec, query, given, mode)
         start = _query_start(ctx, params, what)
 
-        def then(ctx: Context, hits: list[Hit]) -> Outcome:
-            return _answer(ctx, params, spec, hits, start, what)
+        def then(ctx: Context, found: Found) -> Outcome:
+            return _answer(ctx, params, spec, found.hits, start, what, self._desk.still(spec.id, found))
 
         return self._desk.search(spec.id, query, then)
 
 
-def _answer(ctx: Context, params: Params, spec: IndexSpec, hits: list[Hit], start: int, what: str) -> Params:
-    """One page of hits; a vector deleted since it was found is left out."""
+def _answer(
+    ctx: Context, params: Params, spec: IndexSpec, hits: list[Hit], start: int, what: str, still: bool
+) -> Params:
+    """One page of hits; a vector deleted since it was found is left out. `still`: none was."""
     page = hits[start : start + domain.QUERY_PAGE]
-    told = repository.metadata(ctx.db, spec.id, [hit.key for hit in page], bool(params.get("returnMetadata")))
+    whole, distances = bool(params.get("returnMetadata")), bool(params.get("returnDistance"))
+    scores = bool(params.get("returnScores") and params.get("queryTexts"))
+    told = None
+    if whole or not still:
+        told = repository.metadata(ctx.db, spec.id, [hit.key for hit in page], whole)
     shown, size, end = [], 0, start
     for hit in page:
         end += 1
-        metadata = told.get(hit.key)
+        metadata = "" if told is None else told.get(hit.key)
         if metadata is None:
             continue
         one: Params = {"key": hit.key}
-        if params.get("returnDistance") and hit.distance is not None:
+        if distances and hit.distance is not None:
             one["distance"] = hit.distance
-        if params.get("returnScores") and params.get("queryTexts"):
+        if scores:
             one["scores"] = _scores(hit)
-        if params.get("returnMetadata"):
-            one["metadata"] = json.loads(metadata)
+        if whole:
+            one["metadata"] = _document(ctx, metadata)
             size += len(metadata)
         shown.append(one)
         if size >= domain.LIST_BYTES:
@@ -126,6 +135,11 @@ def _answer(ctx: Context, params: Params, spec: IndexSpec, hits: list[Hit], star
     if end < len(hits):
         output["nextToken"] = page_token(what, [end, ctx.now + TOKEN_VALID_S])
     return output
+
+
+def _document(ctx: Context, metadata: str) -> Any:
+    """Stored JSON for an output: as it stands where it goes out as JSON."""
+    return json.loads(metadata) if ctx.request is None else msgspec.Raw(metadata.encode())
 
 
 def _scores(hit: Hit) -> Params:
@@ -197,12 +211,12 @@ def _segment(params: Params) -> tuple[int, int]:
     return count, number
 
 
-def _shown(row: domain.VectorRow, params: Params) -> Params:
+def _shown(ctx: Context, row: domain.VectorRow, params: Params) -> Params:
     one: Params = {"key": row.key}
     if params.get("returnData"):
         one["data"] = {"float32": domain.unpack(row.data)}
     if params.get("returnMetadata"):
-        one["metadata"] = json.loads(row.metadata)
+        one["metadata"] = _document(ctx, row.metadata)
     return one
 
 

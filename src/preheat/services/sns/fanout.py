@@ -55,6 +55,19 @@ class Route:
     feedback: status.Feedback | None = None
 
 
+@dataclass(slots=True)
+class Routes:
+    """A topic's routes. `alike` those to queues of this server that get every message as a body alone, raw ones and the
+    others, with what the queues' service knows of them (`audiences`, when it is first asked); `rest` all others."""
+
+    topic: Topic
+    subscriptions: tuple[Subscription, ...]
+    every: list[Route]
+    alike: tuple[list[Route], list[Route]]
+    rest: list[Route]
+    audiences: list[Any] | None = None
+
+
 class Tally:
     """What one message became, for its topic's metrics."""
 
@@ -67,7 +80,7 @@ class FanOut:
     def __init__(self, rows: SnsRepository, envelopes: Envelopes) -> None:
         self._rows = rows
         self._envelopes = envelopes
-        self._routes: dict[int, tuple[Topic, tuple[Subscription, ...], list[Route]]] = {}
+        self._routes: dict[int, Routes] = {}
         self._senders: dict[str, Callable[[Context, Route, Message], bool]] = {
             "sqs": self._to_queue,
             "lambda": self._to_function,
@@ -82,9 +95,12 @@ class FanOut:
         """Deliver, and count."""
         topic, tally = message.topic, Tally()
         subject = Subject(message.attributes, message.texts["default"])
+        routes = self._routes_of(topic)
         together = self._together(ctx, message)
         copied: list[Route] = []
-        for route in self._routes_of(topic):
+        left = self._at_once(ctx, routes, message) if together else routes.every
+        tally.delivered = len(routes.every) - len(left)
+        for route in left:
             if route.filter is not None and (why := subject.refuses(route.filter)) is not None:
                 tally.filtered[why] = tally.filtered.get(why, 0) + 1
             elif together and route.place is not None and _alike(route, message):
@@ -95,14 +111,17 @@ class FanOut:
             tally.delivered += self._copy(ctx, copied, message)
         ctx.db.after_commit(partial(_count, ctx.machine.meter, ctx.now, topic, message.size, tally))
 
-    def _routes_of(self, topic: Topic) -> list[Route]:
+    def _routes_of(self, topic: Topic) -> Routes:
         subscriptions = self._rows.confirmed(topic)
         known = self._routes.get(topic.id)
-        if known is not None and known[0] is topic and known[1] is subscriptions:
-            return known[2]
+        if known is not None and known.topic is topic and known.subscriptions is subscriptions:
+            return known
         own = self._envelopes.own
-        routes = [_route(topic, subscription, own(subscription)) for subscription in subscriptions]
-        self._routes[topic.id] = (topic, subscriptions, routes)
+        every = [_route(topic, subscription, own(subscription)) for subscription in subscriptions]
+        same = [route for route in every if route.place is not None and not route.filter and not route.feedback]
+        alike = ([route for route in same if route.raw], [route for route in same if not route.raw])
+        rest = [route for route in every if route.place is None or route.filter or route.feedback]
+        routes = self._routes[topic.id] = Routes(topic, subscriptions, every, alike, rest)
         return routes
 
     def forget(self, topic: Topic) -> None:
@@ -118,6 +137,25 @@ class FanOut:
             and "sqs" in ctx.machine.services
             and trace_header(ctx) is None
         )
+
+    def _at_once(self, ctx: Context, routes: Routes, message: Message) -> list[Route]:
+        """Put the message into all queues that get every message; the routes that are left."""
+        queues: Any = ctx.machine.services["sqs"]
+        raw, wrapped = routes.alike
+        if routes.audiences is None:
+            routes.audiences = [
+                queues.copies.audience([(route.place, route.queue_name, "") for route in raw]),
+                queues.copies.audience([(route.place, route.queue_name, route.own) for route in wrapped]),
+            ]
+        left = routes.rest
+        to_raw, to_wrapped = routes.audiences
+        if to_raw is None or message.attributes or not queues.copies.to_all(ctx, to_raw, SERVICE, message.text("sqs")):
+            left = left + raw
+        if to_wrapped is None or not queues.copies.to_all(
+            ctx, to_wrapped, SERVICE, *self._envelopes.halves(ctx, message, "sqs")
+        ):
+            left = left + wrapped
+        return left
 
     def _copy(self, ctx: Context, routes: list[Route], message: Message) -> int:
         """Put the message into the queues of these routes; how many took it. The others are served one by one."""

@@ -47,8 +47,7 @@ class Message:
 
 
 def instant(now: float) -> str:
-    moment = datetime.fromtimestamp(now, UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{int(now * 1_000) % 1_000:03d}Z"
+    return datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
 # -- checks -----------------------------------------------------------------------------------------------------------

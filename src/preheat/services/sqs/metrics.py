@@ -1,6 +1,8 @@
 """What AWS/SQS measures: traffic is counted per queue in memory and handed to the meter once a minute, together with
 the depths of the queues that were in use during the last six hours."""
 
+from collections.abc import Sequence
+
 from preheat.kernel.meter import MINUTE_S, Sample, Series
 from preheat.services.contract import Context
 from preheat.services.sqs.domain import Queue
@@ -63,6 +65,16 @@ class Metrics:
         sizes[size] = sizes.get(size, 0) + 1
         if len(sizes) > MAX_SIZES:
             self._hand_on(ctx, self._traffic[queue.id], minutes_ago=0)
+
+    def sent_to(self, ctx: Context, queues: Sequence[Queue], sizes: Sequence[int]) -> None:
+        """One message to each queue, of so many bytes."""
+        traffic = self._traffic
+        for queue, size in zip(queues, sizes, strict=True):
+            known = traffic.get(queue.id)
+            if known is not None and (size in known.sizes or len(known.sizes) < MAX_SIZES):
+                known.sizes[size] = known.sizes.get(size, 0) + 1
+            else:
+                self.sent(ctx, queue, size)
 
     def duplicate(self, ctx: Context, queue: Queue) -> None:
         self._of(ctx, queue).duplicates += 1

@@ -73,6 +73,11 @@ class Polls:
             heapq.heappush(self._heap, (at_ms, queue.id))
             ctx.machine.wake(self)
 
+    @property
+    def idle(self) -> bool:
+        """Whether nobody waits for any queue."""
+        return not self._parked
+
     def waiting(self) -> int:
         """How many receives are parked."""
         return sum(map(len, self._parked.values()))

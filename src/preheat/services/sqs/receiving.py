@@ -1,5 +1,6 @@
 """Receiving: what may be taken, in which order, what goes to the dead-letter queue instead, and waiting for more."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +17,7 @@ from preheat.services.sqs.metrics import Metrics
 from preheat.services.sqs.polls import Polls
 from preheat.services.sqs.quotas import Quotas
 from preheat.services.sqs.repository import UNLIMITED, SqsRepository
+from preheat.services.sqs.texts import Texts
 
 SYSTEM_ATTRIBUTES = (
     "SenderId", "SentTimestamp", "ApproximateReceiveCount", "ApproximateFirstReceiveTimestamp", "SequenceNumber",
@@ -47,13 +49,14 @@ class Receiver:
 
     def __init__(
         self, repository: SqsRepository, find: FindQueue, polls: Polls, metrics: Metrics, quotas: Quotas,
-        limit: int = IN_FLIGHT_LIMIT,
+        texts: Texts, limit: int = IN_FLIGHT_LIMIT,
     ) -> None:  # fmt: skip
         self._rows = repository
         self._find = find
         self._polls = polls
         self._metrics = metrics
         self._quotas = quotas
+        self._texts = texts
         self._limit = limit
         self._at_most: dict[int, int] = {}
         self._counted_ms: dict[int, int] = {}
@@ -85,13 +88,33 @@ class Receiver:
         messages = self._attempt(ctx, queue, request)
         if messages:
             self._metrics.received(ctx, queue, len(messages))
-            return {
-                "Messages": [_render(queue, row, nonce, request.wanted, request.names) for row, nonce in messages]
-            }
+            return {"Messages": [self._render(queue, row, nonce, request) for row, nonce in messages]}
         if ctx.now >= request.deadline:
             self._metrics.received(ctx, queue, 0)
             return {}
         return self._polls.park(ctx, queue, request.deadline, partial(self._poll, params, request))
+
+    def _render(self, queue: Queue, row: Any, nonce: int, request: Request) -> Params:
+        body = row["body"]
+        if isinstance(body, bytes):
+            body = self._texts.whole(body)
+        message = {
+            "MessageId": row["message_id"],
+            "ReceiptHandle": domain.receipt_handle(queue.id, row["id"], nonce),
+            "MD5OfBody": row["md5"] or hashlib.md5(body.encode(), usedforsecurity=False).hexdigest(),
+            "Body": body,
+        }
+        wanted = request.wanted
+        if wanted:
+            message["Attributes"] = {
+                name: value for name, value in _system_attributes(row).items() if value is not None and name in wanted
+            }
+        if request.names and row["attributes"]:
+            attributes = _chosen(msgspec.json.decode(row["attributes"]), request.names)
+            if attributes:
+                message["MessageAttributes"] = attributes
+                message["MD5OfMessageAttributes"] = domain.attributes_md5(attributes)
+        return message
 
     def _attempt(self, ctx: Context, queue: Queue, request: Request) -> list[tuple[Any, int]]:
         if request.attempt_id is None:
@@ -262,25 +285,6 @@ def _wanted_system_attributes(params: Params) -> frozenset[str]:
         if name != "All" and name not in SYSTEM_ATTRIBUTES:
             raise domain.invalid_attribute_name(f"Unknown Attribute {name}.")
     return frozenset(SYSTEM_ATTRIBUTES) if "All" in names else frozenset(names)
-
-
-def _render(queue: Queue, row: Any, nonce: int, wanted: frozenset[str], names: list[str] | None) -> Params:
-    message = {
-        "MessageId": row["message_id"],
-        "ReceiptHandle": domain.receipt_handle(queue.id, row["id"], nonce),
-        "MD5OfBody": row["md5"],
-        "Body": row["body"],
-    }
-    if wanted:
-        message["Attributes"] = {
-            name: value for name, value in _system_attributes(row).items() if value is not None and name in wanted
-        }
-    if names and row["attributes"]:
-        attributes = _chosen(msgspec.json.decode(row["attributes"]), names)
-        if attributes:
-            message["MessageAttributes"] = attributes
-            message["MD5OfMessageAttributes"] = domain.attributes_md5(attributes)
-    return message
 
 
 def _system_attributes(row: Any) -> dict[str, str | None]:

@@ -109,3 +109,30 @@ CREATE TABLE IF NOT EXISTS sqs_leftovers (
     queue_id INTEGER PRIMARY KEY,
     through INTEGER NOT NULL
 );
+
+-- Texts that many messages have in common (texts.py), and the messages that lean on them: the rows `first` to `last`.
+CREATE TABLE IF NOT EXISTS sqs_texts (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    first INTEGER NOT NULL,
+    last INTEGER NOT NULL,
+    head TEXT NOT NULL,
+    tail TEXT NOT NULL
+);
+CREATE TRIGGER IF NOT EXISTS sqs_text_left AFTER UPDATE OF id ON sqs_messages WHEN typeof(NEW.body) = 'blob'
+BEGIN
+    UPDATE sqs_messages
+    SET body = (SELECT head || CAST(substr(NEW.body, 17) AS TEXT) || tail FROM sqs_texts
+                WHERE id = CAST(CAST(substr(NEW.body, 1, 16) AS TEXT) AS INTEGER))
+    WHERE id = NEW.id;
+END;
+
+-- The queues of topics (copies.py), as long as this process lives.
+CREATE TEMP TABLE IF NOT EXISTS sqs_audiences (
+    audience INTEGER NOT NULL,
+    place INTEGER NOT NULL,
+    queue_id INTEGER NOT NULL,
+    delay_ms INTEGER NOT NULL,
+    ending TEXT NOT NULL,
+    part TEXT NOT NULL,
+    PRIMARY KEY (audience, place)
+) WITHOUT ROWID;

@@ -20,6 +20,7 @@ from preheat.services.sqs.polls import Polls
 from preheat.services.sqs.quotas import Quotas
 from preheat.services.sqs.receiving import IN_FLIGHT_LIMIT, Receiver
 from preheat.services.sqs.repository import SqsRepository
+from preheat.services.sqs.texts import Texts
 
 PURGE_INTERVAL_S = 60.0
 NAME_REST_S = 60.0
@@ -39,11 +40,12 @@ class SqsService:
         polls = self._polls = Polls(self._rows)
         metrics = Metrics(self._rows, self._rows.tenants)
         quotas = Quotas(getattr(platform.settings, "service_quotas", "off") == "enforce")
-        self.receiver = Receiver(self._rows, self._find, polls, metrics, quotas, in_flight_limit)
+        texts = Texts(platform.db)
+        self.receiver = Receiver(self._rows, self._find, polls, metrics, quotas, texts, in_flight_limit)
         messages = self.messages = MessageOperations(self._rows, self._find, self.receiver, polls, metrics, quotas)
-        self.copies = Copies(self._rows, metrics, messages.appears)
+        self.copies = Copies(self._rows, metrics, polls, texts, messages.appears)
         moves = MoveOperations(self._rows, self.queue_by_arn, self._arrived)
-        self.loops = [Expiry(self._rows), polls, metrics, moves]
+        self.loops = [Expiry(self._rows), polls, metrics, moves, texts]
         self.operations: dict[str, Operation] = {
             "CreateQueue": self.create_queue,
             "GetQueueUrl": self.get_queue_url,

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from ragkit.lean import lean
 from ragkit.store import S3VectorStore, VectorStore
 from ragkit.versions import Recipe
 
@@ -42,7 +43,7 @@ def open_store(kind: str, recipe: Recipe, environment: Environment, client: Clie
     """The store of the recipe's index. `client` makes or keeps boto3's clients by the service's name. Raises ValueError
     for a kind or an endpoint that is none."""
     if kind == "s3vectors":
-        return S3VectorStore(client("s3vectors"), environment["VECTOR_BUCKET"], recipe.index, recipe.dimension)
+        return S3VectorStore(lean(client("s3vectors")), environment["VECTOR_BUCKET"], recipe.index, recipe.dimension)
     opened = {"snowflake": _snowflake, "opensearch": _opensearch, "pgvector": _pgvector}.get(kind)
     if opened is None:
         raise ValueError(f"the store {kind} is not one of {', '.join(KINDS)}")

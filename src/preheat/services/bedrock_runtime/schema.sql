@@ -1,0 +1,4 @@
+CREATE TABLE IF NOT EXISTS bedrock_models_used (
+    model TEXT PRIMARY KEY,
+    at REAL NOT NULL
+);
