@@ -1,4 +1,4 @@
-"""Issue 4's paragraph on SQS, claim by claim, on a live server: each line is an effect seen from outside."""
+"""SQS, claim by claim, on a live server: each line is an effect seen from outside."""
 
 import hashlib
 import json

@@ -1,37 +1,19 @@
-"""What issue 5 says of seeing and of the chat page, looked at from outside on the deployed stack."""
+"""What the deployed stack lets see of its work, and its chat page, looked at from outside."""
 
 import json
 import urllib.request
 
 import pytest
 
-from tests.acceptance.test_rag_page import DESKTOP, DONE, Page
+from tests.acceptance.test_rag_page import DONE, faults, page
 from tests.acceptance.test_rag_questions import FIRST_HALF, QUESTION, chat, rag
-from tests.support.chromium import FOUND, Browser
+from tests.support.chromium import FOUND
 from tests.support.server import wait_for
 
-__all__ = ["chat", "rag"]
+__all__ = ["chat", "faults", "page", "rag"]
 
 PLATFORM_LINES = ("START ", "END ", "REPORT ", "INIT_START ", "INIT_REPORT ", "RESTORE_START ", "RESTORE_REPORT ")
 browsing = pytest.mark.skipif(FOUND is None, reason="there is no Chromium on this machine")
-
-
-@pytest.fixture
-def page(tmp_path, rag):
-    browser = Browser(tmp_path / "profile", DESKTOP)
-    yield Page(browser, rag)
-    browser.close()
-
-
-@pytest.fixture
-def faults(rag):
-    """Add a fault to the platform; all are gone afterwards."""
-
-    def add(**fault):
-        assert rag.server.get("/_preheat/faults", "POST", json.dumps(fault).encode())[0] == 200
-
-    yield add
-    rag.server.get("/_preheat/faults", "DELETE")
 
 
 def lines_of(rag):

@@ -1,5 +1,5 @@
-"""What issue 5 says of shipping, looked at from outside: a stack of one's own, AWS's models by parameters, permissions
-of which none is too many."""
+"""Shipping, looked at from outside: a stack of one's own, AWS's models by parameters, permissions of which none is too
+many."""
 
 import json
 import os

@@ -22,7 +22,6 @@ from ragkit.limits import Admitted
 from ragkit.prompt import SYSTEM
 from ragkit.resilience import passing
 from ragkit.sessions import REMEMBERED, UNFINISHED, NoSession, Record, remembered
-from ragkit.tokens import estimate
 from ragkit.trace import Trace
 
 from handlers import wiring
@@ -110,16 +109,16 @@ def answer(asked: Asked, trace: Trace, admitted: Admitted) -> Iterator[Event]:
         record = replace(record, answer=text, status="broken")
         raise
     finally:
-        writing = writing or _start(replace(record, answer=text, usage=_estimated(record, text)), admitted)
+        writing = writing or _start(replace(record, answer=text), admitted)
         writing.join(JOIN_S)
 
 
-def _estimated(record: Record, text: str) -> tuple[tuple[str, int], ...]:
-    """The usage of an answer that did not come to its end; of none that had not begun."""
-    if not text:
-        return ()
+def _reckoned(record: Record) -> Record:
+    """The record with its usage; a model that was not heard to the end does not say what it took."""
+    if record.status not in ("broken", "cancelled", "failed") or not record.answer or any(n for _, n in record.usage):
+        return record
     read = [SYSTEM, record.question, *(one["text"] for one in record.passages)]
-    return ("input", sum(map(tokens, read))), ("output", tokens(text))
+    return replace(record, usage=(("input", sum(map(tokens, read))), ("output", tokens(record.answer))))
 
 
 def _status(done: dict[str, Any]) -> str:
@@ -138,7 +137,7 @@ def _tell(trace: Trace, done: dict[str, Any]) -> None:
 
 
 def _start(record: Record, admitted: Admitted) -> threading.Thread:
-    thread = threading.Thread(target=copy_context().run, args=(_keep, record, admitted))
+    thread = threading.Thread(target=copy_context().run, args=(_keep, _reckoned(record), admitted))
     thread.start()
     return thread
 
@@ -158,17 +157,9 @@ def _keep(record: Record, admitted: Admitted) -> None:
         except Exception as lost:
             trace.error("the turn is lost", error=f"{type(lost).__name__}: {lost}", turn=record.turn)
     try:
-        wiring.limits().spend(admitted, _tokens(record))
+        wiring.limits().spend(admitted, sum(count for _, count in record.usage))
     except Exception as error:
         trace.warn("tokens were not counted", error=f"{type(error).__name__}: {error}", turn=record.turn)
-
-
-def _tokens(record: Record) -> int:
-    """Of an answer that broke off the model does not say; then they are estimated."""
-    counted = sum(count for _, count in record.usage)
-    if counted or not record.answer or record.status not in ("broken", "cancelled", "failed"):
-        return counted
-    return round(sum(map(estimate, (record.question, record.answer, *(one["text"] for one in record.passages)))))
 
 
 def replayed(question: Question, user: User) -> "Kept | None":
