@@ -59,6 +59,7 @@ SCOPE = Scope("000000000000", "us-east-1")
 PUT = 2_000
 SENTENCES = 6
 PER_DOCUMENT = 8
+INGEST_S = 400
 WARM = 20
 CALM_S, CALM_SHARE, CALM_TIMES, PATIENCE_S = 1.0, 0.05, 4, 240
 LABELS = Asked("").filter()
@@ -153,12 +154,25 @@ class Stack:
             self.server.start()
             began = time.perf_counter()
             self.retriever().ranking("what is warm", LABELS)
-            self.loaded_s = time.perf_counter() - began
+            self.built_s = time.perf_counter() - began
             self.calm()
             self.graph_s = time.perf_counter() - began
+            self._saved(folder / "state" / "s3vectors")
+            self.server.kill()
+            self.server.start()
+            began = time.perf_counter()
+            self.retriever().ranking("what is warm", LABELS)
+            self.loaded_s = time.perf_counter() - began
+            self.calm()
         except BaseException:
             self.server.stop()
             raise
+
+    def _saved(self, folder: Path) -> None:
+        """Wait until the server has written its search structures."""
+        end = time.monotonic() + PATIENCE_S
+        while time.monotonic() < end and not list(folder.glob("*/*.json")):
+            time.sleep(CALM_S)
 
     def calm(self) -> None:
         """Wait until the server has nothing left to build."""
@@ -232,7 +246,8 @@ def query_rows(stack: Stack, asked: list[str], chunks: int) -> Iterator[Row]:
     ):
         times, spent = each(work, some, stack.spent)
         yield Row(f"  of it: {name} p50", percentile(times, 50), "ms", None, f"processor {spent:.1f} ms")
-    yield Row("first query after a restart", stack.loaded_s, "s", None, "reads the index from the database")
+    yield Row("first query after SIGKILL", stack.loaded_s, "s", None, "reads the saved search structures")
+    yield Row("the very first query", stack.built_s, "s", None, "reads every passage from the database")
     yield Row("until the graph was built", stack.graph_s, "s")
 
 
@@ -299,11 +314,11 @@ def embedder_rows(data: Path) -> Iterator[Row]:
 
 def ingest_text() -> str:
     """bench/ingest.py's own words: a small run with MiniLM."""
-    command = [sys.executable, str(HERE / "ingest.py"), "--hashing", "0", "--minilm", "60", "--kill", "0"]
+    command = [sys.executable, str(HERE / "ingest.py"), "--hashing", "0", "--minilm", "240", "--kill", "0"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=INGEST_S)
     except subprocess.TimeoutExpired:
-        return "not measured: it took longer than 200 s"
+        return f"not measured: it took longer than {INGEST_S} s"
     return (done.stdout + done.stderr[-600:]).strip()
 
 

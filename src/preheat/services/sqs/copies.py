@@ -139,7 +139,7 @@ class Copies:
         db, start = self._rows.db, ctx.entropy.uuid()[:-ID_ENDING]
         md5 = "" if any(audience.sizes) else hashlib.md5((head + tail).encode(), usedforsecurity=False).hexdigest()
         values = (ctx.now_ms, start, sender, md5, audience.number)
-        count = self._rows._count
+        count = self._rows.count
         for queue in audience.queues:
             count(queue.id, 1)
         if len(head) + len(tail) < LEAST_SHARED:

@@ -173,7 +173,7 @@ class SqsRepository:
                RETURNING CASE WHEN sequence IS NULL THEN NULL ELSE group_id END""",
             queue_id, through, limit,
         )  # fmt: skip
-        self._count(queue_id, -len(gone))
+        self.count(queue_id, -len(gone))
         for group_id in {item[0] for item in gone} - {None}:
             self._settle(queue_id, group_id)
         if len(gone) < limit:
@@ -197,14 +197,14 @@ class SqsRepository:
                 queue.id, message.visible_at, message.sent_at, message.message_id, message.sender, message.md5,
                 message.body,
             ))  # fmt: skip
-            self._count(queue.id, 1)
+            self.count(queue.id, 1)
             return
         self.db.run(
             INSERT, queue.id, message.visible_at, message.sent_at, message.message_id, message.sender, message.md5,
             self._group(queue, message), sequence, message.dedup_id, message.trace,
             None if attributes is None else _json(attributes), message.body,
         )  # fmt: skip
-        self._count(queue.id, 1)
+        self.count(queue.id, 1)
 
     def add_plain(self, rows: Sequence[tuple]) -> None:
         """Messages with a body alone, of queues that are neither FIFO nor fair: (queue id, visible at, sent at, message
@@ -214,7 +214,7 @@ class SqsRepository:
         else:
             self.db.many(INSERT_PLAIN, rows)
         for row in rows:
-            self._count(row[0], 1)
+            self.count(row[0], 1)
 
     def _group(self, queue: Queue, message: NewMessage) -> str | None:
         if queue.fifo:
@@ -350,8 +350,8 @@ class SqsRepository:
         self._changed_queue(source, target)
 
     def _changed_queue(self, source: Queue, target: Queue) -> None:
-        self._count(source.id, -1)
-        self._count(target.id, 1)
+        self.count(source.id, -1)
+        self.count(target.id, 1)
         if self.tenants.fair(source):
             self.tenants.forget_queue(target)
 
@@ -422,7 +422,7 @@ class SqsRepository:
                     gone += 1
         else:
             gone = self.db.many("DELETE FROM sqs_messages WHERE id = ? AND receipt = ?", handles)
-        self._count(queue.id, -gone)
+        self.count(queue.id, -gone)
         return gone
 
     def message(self, message: int) -> Any:
@@ -465,7 +465,7 @@ class SqsRepository:
 
     # -- counting and expiry --------------------------------------------------------------------------------------
 
-    def _count(self, queue_id: int, change: int) -> None:
+    def count(self, queue_id: int, change: int) -> None:
         totals = self._totals
         if queue_id in totals:
             totals[queue_id] += change
@@ -534,7 +534,7 @@ class SqsRepository:
                 queue.id, horizon, limit,
             )
         ]  # fmt: skip
-        self._count(queue.id, -len(rows))
+        self.count(queue.id, -len(rows))
         for row in rows:
             self.tenants.left(queue, row[0], row[1])
         if queue.fifo:
