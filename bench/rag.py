@@ -30,17 +30,20 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from http.client import HTTPConnection
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "stacks" / "rag"))
 
+import boto3
 import numpy as np
+from botocore.config import Config
 from ingest import TEMPLATE, Served
 from ragkit.asked import Asked
 from ragkit.embed import BedrockEmbedder
-from ragkit.lean import lean
+from ragkit.lean import AGENT, lean
 from ragkit.retrieve import Retriever
 from ragkit.store import S3VectorStore
 from vectors import real
@@ -183,8 +186,14 @@ class Stack:
             calm = calm + 1 if self.server.spent()[0] - before < CALM_SHARE * CALM_S else 0
 
     def parts(self) -> tuple[S3VectorStore, BedrockEmbedder]:
-        store = S3VectorStore(lean(self.platform.client("s3vectors")), BUCKET, self.index, DIMENSION)
-        return store, BedrockEmbedder(self.platform.client("bedrock-runtime"), MODEL, DIMENSION)
+        store = S3VectorStore(lean(self.client("s3vectors")), BUCKET, self.index, DIMENSION)
+        return store, BedrockEmbedder(self.client("bedrock-runtime"), MODEL, DIMENSION)
+
+    def client(self, service: str) -> Any:
+        """As the stack's functions make theirs."""
+        keys = {"aws_access_key_id": "preheat", "aws_secret_access_key": "preheat", "region_name": SCOPE.region}
+        config = Config(retries={"mode": "standard", "total_max_attempts": 3}, user_agent=AGENT)
+        return boto3.client(service, endpoint_url=self.server.endpoint, config=config, **keys)
 
     def retriever(self) -> Retriever:
         return Retriever(*self.parts())

@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -242,7 +243,7 @@ class Server:
 
         def identify(request: HttpRequest, call: Call | None = None) -> Principal:
             known = iam.identify(self.db, request, enforce=enforce, now=self.clock.peer_now())
-            return Principal(known.arn, known.account, known.kind, known.user_id, known.access_key)
+            return _principal(known.arn, known.account, known.kind, known.user_id, known.access_key)
 
         wire = Wire()
         functions, apis = services["lambda"], services["apigatewayv2"]
@@ -328,6 +329,11 @@ class Server:
             self.sink.close(self.db, self.clock.now())
         self.db.close()
         shutil.rmtree(self.scratch, ignore_errors=True)
+
+
+@lru_cache(4_096)
+def _principal(arn: str, account: str, kind: str, user_id: str, access_key: str) -> Principal:
+    return Principal(arn, account, kind, user_id, access_key)
 
 
 def _weight(lines: list[LogLine]) -> int:

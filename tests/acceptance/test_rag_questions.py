@@ -307,10 +307,12 @@ def _asked_in(rag, mode):
 
 
 def test_an_embedding_model_that_fails_leaves_documents_to_be_found_by_words(tmp_path):
-    with deployed(tmp_path, EmbeddingModelId="no.such-model") as rag:
+    fault = {"service": "bedrock-runtime", "operation": "InvokeModel", "error": "deny"}
+    with deployed(tmp_path) as rag:
+        assert rag.server.get("/_preheat/faults", "POST", json.dumps(fault).encode())[0] == 200
         row = rag.put("rail.txt", "The water rail squeals like a pig.")
         assert (row["status"], row["model"]) == ("indexed", "none")
-        assert row["note"].startswith("indexed for lexical search only: the model no.such-model failed")
+        assert row["note"].startswith("indexed for lexical search only: the model preheat.minilm-l6-v2 failed")
         events = rag.ask("What does the water rail squeal like?")
-        assert events[0][1]["mode"] == "lexical" and "no.such-model failed" in events[0][1]["note"]
+        assert events[0][1]["mode"] == "lexical" and "preheat.minilm-l6-v2 failed" in events[0][1]["note"]
         assert events[-1][1]["answer"].startswith("The water rail squeals like a pig.")

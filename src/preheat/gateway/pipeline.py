@@ -11,6 +11,7 @@
 """
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Protocol
 
 from preheat.gateway.bucket_cors import BucketCors
@@ -27,10 +28,18 @@ from preheat.wire import Wire
 Result = Reply | AwsError
 Identify = Callable[[HttpRequest, Call], Principal]
 Later = Callable[[float, Callable[[], None]], object]
+KNOWN_PATHS = 4_096
+SIGNED = "AWS4-HMAC-SHA256"
+
+
+@lru_cache(4_096)
+def _scope(account: str, region: str) -> Scope:
+    return Scope(account, region)
 
 
 class Door(Protocol):
-    """A front door: `matches` looks at method, path and host only; `handle` answers the exchange, now or later."""
+    """A front door: `handle` answers the exchange, now or later. Of a POST that is signed as AWS does it, `matches`
+    looks at path and host only; its answer is remembered."""
 
     def matches(self, request: HttpRequest) -> bool: ...
 
@@ -40,17 +49,33 @@ class Door(Protocol):
 class Pipeline:
     def __init__(self, doors: Sequence[Door]) -> None:
         self._doors = tuple(doors)
+        self._last: set[tuple[str, str]] = set()
+        """(path, host) of signed POSTs that no door before the last one takes."""
 
     def close(self) -> None:
         """Nobody answers any more: a connection that was accepted in the last moment hears nothing and is dropped."""
         self._doors = ()
+        self._last.clear()
 
     def __call__(self, exchange: Exchange) -> None:
         request = exchange.request
+        headers = request.headers
+        place = (request.path, headers.get("host", ""))
+        signed = request.method == "POST" and headers.get("authorization", "").startswith(SIGNED)
+        if signed and place in self._last:
+            self._doors[-1].handle(exchange)
+            return
         for door in self._doors:
             if door.matches(request):
+                if signed and door is self._doors[-1]:
+                    self._remember(place)
                 door.handle(exchange)
                 return
+
+    def _remember(self, place: tuple[str, str]) -> None:
+        if len(self._last) >= KNOWN_PATHS:
+            self._last.clear()
+        self._last.add(place)
 
 
 class ApiDoor:
@@ -115,7 +140,7 @@ class ApiDoor:
             call.operation,
             call.params,
             answer,
-            scope=Scope(principal.account, call.region),
+            scope=_scope(principal.account, call.region),
             principal=principal,
             request=request,
             request_id=request_id,

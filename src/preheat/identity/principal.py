@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from preheat.kernel.scope import DEFAULT_ACCOUNT
 
@@ -33,6 +34,7 @@ Lookup = Callable[[str, str | None], Known | None]
 """(access key, the session token that came with it) -> Known, or None for a key nobody issued."""
 
 
+@lru_cache(4_096)
 def root_of(access_key: str = "") -> Identity:
     """The root of an account: of the one that a 12-digit access key names, else of the default account."""
     account = access_key if len(access_key) == 12 and access_key.isascii() and access_key.isdigit() else DEFAULT_ACCOUNT

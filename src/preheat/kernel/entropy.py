@@ -20,6 +20,11 @@ class Entropy(Protocol):
         """A float in [0, 1)."""
 
 
+VERSION_4 = (4 << 76) | (8 << 60)
+CHOSEN = ~((15 << 76) | (12 << 60))
+"""The bits of a UUID that say what kind it is, and all the others."""
+
+
 class SeededEntropy:
     """Reproducible chance: the same seed gives the same draws."""
 
@@ -27,9 +32,8 @@ class SeededEntropy:
         self._random = random.Random(seed)
 
     def uuid(self) -> str:
-        value = f"{self._random.getrandbits(128):032x}"
-        variant = "89ab"[int(value[16], 16) & 3]
-        return f"{value[:8]}-{value[8:12]}-4{value[13:16]}-{variant}{value[17:20]}-{value[20:]}"
+        value = f"{self._random.getrandbits(128) & CHOSEN | VERSION_4:032x}"
+        return f"{value[:8]}-{value[8:12]}-{value[12:16]}-{value[16:20]}-{value[20:]}"
 
     def token(self, length: int, alphabet: str) -> str:
         return "".join(self._random.choices(alphabet, k=length))

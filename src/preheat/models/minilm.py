@@ -100,8 +100,11 @@ class MiniLM:
 
         vectors = numpy.empty((len(texts), DIMENSION), dtype=numpy.float32)
         for rows, mask, states in self._batches(texts):
-            weight = mask[:, :, None].astype(numpy.float32)
-            means = (states * weight).sum(axis=1) / weight.sum(axis=1)
+            if len(rows) == 1:
+                means = states.mean(axis=1)
+            else:
+                weight = mask[:, :, None].astype(numpy.float32)
+                means = (states * weight).sum(axis=1) / weight.sum(axis=1)
             vectors[rows] = means / numpy.linalg.norm(means, axis=1, keepdims=True)
             if seen is not None:
                 for row, length, of_text in zip(rows, mask.sum(axis=1), states):

@@ -99,11 +99,12 @@ class InputBinding:
                     if rest:
                         params[own] = rest
             bound = self._headers
-            for name, text in headers.items():
-                if name in bound:
-                    own, read, blank = bound[name]
-                    if blank or text:
-                        params[own] = read(text)
+            if not bound.keys().isdisjoint(headers.keys()):
+                for name, text in headers.items():
+                    if name in bound:
+                        own, read, blank = bound[name]
+                        if blank or text:
+                            params[own] = read(text)
         except BadValue as error:
             error.name = name
             raise

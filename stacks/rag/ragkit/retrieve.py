@@ -233,4 +233,5 @@ def spread(scores: Sequence[float]) -> list[float]:
     if not scores:
         return []
     low, high = min(scores), max(scores)
-    return [(one - low) / (high - low) for one in scores] if high > low else [1.0] * len(scores)
+    width = high - low
+    return [(one - low) / width for one in scores] if high > low else [1.0] * len(scores)

@@ -10,6 +10,7 @@ from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, Protocol
 
 from ragkit.chunking import Chunk, chunk_id
@@ -24,6 +25,7 @@ FILTERABLE_TEXT = 300
 FILTERABLE_BYTES = 2_000
 """S3 Vectors takes 2,048 a vector, what `content` has of them included."""
 FIELDS = ("text", "context")
+_SCORE = itemgetter("score")
 
 Filter = dict[str, Any]
 Embed = Callable[[list[str]], list[list[float]]]
@@ -178,7 +180,7 @@ class S3VectorStore:
             return []
         query: dict[str, Any] = {"queryTexts": [{"text": text, "metadataKey": field} for field in FIELDS]}
         hits = self._query(count, {**query, "returnScores": True, **({"filter": where} if where else {})})
-        return [(hit["key"], sum(one["score"] for one in hit["scores"]["bm25Scores"])) for hit in hits]
+        return [(hit["key"], sum(map(_SCORE, hit["scores"]["bm25Scores"]))) for hit in hits]
 
     def passages(self, ids: Sequence[str]) -> list[Passage]:
         found = dict(self._metadata(list(ids)))

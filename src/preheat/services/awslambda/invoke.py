@@ -24,6 +24,7 @@ from preheat.services.awslambda.core import Core, Operation, Target
 from preheat.services.awslambda.domain import MAX_ASYNC_BYTES, MAX_SYNC_BYTES, invalid, violation
 from preheat.services.contract import Context, Deferred, Outcome, Params, Reply
 from preheat.services.deliveries import trace_header
+from preheat.services.machine import Prompt
 
 MAX_CLIENT_CONTEXT = 3_583
 MAX_DEPRECATED_BYTES = 262_144
@@ -160,6 +161,16 @@ def invoke(core: Core, ctx: Context, params: Params) -> Outcome:
     return _run(core, ctx, target, payload, tail, _client_context(params))
 
 
+def shortcut(core: Core, ctx: Context, params: Params) -> Prompt | None:
+    """`invoke` for what the database need not be asked: a target that is known, no trace to continue."""
+    if (params.get("InvocationType") or "RequestResponse") != "RequestResponse" or trace_header(ctx) is not None:
+        return None
+    if (ctx.scope, params["FunctionName"], params.get("Qualifier")) not in core.targets:
+        return None
+    outcome = invoke(core, ctx, params)
+    return outcome if isinstance(outcome, Prompt) else None
+
+
 def invoke_async(core: Core, ctx: Context, params: Params) -> Outcome:
     """The deprecated way: an Event invocation of at most 256 KB."""
     payload = params.get("InvokeArgs") or b""
@@ -187,10 +198,11 @@ def emit_async(ctx: Context, invoked_arn: str, payload: bytes, request_id: str) 
     ctx.db.emit(ASYNC_KIND, msgspec.json.encode(event), ctx.now)
 
 
-def _run(core: Core, ctx: Context, target: Target, payload: bytes, tail: bool, client_context: str | None) -> Deferred:
+def _run(core: Core, ctx: Context, target: Target, payload: bytes, tail: bool, client_context: str | None) -> Prompt:
     clock = ctx.machine.clock
     request_id = ctx.request_id
-    trace_id = recursion.check(ctx, target.spec, (trace_header(ctx),), request_id)
+    trace = trace_header(ctx)
+    trace_id = None if trace is None else recursion.check(ctx, target.spec, (trace,), request_id)
 
     def start(resolve: Resolve) -> None:
         refusal = start_invocation(
@@ -210,7 +222,7 @@ def _run(core: Core, ctx: Context, target: Target, payload: bytes, tail: bool, c
             output["LogResult"] = base64.b64encode(outcome.log_tail).decode()
         return Reply(output, 200)
 
-    return Deferred(start, answer)
+    return Prompt(start, answer)
 
 
 def invoke_with_response_stream(core: Core, ctx: Context, params: Params) -> Outcome:

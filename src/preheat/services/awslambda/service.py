@@ -1,6 +1,7 @@
 """The Lambda API."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,7 @@ class LambdaService:
         self.core = core
         self.loops = (provisioned.ProvisionedLoop(core), advice.AdviceLoop())
         self.operations: dict[str, Operation] = {name: operation(core, name, run) for name, run in OPERATIONS.items()}
+        self.shortcuts = {"Invoke": partial(invoke.shortcut, core)}
 
     def remark(self, runtime: str) -> str | None:
         """What is different about running this runtime on this machine; None when nothing is."""

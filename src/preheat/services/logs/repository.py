@@ -1,6 +1,7 @@
 """The SQL of CloudWatch Logs."""
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import NamedTuple
 
 from preheat.kernel.errors import AwsError
@@ -10,6 +11,10 @@ from preheat.store.database import Database
 
 CLEAN_TOPIC = "logs:clean"
 LAST_CHARACTER = "\U0010ffff"
+AT_ONCE = 8
+"""Events that one statement inserts: each statement also counts up the table's last id, once."""
+INSERT_ONE = "INSERT INTO logs_events (group_id, stream_id, at_ms, ingested_ms, message) VALUES (?, ?, ?, ?, ?)"
+INSERT_MANY = INSERT_ONE + ", (?, ?, ?, ?, ?)" * (AT_ONCE - 1)
 
 
 class Group(NamedTuple):
@@ -159,10 +164,12 @@ def add_events(
     """`events` are (epoch milliseconds, message)."""
     if not events:
         return
-    db.many(
-        "INSERT INTO logs_events (group_id, stream_id, at_ms, ingested_ms, message) VALUES (?, ?, ?, ?, ?)",
-        [(group_id, stream_id, at, now_ms, message) for at, message in events],
-    )
+    rows = [(group_id, stream_id, at, now_ms, message) for at, message in events]
+    whole = len(rows) - len(rows) % AT_ONCE
+    if whole:
+        db.many(INSERT_MANY, [tuple(chain(*rows[start : start + AT_ONCE])) for start in range(0, whole, AT_ONCE)])
+    if whole < len(rows):
+        db.many(INSERT_ONE, rows[whole:])
     times = [at for at, _ in events]
     size = sum(len(message) + EVENT_OVERHEAD for _, message in events)
     first, last = min(times), max(times)
