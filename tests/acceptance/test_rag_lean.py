@@ -7,13 +7,14 @@ import threading
 from pathlib import Path
 
 import boto3
+import botocore
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError, ParamValidationError
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "stacks" / "rag"))
 
-from ragkit.lean import lean
+from ragkit.lean import AGENT, lean
 
 NAMES = {"vectorBucketName": "lean-bucket", "indexName": "lean"}
 ROWS = [
@@ -82,13 +83,14 @@ class Answers:
     """An endpoint that answers with what `script` holds, one after the other, and keeps what it was sent."""
 
     def __init__(self, *script):
-        self.seen, seen, left = [], [], list(script)
-        self.seen = seen
+        seen, agents, left = [], [], list(script)
+        self.seen, self.agents = seen, agents
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_POST(self):
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 seen.append((body, self.headers["Authorization"]))
+                agents.append(self.headers["User-Agent"])
                 status, answer = left.pop(0)
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(answer)))
@@ -105,9 +107,9 @@ class Answers:
         self.thread.start()
         return self
 
-    def client(self):
+    def client(self, **more):
         keys = {"aws_access_key_id": "a", "aws_secret_access_key": "b", "region_name": "us-east-1"}
-        config = Config(retries={"mode": "standard", "total_max_attempts": 3})
+        config = Config(retries={"mode": "standard", "total_max_attempts": 3}, **more)
         return lean(boto3.client("s3vectors", endpoint_url=f"http://127.0.0.1:{self.server.server_port}",
                                  config=config, **keys))  # fmt: skip
 
@@ -131,3 +133,9 @@ def test_a_call_that_is_made_again_carries_its_vector_again():
 def test_an_answer_that_is_no_object_is_read_by_the_client(answer):
     with Answers((200, answer)) as there:
         assert "vectors" not in there.client().query_vectors(**NAMES, topK=1, queryVector={"float32": [0.25, 0.5]})
+
+
+def test_the_text_that_is_there_already_is_the_whole_user_agent_of_every_try():
+    with Answers((503, b"{}"), (200, b"{}")) as there:
+        there.client(user_agent=AGENT).query_vectors(**NAMES, topK=1, queryVector={"float32": [0.25, 0.5]})
+    assert there.agents == [f"{AGENT} Botocore/{botocore.__version__}"] * 2

@@ -1,8 +1,9 @@
 """The machine at the centre: runs operations and loops, groups their commits, parks what must wait.
 
 It has no thread, no socket and no timer. The live server calls `tick` when there is work and again at `wake_at()`; the
-simulator calls the same two under a virtual clock. One tick is: open a transaction; run what was submitted, what was
-woken, and the loops that are due; commit once; then run the after-commit actions and hand out the replies.
+simulator calls the same two under a virtual clock. One tick is: answer and start what needs no transaction (`Prompt`);
+open a transaction; run what was submitted, what was woken, and the loops that are due; commit once; then run the
+after-commit actions and hand out the replies.
 """
 
 import heapq
@@ -90,6 +91,7 @@ class Machine:
         self.on_work: Callable[[], None] = lambda: None
         self.on_defect: Callable[[str], None] = lambda text: print(text, file=sys.stderr, flush=True)
         self._ready: deque[Task] = deque()
+        self._hurried: list[tuple[Task, Prompt]] = []
         self._settled: list[tuple[Task, Deferred, Any]] = []
         self._waiting: dict[str, dict[Task, None]] = {}
         self._timers: list[tuple[float, int, Task]] = []
@@ -175,7 +177,7 @@ class Machine:
         return task
 
     def _hurry(self, shortcut: Shortcut, context: Context, params: Params, on_reply: OnReply) -> Task | None:
-        """Start a call that nothing is before, without a transaction. None: it takes the usual way."""
+        """Have the next tick start a call that nothing is before, without a transaction. None: the usual way it is."""
         context.now = self.clock.now()
         try:
             prompt = shortcut(context, params)
@@ -184,7 +186,8 @@ class Machine:
         if prompt is None:
             return None
         task = Task(_nothing, context, on_reply)
-        self._start(task, prompt)
+        self._hurried.append((task, prompt))
+        self.on_work()
         return task
 
     def perform(self, run: Callable[[Context], Outcome], on_reply: OnReply, scope: Scope = HOME) -> Task:
@@ -232,7 +235,7 @@ class Machine:
     # -- the tick -------------------------------------------------------------------------------------------------
 
     def has_work(self) -> bool:
-        return bool(self._ready or self._settled) or any(state.woken for state in self._loops)
+        return bool(self._ready or self._hurried or self._settled) or any(state.woken for state in self._loops)
 
     def wake_at(self) -> float | None:
         """When the next tick must be if nothing is submitted before (epoch seconds), or None."""
@@ -249,6 +252,8 @@ class Machine:
         """Run everything that is ready now, once; see the module's text."""
         if self._settled:
             self._answer_prompt()
+        if self._hurried:
+            self._start_prompt()
         now = self.clock.now()
         self._expire(now)
         tasks: list[Task] = []
@@ -374,6 +379,12 @@ class Machine:
         except Exception:
             resolve(self._defect(task.context))
 
+    def _start_prompt(self) -> None:
+        hurried, self._hurried = self._hurried, []
+        for task, prompt in hurried:
+            if not task.cancelled:
+                self._start(task, prompt)
+
     def _answer_prompt(self) -> None:
         """Every prompt answer that has come, without a transaction."""
         settled, self._settled = self._settled, []
@@ -454,5 +465,5 @@ class Machine:
 
 
 def _nothing(ctx: Context) -> Outcome:
-    """What a task runs that has begun already."""
+    """What a task runs that has no transaction."""
     return {}

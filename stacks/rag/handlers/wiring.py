@@ -18,6 +18,7 @@ from ragkit.guardrails import BedrockGuardrail, Guardrail, NoGuardrail
 from ragkit.guards import GuardedEmbedder, GuardedGenerator, GuardedReranker, GuardedStore, Kept
 from ragkit.identity import Directory
 from ragkit.intent import IntentAnswerer
+from ragkit.lean import AGENT
 from ragkit.limits import Allowance, Limits
 from ragkit.metrics import Metrics
 from ragkit.push import ConnectionPush, NoPush, Push
@@ -57,7 +58,7 @@ def config(service: str) -> Config:
     return Config(
         connect_timeout=CONNECT_S, read_timeout=seconds, tcp_keepalive=True,
         retries={"mode": "standard", "total_max_attempts": attempts},
-        signature_version="s3v4" if service == "s3" else "v4", max_pool_connections=50,
+        signature_version="s3v4" if service == "s3" else "v4", max_pool_connections=50, user_agent=AGENT,
     )  # fmt: skip
 
 

@@ -4,16 +4,16 @@ QueryVectors: a client checks, copies and reads every member of a call by the se
 out, keys and scores of 200 passages on the way back, which takes it longer than all the rest of the call. JSON as it is
 says the same, so these members pass by, through the client's own events; signing, retries and errors stay the client's.
 
-Any call: a client puts its `User-Agent` together twice a call from a dozen parts, a sixth of what a small call costs
-it. A configuration that has the text already (`AGENT`) spares it that.
+Any call: a client puts its `User-Agent` together twice a call from a dozen parts, about a seventh of what a small call
+costs it. A configuration that has the text already (`AGENT`) spares it that.
 """
 
 import json
 from contextlib import suppress
 from typing import Any
 
-AGENT = "Boto3 ragkit"
-"""For `botocore.config.Config(user_agent=...)`."""
+AGENT = "ragkit"
+"""For `botocore.config.Config(user_agent=...)`; boto3 puts botocore's name and version behind it."""
 OPERATION = "s3vectors.QueryVectors"
 _VECTOR = "ragkit.vector"
 
