@@ -110,6 +110,21 @@ def test_a_parameter_that_cannot_work_is_refused_when_the_stack_is_made(aws, par
     assert told in said, said
 
 
+def test_a_stack_that_fails_while_its_index_is_being_made_leaves_none(aws):
+    """The deletion waits for the creation, whose index would keep the vector bucket from being deleted."""
+    slow = {"service": "bedrock-runtime", "error": "delay", "ms": 4_000}
+    assert aws.get("/_preheat/faults", "POST", json.dumps(slow).encode())[0] == 200
+    try:
+        refused(aws, "late", RefreshRate="sometimes")
+    finally:
+        aws.get("/_preheat/faults", "DELETE")
+    stacks = aws.client("cloudformation")
+    assert stacks.describe_stacks(StackName="late")["Stacks"][0]["StackStatus"] == "ROLLBACK_COMPLETE"
+    events = stacks.describe_stack_events(StackName="late")["StackEvents"]
+    times = {one["ResourceStatus"]: one["Timestamp"] for one in events if one["LogicalResourceId"] == "PassagesIndex"}
+    assert (times["DELETE_COMPLETE"] - times["DELETE_IN_PROGRESS"]).total_seconds() > 0.5
+
+
 # -- AWS's models by parameters ---------------------------------------------------------------------------------------
 
 

@@ -30,6 +30,10 @@ LONGEST_PAUSE_S = 10
 SETTLE_S = 15
 """After a switch: what was being indexed meanwhile is looked at once more."""
 LONGEST_REASON = 1_000
+PHYSICAL_ID = "passages"
+CREATION = {"id": "creation"}
+CREATING_S, UNSEEN_S, LOOK_S = 20.0, 5.0, 0.2
+"""How long a deletion waits for a creation that is under way, and for the first sign of one."""
 
 wiring.prepare("s3", "s3vectors", "dynamodb", "sqs")
 
@@ -60,23 +64,23 @@ def handler(event: dict[str, Any], context: Any) -> Any:
 
 def _answer(event: dict[str, Any], context: Any) -> None:
     """Do what CloudFormation asks, and tell it how that went."""
-    status, reason, data, recipe = "SUCCESS", "", {}, None
+    status, reason, data = "SUCCESS", "", {}
     try:
         if event["ResourceType"] == capacity.KIND:
             if event["RequestType"] != "Delete":
                 capacity.check(event["ResourceProperties"])
         elif event["RequestType"] == "Delete":
+            if event["PhysicalResourceId"] != PHYSICAL_ID:
+                _await_creation()
             _drop_all()
+        elif event["RequestType"] == "Create":
+            data = _create(_recipe(event["ResourceProperties"]))
         else:
-            recipe = _recipe(event["ResourceProperties"])
-            if event["RequestType"] == "Create":
-                _try(recipe)
-            _begin(recipe)
-            data = {"Recipe": recipe.id, "Index": recipe.index}
+            data = _begin(_recipe(event["ResourceProperties"]))
     except Exception as error:
         status, reason = "FAILED", f"{type(error).__name__}: {error}"[:LONGEST_REASON]
     told = {
-        "Status": status, "Reason": reason, "PhysicalResourceId": event.get("PhysicalResourceId") or "passages",
+        "Status": status, "Reason": reason, "PhysicalResourceId": event.get("PhysicalResourceId") or PHYSICAL_ID,
         "StackId": event["StackId"], "RequestId": event["RequestId"],
         "LogicalResourceId": event["LogicalResourceId"], "Data": data,
     }  # fmt: skip
@@ -109,12 +113,34 @@ def _try(recipe: Recipe) -> None:
         raise ValueError(f"{recipe.model} gives vectors of {numbers} numbers; EmbeddingDimension is {recipe.dimension}")
 
 
-def _begin(recipe: Recipe) -> None:
+def _create(recipe: Recipe) -> dict[str, str]:
+    settings = wiring.table("SETTINGS_TABLE")
+    settings.put_item(Item={**CREATION, "ended": False})
+    try:
+        _try(recipe)
+        return _begin(recipe)
+    finally:
+        settings.put_item(Item={**CREATION, "ended": True})
+
+
+def _await_creation() -> None:
+    """A stack that fails asks for the deletion of what is still being created, whose index would outlive it."""
+    settings, begun_at = wiring.table("SETTINGS_TABLE"), time.monotonic()
+    while True:
+        found = settings.get_item(Key=CREATION, ConsistentRead=True).get("Item")
+        waited = time.monotonic() - begun_at
+        if (found is not None and found["ended"]) or waited > (UNSEEN_S if found is None else CREATING_S):
+            return
+        time.sleep(LOOK_S)
+
+
+def _begin(recipe: Recipe) -> dict[str, str]:
     wiring.store(recipe).prepare()
     versions = wiring.registry().begin(recipe, int(time.time()))
     for retired, _ in versions.retired:
         _ask({"phase": "drop", "recipe": retired.item()}, GRACE_S)
     _ask({"phase": "objects"})
+    return {"Recipe": recipe.id, "Index": recipe.index}
 
 
 def _drop_all() -> None:
