@@ -146,10 +146,8 @@ class LogSink:
         """Write what is left; the machine runs no more."""
         left, self._turn, self._lines = [*reversed(self._turn), *self._lines], [], []
         if left and self.machine is not None:
-            db.begin()
-            self.machine.services["logs"].append(Context(HOME, now, db, ROOT, "", self.machine), left)
-            db.keep()
-            db.commit()
+            with db.transaction():
+                self.machine.services["logs"].append(Context(HOME, now, db, ROOT, "", self.machine), left)
 
 
 class Server:
@@ -198,12 +196,10 @@ class Server:
     def _keys(self, entropy: Entropy) -> None:
         """The key that seals sessions; the root user's when policies are enforced, and the file that holds it."""
         enforce, first = self.settings.iam == "enforce", None
-        self.db.begin()
-        session_key(self.db, entropy)
-        if enforce:
-            first = root_key(self.db, entropy)
-        self.db.keep()
-        self.db.commit()
+        with self.db.transaction():
+            session_key(self.db, entropy)
+            if enforce:
+                first = root_key(self.db, entropy)
         if first is not None and self.settings.state is not None:
             self._say(f"policies are enforced; the root user's credentials: {write_file(self.settings.state, first)}")
 

@@ -54,10 +54,7 @@ def test_an_answer_that_the_page_was_left_in_is_found_again_after_a_reload(rag, 
     rag.seen.clear()
     try:
         page.open()
-        page.evaluate("document.querySelector('#question').focus()")
-        page.type(QUESTION)
-        page.press("Enter")
-        page.wait(f"document.querySelector('.answer .text')?.textContent === {json.dumps(FIRST_HALF)}")
+        page.begin(QUESTION, FIRST_HALF)
         session = page.evaluate("location.hash.slice(1)")
         page.browser.call("Page.reload")
         page.wait("performance.getEntriesByType('navigation')[0].type === 'reload'")
@@ -270,9 +267,7 @@ def test_stopping_while_the_documents_are_searched_asks_no_model(rag, page, faul
     try:
         faults(service="bedrock-runtime", operation="InvokeModel", error="delay", ms=8_000)
         page.open()
-        page.evaluate("document.querySelector('#question').focus()")
-        page.type("Where do herons nest?")
-        page.press("Enter")
+        page.send("Where do herons nest?")
         page.wait("location.hash.length > 1")
         assert page.text(".step") == "Searching the documents"
         page.press("Escape")

@@ -1,9 +1,8 @@
 """QueryVectors past the client's own serialiser and parser: the same answers, the same refusals, the same retries."""
 
-import http.server
 import json
 import sys
-import threading
+from contextlib import contextmanager
 from pathlib import Path
 
 import boto3
@@ -15,6 +14,8 @@ from botocore.exceptions import ClientError, ParamValidationError
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "stacks" / "rag"))
 
 from ragkit.lean import AGENT, lean
+
+from tests.support.endpoint import Endpoint
 
 NAMES = {"vectorBucketName": "lean-bucket", "indexName": "lean"}
 ROWS = [
@@ -79,63 +80,35 @@ def test_what_is_refused_is_refused_in_the_same_words(plain, quick, asked, error
     assert said[0] == said[1]
 
 
-class Answers:
-    """An endpoint that answers with what `script` holds, one after the other, and keeps what it was sent."""
-
-    def __init__(self, *script):
-        seen, agents, left = [], [], list(script)
-        self.seen, self.agents = seen, agents
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_POST(self):
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                seen.append((body, self.headers["Authorization"]))
-                agents.append(self.headers["User-Agent"])
-                status, answer = left.pop(0)
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(answer)))
-                self.end_headers()
-                self.wfile.write(answer)
-
-            def log_message(self, *arguments):
-                pass
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.thread = threading.Thread(target=self.server.serve_forever)
-
-    def __enter__(self):
-        self.thread.start()
-        return self
-
-    def client(self, **more):
-        keys = {"aws_access_key_id": "a", "aws_secret_access_key": "b", "region_name": "us-east-1"}
-        config = Config(retries={"mode": "standard", "total_max_attempts": 3}, **more)
-        return lean(boto3.client("s3vectors", endpoint_url=f"http://127.0.0.1:{self.server.server_port}",
-                                 config=config, **keys))  # fmt: skip
-
-    def __exit__(self, *_):
-        self.server.shutdown()
-        self.thread.join()
-        self.server.server_close()
+@contextmanager
+def answering(*answers, **more):
+    """(endpoint, client): what is asked of the client goes to the endpoint, which answers one after the other."""
+    there = Endpoint(*answers)
+    keys = {"aws_access_key_id": "a", "aws_secret_access_key": "b", "region_name": "us-east-1"}
+    config = Config(retries={"mode": "standard", "total_max_attempts": 3}, **more)
+    try:
+        yield there, lean(boto3.client("s3vectors", endpoint_url=f"http://{there.address}", config=config, **keys))
+    finally:
+        there.close()
 
 
 def test_a_call_that_is_made_again_carries_its_vector_again():
     hits = json.dumps({"vectors": [{"key": "k", "distance": 0.5}], "distanceMetric": "cosine"}).encode()
-    with Answers((503, b"{}"), (200, hits)) as there:
-        found = there.client().query_vectors(**NAMES, topK=1, queryVector={"float32": [0.25, 0.5]})
+    with answering((503, b"{}"), (200, hits)) as (there, client):
+        found = client.query_vectors(**NAMES, topK=1, queryVector={"float32": [0.25, 0.5]})
     assert [one["key"] for one in found["vectors"]] == ["k"] and found["ResponseMetadata"]["RetryAttempts"] == 1
-    bodies = [json.loads(body) for body, _ in there.seen]
+    bodies = [json.loads(body) for _, body in there.posts]
     assert bodies == [{**NAMES, "topK": 1, "queryVector": {"float32": [0.25, 0.5]}}] * 2
-    assert all("AWS4-HMAC-SHA256" in signed for _, signed in there.seen)
+    assert all("AWS4-HMAC-SHA256" in headers["Authorization"] for headers, _ in there.posts)
 
 
 @pytest.mark.parametrize("answer", [b"<html>", b""])
 def test_an_answer_that_is_no_object_is_read_by_the_client(answer):
-    with Answers((200, answer)) as there:
-        assert "vectors" not in there.client().query_vectors(**NAMES, topK=1, queryVector={"float32": [0.25, 0.5]})
+    with answering((200, answer)) as (_, client):
+        assert "vectors" not in client.query_vectors(**NAMES, topK=1, queryVector={"float32": [0.25, 0.5]})
 
 
 def test_the_text_that_is_there_already_is_the_whole_user_agent_of_every_try():
-    with Answers((503, b"{}"), (200, b"{}")) as there:
-        there.client(user_agent=AGENT).query_vectors(**NAMES, topK=1, queryVector={"float32": [0.25, 0.5]})
-    assert there.agents == [f"{AGENT} Botocore/{botocore.__version__}"] * 2
+    with answering((503, b"{}"), (200, b"{}"), user_agent=AGENT) as (there, client):
+        client.query_vectors(**NAMES, topK=1, queryVector={"float32": [0.25, 0.5]})
+    assert [headers["User-Agent"] for headers, _ in there.posts] == [f"{AGENT} Botocore/{botocore.__version__}"] * 2

@@ -44,10 +44,18 @@ class Page:
 
     def ask(self, question, answers=1):
         """Type a question; wait until so many answers are there."""
+        self.send(question)
+        self.wait(DONE % answers)
+
+    def begin(self, question, part):
+        """Type a question; wait until this much of its answer is there."""
+        self.send(question)
+        self.wait(f"document.querySelector('.answer .text')?.textContent === {json.dumps(part)}")
+
+    def send(self, question):
         self.evaluate("document.querySelector('#question').focus()")
         self.type(question)
         self.press("Enter")
-        self.wait(DONE % answers)
 
     def text(self, selector):
         return self.evaluate(f"document.querySelector({json.dumps(selector)})?.textContent")
@@ -254,9 +262,7 @@ def test_text_appears_while_it_is_made_is_told_at_the_end_and_can_be_stopped(rag
 def test_a_lost_connection_says_so_and_the_question_is_asked_again_in_its_place(page):
     page.open()
     page.offline(True)
-    page.evaluate("document.querySelector('#question').focus()")
-    page.type(QUESTION)
-    page.press("Enter")
+    page.send(QUESTION)
     page.wait_text(".notice.failed", "No complete answer: the service cannot be reached.")
     page.offline(False)
     page.click(".notice button")
@@ -330,10 +336,7 @@ def test_an_answer_that_is_left_goes_on_in_its_chat(rag, page):
     rag.seen.clear()
     try:
         page.open()
-        page.evaluate("document.querySelector('#question').focus()")
-        page.type(QUESTION)
-        page.press("Enter")
-        page.wait(f"document.querySelector('.answer .text')?.textContent === {json.dumps(FIRST_HALF)}")
+        page.begin(QUESTION, FIRST_HALF)
         page.click("#new")
         assert page.texts(".turn") == []
         assert page.evaluate("document.querySelector('#send').getAttribute('aria-label')") == "Ask"
@@ -462,9 +465,7 @@ def test_a_limit_says_when_to_ask_again(rag, page):
     page.evaluate(f"localStorage.setItem('rag.key', {json.dumps(key_of(rag, 'user:emil', requests_a_minute=1))})")
     rag.server.advance(60)
     page.ask(QUESTION)
-    page.evaluate("document.querySelector('#question').focus()")
-    page.type("And again?")
-    page.press("Enter")
+    page.send("And again?")
     page.wait_text(".notice.failed", "1 questions a minute are allowed")
     assert page.evaluate("document.querySelector('.notice button').disabled")
     assert page.evaluate("/^Ask again in [1-9]\\d? s$/.test(document.querySelector('.notice button').textContent)")

@@ -5,21 +5,24 @@ import threading
 
 
 class Endpoint:
-    """Writes down what is posted to it as (headers, body); `answers` are its next statuses, then 200. `address` is host
-    and port, `url` an address below it."""
+    """Writes down what is posted to it as (headers, body); `answers` are its next statuses, each alone or with a body,
+    then 200. `address` is host and port, `url` an address below it."""
 
-    def __init__(self):
+    def __init__(self, *answers):
         self.posts = []
-        self.answers = []
+        self.answers = list(answers)
         posts, answers = self.posts, self.answers
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_POST(self):
                 body = self.rfile.read(int(self.headers["Content-Length"])).decode()
                 posts.append((dict(self.headers), body))
-                self.send_response(answers.pop(0) if answers else 200)
-                self.send_header("Content-Length", "0")
+                answer = answers.pop(0) if answers else 200
+                status, told = answer if isinstance(answer, tuple) else (answer, b"")
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(told)))
                 self.end_headers()
+                self.wfile.write(told)
 
             def log_message(self, *arguments):
                 pass

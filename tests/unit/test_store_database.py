@@ -374,3 +374,19 @@ def test_what_is_due_is_found_by_kind_however_much_of_other_kinds_waits():
         plan = [row["detail"] for row in db.all("EXPLAIN QUERY PLAN " + sql)]
         assert len(plan) == 1 and "due_by_kind (kind=?" in plan[0], plan
     db.close()
+
+
+# -- transactions of their own ---------------------------------------------------------------------------------------
+
+
+def test_a_transaction_of_its_own_is_kept_or_taken_back(db):
+    with db.transaction():
+        db.run(INSERT, "a", 1)
+    with pytest.raises(ZeroDivisionError), db.transaction():
+        db.run(INSERT, "b", 1)
+        db.later(INSERT, ("c", 1))
+        raise ZeroDivisionError
+    assert names(db) == ["a"] and not db.in_transaction
+    with db.transaction():
+        db.later(INSERT, ("d", 1))
+    assert names(db) == ["a", "d"]

@@ -132,14 +132,8 @@ def _stored_offset(db: Database) -> float:
 
 def _store_offset(db: Database, offset: float) -> None:
     """Raises StoreError, with nothing written."""
-    db.begin()
-    try:
+    with db.transaction():
         db.run("INSERT OR REPLACE INTO meta VALUES (?, ?)", OFFSET_KEY, repr(offset))
-        db.keep()
-        db.commit()
-    except StoreError:
-        db.rollback()
-        raise
 
 
 class ThreadBackground:

@@ -19,6 +19,7 @@ from preheat.gateway.http_events import TEXT_TYPE, clf_time, forwarded
 from preheat.gateway.invoking import answer, invoke_buffered, plain, returned, within
 from preheat.gateway.stage_rules import StageRules
 from preheat.gateway.websocket import (
+    ABNORMAL,
     GOING_AWAY,
     MESSAGE_BYTES,
     NORMAL,
@@ -178,7 +179,7 @@ class SocketApi:
         """Answer the handshake. A client that has not waited for it leaves as one that was there."""
         self._live[live.id] = live
         if exchange.gone:
-            live.ended(1006, "")
+            live.ended(ABNORMAL, "")
             return
         live.socket = WebSocket(offer, exchange, live)
         self._watch(live)

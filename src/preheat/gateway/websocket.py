@@ -14,7 +14,6 @@ MESSAGE_BYTES = 128 * 1024
 UNREAD_BYTES = 1024 * 1024
 """What may wait for a client that does not read."""
 NORMAL, GOING_AWAY, UNSUPPORTED, ABNORMAL, TOO_MANY, TOO_BIG, RESTART = 1000, 1001, 1003, 1006, 1008, 1009, 1012
-NO_CODE = 1005
 
 
 class BadOffer(Exception):

@@ -56,10 +56,8 @@ class CrashingDatabase(Database):
         """What a restart finds: the open transaction is gone, claims of the dead process are due again."""
         self.rollback()
         self.on_undo.clear()
-        self.begin()
-        self.run("UPDATE due SET claimed = 0 WHERE claimed = 1")
-        self.keep()
-        self.commit()
+        with self.transaction():
+            self.run("UPDATE due SET claimed = 0 WHERE claimed = 1")
         self.take_topics()
         self.take_actions()
 

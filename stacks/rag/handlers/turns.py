@@ -15,7 +15,7 @@ from typing import Any
 
 from ragkit.answering import Event
 from ragkit.asked import Asked, User
-from ragkit.budget import tokens
+from ragkit.budget import reckoned
 from ragkit.guardrails import GuardrailUnavailable
 from ragkit.intent import intent_of
 from ragkit.limits import Admitted
@@ -113,12 +113,12 @@ def answer(asked: Asked, trace: Trace, admitted: Admitted) -> Iterator[Event]:
         writing.join(JOIN_S)
 
 
-def _reckoned(record: Record) -> Record:
+def _with_usage(record: Record) -> Record:
     """The record with its usage; a model that was not heard to the end does not say what it took."""
     if record.status not in ("broken", "cancelled", "failed") or not record.answer or any(n for _, n in record.usage):
         return record
-    read = [SYSTEM, record.question, *(one["text"] for one in record.passages)]
-    return replace(record, usage=(("input", sum(map(tokens, read))), ("output", tokens(record.answer))))
+    used = reckoned([SYSTEM, record.question, *(one["text"] for one in record.passages)], record.answer)
+    return replace(record, usage=tuple(asdict(used).items()))
 
 
 def _status(done: dict[str, Any]) -> str:
@@ -137,7 +137,7 @@ def _tell(trace: Trace, done: dict[str, Any]) -> None:
 
 
 def _start(record: Record, admitted: Admitted) -> threading.Thread:
-    thread = threading.Thread(target=copy_context().run, args=(_keep, _reckoned(record), admitted))
+    thread = threading.Thread(target=copy_context().run, args=(_keep, _with_usage(record), admitted))
     thread.start()
     return thread
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ragkit.asked import Asked
-from ragkit.budget import Fitted, fit, tokens
+from ragkit.budget import Fitted, fit, reckoned
 from ragkit.citations import Verified, verified
 from ragkit.cost import cost_usd, total_usd
 from ragkit.defence import line, without_foreign_links
@@ -229,7 +229,7 @@ def _used(generation: Generation, said: Sequence[Message], text: str) -> Usage:
     """As the model counts; estimated where it was not heard to the end."""
     if generation.usage.input or not text:
         return generation.usage
-    return Usage(tokens(SYSTEM) + sum(tokens(one["text"]) for one in said), tokens(text))
+    return reckoned([SYSTEM, *(one["text"] for one in said)], text)
 
 
 def _code(error: Exception) -> str:

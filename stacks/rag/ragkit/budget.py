@@ -4,10 +4,11 @@ Tokens are estimated (`ragkit.tokens`); the budget should leave a tenth for what
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from ragkit.asked import Turn
+from ragkit.generate import Usage
 from ragkit.store import Passage
 from ragkit.tokens import estimate, pieces
 
@@ -28,6 +29,11 @@ class Fitted:
 
 def tokens(text: str) -> int:
     return math.ceil(estimate(text))
+
+
+def reckoned(read: Iterable[str], written: str) -> Usage:
+    """What a model took that was not heard to the end, and so did not say."""
+    return Usage(sum(map(tokens, read)), tokens(written))
 
 
 def fit(

@@ -6,9 +6,9 @@ import os
 import re
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
 
 from ragkit.embed import NO_MODEL
+from ragkit.generate import Usage
 
 MILLION = 1_000_000
 THOUSAND = 1_000
@@ -36,13 +36,6 @@ def price(model: str) -> dict[str, float] | None:
     if id == NO_MODEL or (id.startswith("preheat.") and id not in known):
         return {}
     return known.get(id) or known.get(id.partition(":")[0])
-
-
-class Usage(Protocol):
-    """Tokens."""
-
-    input: int
-    output: int
 
 
 def cost_usd(model: str, usage: Usage) -> float | None:

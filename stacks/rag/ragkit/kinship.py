@@ -8,7 +8,7 @@ vectors, no corpus statistics, and works with any store.
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 RIVALS = 5
 COMMON = 0.5
@@ -21,16 +21,26 @@ _WORD = re.compile(r"[^\W_]{2,}")
 
 def similarities(texts: Sequence[str]) -> Matrix:
     """Cosines of the texts, 0 to 1; 0 on the diagonal."""
+    return _cosines(texts, math.log, COMMON)
+
+
+def overlaps(texts: Sequence[str]) -> Matrix:
+    """The same for diversity: what most of the texts say counts too, so that many copies of one text are alike."""
+    return _cosines(texts, math.log1p, 1.0)
+
+
+def _cosines(texts: Sequence[str], rarity: Callable[[float], float], most: float) -> Matrix:
+    """`rarity` of how many texts there are for each with the word; a word in more than `most` of them is not shared."""
     counts = [Counter(_plain(word) for word in _WORD.findall(text.lower())) for text in texts]
     spread = Counter(word for one in counts for word in one)
-    rarity = {word: math.log(len(texts) / found) for word, found in spread.items()}
+    rare = {word: rarity(len(texts) / found) for word, found in spread.items()}
     postings: dict[str, list[tuple[int, float]]] = {}
     lengths = [0.0] * len(texts)
     for row, one in enumerate(counts):
         for word, count in one.items():
-            weight = (1 + math.log(count)) * rarity[word]
+            weight = (1 + math.log(count)) * rare[word]
             lengths[row] += weight * weight
-            if 1 < spread[word] <= COMMON * len(texts):
+            if 1 < spread[word] <= most * len(texts):
                 postings.setdefault(word, []).append((row, weight))
     matrix = [[0.0] * len(texts) for _ in texts]
     for places in postings.values():
@@ -43,25 +53,6 @@ def similarities(texts: Sequence[str]) -> Matrix:
             if matrix[row][other]:
                 matrix[row][other] /= math.sqrt(lengths[row] * lengths[other])
                 matrix[other][row] = matrix[row][other]
-    return matrix
-
-
-def overlaps(texts: Sequence[str]) -> Matrix:
-    """Cosines of the texts' words, 0 to 1, for diversity: what most of them say counts too, so that many copies of one
-    text are alike."""
-    counts = [Counter(_plain(word) for word in _WORD.findall(text.lower())) for text in texts]
-    spread = Counter(word for one in counts for word in one)
-    weights = [
-        {word: (1 + math.log(count)) * math.log(1 + len(texts) / spread[word]) for word, count in one.items()}
-        for one in counts
-    ]
-    lengths = [math.sqrt(sum(weight * weight for weight in one.values())) or 1.0 for one in weights]
-    matrix = [[0.0] * len(texts) for _ in texts]
-    for row, one in enumerate(weights):
-        for other in range(row + 1, len(texts)):
-            beside = weights[other]
-            together = sum(one[word] * beside[word] for word in one.keys() & beside.keys())
-            matrix[row][other] = matrix[other][row] = together / (lengths[row] * lengths[other])
     return matrix
 
 

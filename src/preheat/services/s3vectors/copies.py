@@ -183,23 +183,14 @@ class Copies:
         token = self._machine.entropy.uuid()
         rows = state.rows or Rows(token)
         try:
-            seq = self._commit(lambda: repository.begin_copy(self._db, spec.id))
+            with self._db.transaction():
+                seq = repository.begin_copy(self._db, spec.id)
             snapshot = index.capture(rows.count)
             saved.write(self._place(spec.id), token, fingerprint(spec, self._code), snapshot, rows)
-            self._commit(lambda: repository.end_copy(self._db, spec.id, token, seq, len(index)))
+            with self._db.transaction():
+                repository.end_copy(self._db, spec.id, token, seq, len(index))
         except (OSError, StoreError) as error:
             self._say(f"the search structures of {spec.arn} were not saved: {error}")
-
-    def _commit(self, write: Callable[[], int]) -> int:
-        self._db.begin()
-        try:
-            value = write()
-            self._db.keep()
-            self._db.commit()
-        except StoreError:
-            self._db.rollback()
-            raise
-        return value
 
     def discard(self, index: int) -> None:
         """Remove the files of an index that has no copy any more."""
