@@ -2,7 +2,6 @@
 many."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ from preheat.cli import deploying
 from preheat.cli.clients import Platform
 from tests.acceptance.test_iam_enforced import EnforcedServer, document
 from tests.acceptance.test_new_stack import preheat
+from tests.acceptance.test_up import Up
 from tests.support.rag import TEMPLATE, RagStack, deployed
 from tests.support.server import wait_for
 
@@ -43,34 +43,22 @@ def refused(server, stack="other", **parameters):
 # -- a stack of one's own ---------------------------------------------------------------------------------------------
 
 
-def test_up_in_the_directory_of_a_stack_runs_that_stack_and_its_edits(tmp_path, aws):
+def test_up_in_the_directory_of_a_stack_runs_that_stack_and_its_edits(tmp_path):
     done = preheat("new", "rag", "my-bot", "--folder", str(tmp_path))
     assert done.returncode == 0, done.stderr
     bot = tmp_path / "my-bot"
     page = bot / "web" / "index.html"
     page.write_text(page.read_text().replace("<title>Ask your documents</title>", "<title>My bot</title>"))
-    port = aws.port + 1 if aws.port < 65_000 else aws.port - 1
-    command = [str(Path(sys.executable).parent / "preheat"), "up", "--stack", "my-bot", "--port", str(port)]
-    environment = {**os.environ, "COLUMNS": "200"}
-    with subprocess.Popen(
-        command, cwd=bot, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    ) as up:
-        try:
-            platform = Platform(f"http://127.0.0.1:{port}")
-            url = wait_for(lambda: address(platform), deadline_s=60, what="the stack")
-            assert "<title>My bot</title>" in fetched(url)
-            page.write_text(page.read_text().replace("<title>My bot</title>", "<title>Our bot</title>"))
-            wait_for(lambda: "<title>Our bot</title>" in fetched(url), what="the edit")
-        finally:
-            up.terminate()
-            up.communicate(timeout=60)
-
-
-def address(platform):
+    up = Up(tmp_path, None, "--stack", "my-bot", cwd=bot)
     try:
-        return platform.at_path(platform.outputs("my-bot")["AskUrl"])
-    except (Exception, SystemExit):
-        return None
+        up.serving()
+        platform = Platform(f"http://127.0.0.1:{up.port}")
+        url = platform.at_path(platform.outputs("my-bot")["AskUrl"])
+        assert "<title>My bot</title>" in fetched(url)
+        page.write_text(page.read_text().replace("<title>My bot</title>", "<title>Our bot</title>"))
+        wait_for(lambda: "<title>Our bot</title>" in fetched(url), what="the edit")
+    finally:
+        up.stop()
 
 
 def fetched(url):

@@ -28,15 +28,17 @@ def docs(tmp_path):
 
 
 class Up:
-    """One `preheat up`, its output in a file."""
+    """One `preheat up`, its output in a file. Without `docs` it reads those of the stack."""
 
-    def __init__(self, folder, docs, *arguments, port=None, environment=None):
+    def __init__(self, folder, docs=None, *arguments, port=None, environment=None, cwd=None):
         self.port = port or free_port()
         self.log = folder / f"up{len(list(folder.glob('up*.log')))}.log"
-        command = [PREHEAT, "up", "--port", str(self.port), "--state", str(folder / "state"), "--docs", str(docs)]
+        command = [PREHEAT, "up", "--port", str(self.port), "--state", str(folder / "state")]
+        if docs is not None:
+            command += ["--docs", str(docs), "--question", QUESTION]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [*command, "--question", QUESTION, *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                [*command, *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=cwd,
                 env={**os.environ, **(environment or {})}, start_new_session=True,
             )  # fmt: skip
 
