@@ -83,7 +83,7 @@ def test_the_end_of_the_server_leaves_no_process_behind(fresh_server, end):
     pids = invoke(client, "forks")
     assert all(alive(pid) for pid in pids)
     getattr(server, end)()
-    wait_for(lambda: not any(alive(pid) for pid in pids), 10, "the end of what the function had started")
+    wait_for(lambda: not any(alive(pid) for pid in pids), what="the end of what the function had started")
 
 
 def test_a_copy_that_returns_from_the_handler_answers_nothing(driver, make):

@@ -589,5 +589,5 @@ def test_findings_follow_a_queue_at_once(aws, client):
     assert severity() is None
     for seconds, expected in ((10, "low"), (2, "high"), (18, None)):
         sqs.set_queue_attributes(QueueUrl=url, Attributes={"VisibilityTimeout": str(seconds)})
-        wait_for(lambda expected=expected: severity() == expected, 5, f"{expected} after {seconds} s")
+        wait_for(lambda expected=expected: severity() == expected, what=f"{expected} after {seconds} s")
     client.delete_event_source_mapping(UUID=uuid)

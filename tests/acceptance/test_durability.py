@@ -100,9 +100,9 @@ def test_a_synchronous_invocation_in_flight_is_answered_with_a_broken_connection
     wait_for(lambda: bodies(server, marks) == ["began"], what="the handler's first mark")
     workers = descendants(server.process.pid)
     server.kill()
-    thread.join(10)
+    thread.join(60)
     assert isinstance(ends[0], BotoCoreError), ends
-    wait_for(lambda: not any(map(alive, workers)), 10, "the end of the workers")
+    wait_for(lambda: not any(map(alive, workers)), what="the end of the workers")
     server.start()
     server.advance(61)
     assert bodies(server, marks) == ["began"], "the handler went on after its server's death, or was run again"

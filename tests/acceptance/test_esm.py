@@ -65,7 +65,7 @@ def test_messages_go_through_and_are_gone(aws):
     began = time.monotonic()
     road.send("quick")
     road.drained(2)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15
     assert road.functions.get_event_source_mapping(UUID=road.uuid)["State"] == "Enabled"
 
 
@@ -110,7 +110,7 @@ def test_no_message_is_lost_when_the_server_is_killed(fresh_server):
             stuck[1] = time.monotonic()
         return counts == (0, 0)
 
-    wait_for(through, 60, what="the rest")
+    wait_for(through, what="the rest")
     seen = set()
 
     def everything():

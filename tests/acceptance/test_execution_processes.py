@@ -239,7 +239,7 @@ def test_when_the_server_is_killed_its_functions_die(make, tmp_path):
         pids = [int(pid) for pid in server.stdout.readline().split()]
         assert len(pids) == 2 and all(alive(pid) for pid in pids)
         server.kill()
-    end = time.monotonic() + 10.0
+    end = time.monotonic() + 60.0
     while any(alive(pid) for pid in pids):
         assert time.monotonic() < end, "the functions outlive their server"
 

@@ -208,7 +208,7 @@ while True:
     driver.invoke(spec)
     begun = driver.clock.monotonic()
     end(driver, spec)
-    assert 1.9 < driver.clock.monotonic() - begun < 4.0
+    assert 1.9 < driver.clock.monotonic() - begun < 20
     pid = int(next(message for message in driver.messages() if message.startswith("stays pid")).split()[2])
     assert not os.path.exists(f"/proc/{pid}")
 

@@ -80,7 +80,7 @@ def job(rag, id):
     return json.loads(rag.http("QuestionsUrl", "GET", f"/questions/{id}")[2])
 
 
-def finished(rag, ids, deadline_s=60):
+def finished(rag, ids, deadline_s=180):
     """The jobs, once all of them are done."""
     left, found = set(ids), {}
 

@@ -32,7 +32,7 @@ def cached(rag, question, wanted):
         found.update(done(rag, question))
         return (found["mode"] == "cached") == wanted
 
-    wait_for(there, 10, what=f"{question} being cached: {wanted}")
+    wait_for(there, what=f"{question} being cached: {wanted}")
     return found
 
 

@@ -94,7 +94,7 @@ def test_the_model_sees_as_many_calls_at_once_as_the_limit_says_and_all_of_every
                 rows = rag.documents.scan()["Items"]
                 return rows if len(rows) > DOCUMENTS and all(row["status"] == "indexed" for row in rows) else None
 
-            rows = wait_for(settled, 60, what="all of them being indexed")
+            rows = wait_for(settled, what="all of them being indexed")
             assert {row["model"] for row in rows} == {MODEL} and {row["note"] for row in rows} == {""}
             stored = " ".join(one["text"] for one in rag.chunks("dense.md"))
             assert stored == dense

@@ -77,7 +77,7 @@ def test_a_document_that_would_take_all_memory_or_time_fails_alone_with_the_reas
     rag.s3.put_object(Bucket=rag.bucket, Key="wide.html", Body=b"<a " + b"x=y " * 2_000_000 + b">")
     large = f"<!--{'x' * 1_100_000}--><h1>Log</h1><p>The rail was heard twice.</p>"
     assert rag.put("large.html", large)["chunks"] == 1
-    wait_for(lambda: rag.row("wide.html").get("status") == "failed", 60, what="the poison's row")
+    wait_for(lambda: rag.row("wide.html").get("status") == "failed", what="the poison's row")
     assert "wide.html: reading it takes more than" in rag.row("wide.html")["reason"]
     for key in keys:
         assert wait_for(lambda key=key: rag.row(key).get("status") == "indexed", what=key)

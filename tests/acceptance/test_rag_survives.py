@@ -109,7 +109,7 @@ def drained(rag, ids):
             since = time.monotonic()
         return None
 
-    wait_for(ended, 60, what=f"the end of {ids}")
+    wait_for(ended, what=f"the end of {ids}")
     return [job(rag, id) for id in ids]
 
 
@@ -126,7 +126,7 @@ def in_time(rag, seconds, condition, what):
             moved = time.monotonic()
         return False
 
-    wait_for(come, 60, what=what)
+    wait_for(come, what=what)
 
 
 def recovered(rag):
@@ -136,7 +136,7 @@ def recovered(rag):
         status, events = ask(rag)
         return status == 200 and events.get("done", {}).get("mode") == "hybrid"
 
-    wait_for(whole, 40, what="whole answers again")
+    wait_for(whole, what="whole answers again")
     accepted = wait_for(lambda: submit(rag)[1], what="a job being accepted")
     (last,) = drained(rag, [accepted])
     assert last["status"] == "done" and last["answer"].startswith("The grey heron eats eels and frogs.")
@@ -164,7 +164,7 @@ def test_without_the_generation_model_passages_stand_for_the_answer_and_jobs_wai
         assert status == 200 and events["done"]["mode"] == "passages" and events["done"]["notice"]
         assert "heron.md" in [one["document"] for one in events["retrieval"]["passages"]]
     for id in ids:
-        wait_for(lambda id=id: job(rag, id)["status"] == "retrying", 40, what="the first attempt's end")
+        wait_for(lambda id=id: job(rag, id)["status"] == "retrying", what="the first attempt's end")
     lift(rag)
     recovered(rag)
     ended = drained(rag, ids)

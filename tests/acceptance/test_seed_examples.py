@@ -4,7 +4,6 @@ docs/EXAMPLES.md is the list."""
 
 import json
 import pickle
-import time
 
 import pytest
 from botocore.exceptions import ClientError
@@ -439,10 +438,8 @@ def handler(event, context):
     ],
 )  # fmt: skip
 def test_what_is_not_here_says_so(aws, service, operation, params):
-    began = time.monotonic()
     with pytest.raises(ClientError) as caught:
         getattr(aws.client(service), operation)(**params)
     answer = caught.value.response
     assert answer["ResponseMetadata"]["HTTPStatusCode"] in (400, 404, 501)
     assert answer["Error"]["Code"] in ("UnknownOperationException", "UnsupportedOperation", "NotImplemented"), answer
-    assert time.monotonic() - began < 10

@@ -302,7 +302,7 @@ def test_a_long_poll_ends_with_the_message_and_a_short_one_at_once(lab):
     url, _ = lab.queue("polled")
     began = time.monotonic()
     assert "Messages" not in lab.sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15
     found = []
 
     def wait():

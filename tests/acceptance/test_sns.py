@@ -293,7 +293,7 @@ def test_a_serverless_template_with_a_topic(aws):
         except sns.exceptions.NotFoundException:
             return True
 
-    wait_for(gone, 60, "the deletion")
+    wait_for(gone, what="the deletion")
 
 
 def test_links_need_no_credentials_when_policies_are_enforced(tmp_path, endpoint):

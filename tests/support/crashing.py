@@ -362,11 +362,11 @@ class Crashes:
         workers = descendants(self.server.process.pid)
         self.server.kill()
         for thread in threads:
-            thread.join(30)
+            thread.join(90)
             assert not thread.is_alive(), "a client waits for a dead server"
         if failures:
             raise failures[0]
-        wait_for(lambda: not any(map(alive, workers)), 10, "the end of the dead server's workers")
+        wait_for(lambda: not any(map(alive, workers)), what="the end of the dead server's workers")
         self.workers_ended += len(workers)
         self.kills += 1
         self.server.start()

@@ -14,7 +14,7 @@ from preheat.execution.workers.housing import Choices
 from preheat.kernel.clock import SystemClock
 from preheat.kernel.entropy import SystemEntropy
 
-PATIENCE_S = 20.0
+PATIENCE_S = 90.0
 
 
 class ExecutionDriver:

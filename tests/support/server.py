@@ -12,7 +12,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-DEADLINE_S = 30.0
+DEADLINE_S = 120.0
 
 
 def free_port() -> int:

@@ -17,7 +17,7 @@ from wsproto.events import (
     TextMessage,
 )
 
-DEADLINE_S = 20.0
+DEADLINE_S = 90.0
 
 
 class Refused(Exception):

@@ -26,7 +26,7 @@ from preheat.services.contract import Platform
 from preheat.services.machine import Machine
 from preheat.store.database import Database
 
-DEADLINE_S = 10
+DEADLINE_S = 90
 UNLIMITED = Limits()
 
 

@@ -57,7 +57,7 @@ class Front:
         """Run on the server's thread, and wait for it."""
         done = queue.Queue()
         self.loop.call_soon_threadsafe(lambda: done.put(function(*arguments)))
-        return done.get(timeout=10)
+        return done.get(timeout=60)
 
     def connect(self, **options):
         client = socket.socket()
@@ -69,7 +69,7 @@ class Front:
 
     def close(self):
         self.loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(10)
+        self._thread.join(60)
 
 
 @pytest.fixture
@@ -133,7 +133,7 @@ def test_pipelined_requests_are_answered_in_order_whenever_their_answers_come(fr
     server = front()
     with server.connect() as client:
         client.sendall(b"GET /1 HTTP/1.1\r\n\r\nGET /2 HTTP/1.1\r\n\r\n" + LAST)
-        exchanges = [server.seen.get(timeout=10) for _ in range(3)]
+        exchanges = [server.seen.get(timeout=60) for _ in range(3)]
         for exchange in reversed(exchanges):
             server.call(echo, exchange)
         assert bodies(read_all(client)) == [(200, b"GET /1 0"), (200, b"GET /2 0"), (200, b"GET /last 0")]
@@ -155,7 +155,7 @@ def test_bytes_after_the_last_request_do_no_harm(front):
     server = front()
     with server.connect() as client:
         client.sendall(LAST + b"GET /more HTTP/1.1\r\n\r\n")
-        server.call(echo, server.seen.get(timeout=10))
+        server.call(echo, server.seen.get(timeout=60))
         assert bodies(read_all(client)) == [(200, b"GET /last 0")]
     assert server.seen.empty()
 
@@ -183,21 +183,21 @@ def test_a_chunked_body_is_put_together_and_its_trailers_are_no_headers(front, p
     server = front(echo)
     head = b"POST /p HTTP/1.1\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
     assert bodies(ask(server, head, *parts)) == [(200, b"POST /p 5")]
-    request = server.seen.get(timeout=1).request
+    request = server.seen.get(timeout=60).request
     assert request.body == b"hello" and "x-sum" not in request.headers
 
 
 def test_repeated_headers_are_joined(front):
     server = front(echo)
     ask(server, b"GET / HTTP/1.1\r\nX-A: 1\r\nx-a: 2\r\nCookie: a=1\r\nCookie: b=2\r\nConnection: close\r\n\r\n")
-    headers = server.seen.get(timeout=1).request.headers
+    headers = server.seen.get(timeout=60).request.headers
     assert headers["x-a"] == "1,2" and headers["cookie"] == "a=1; b=2"
 
 
 def test_a_target_that_names_the_host_is_taken_apart(front):
     server = front(echo)
     ask(server, b"GET http://b.s3.localhost:1/key?x=1 HTTP/1.1\r\nHost: other\r\nConnection: close\r\n\r\n")
-    request = server.seen.get(timeout=1).request
+    request = server.seen.get(timeout=60).request
     assert (request.target, request.headers["host"]) == ("/key?x=1", "b.s3.localhost:1")
 
 
@@ -208,7 +208,7 @@ def test_an_offer_to_upgrade_is_passed_over_and_the_body_is_kept(front):
         client.sendall(head + b"Content-Length: 5\r\n\r\nhe")
         client.sendall(b"llo" + LAST)
         assert bodies(read_all(client)) == [(200, b"POST /u 5"), (200, b"GET /last 0")]
-    assert server.seen.get(timeout=1).request.body == b"hello"
+    assert server.seen.get(timeout=60).request.body == b"hello"
 
 
 def test_continue_is_said_once_and_only_when_the_body_may_come(front):
@@ -228,7 +228,7 @@ def test_continue_waits_for_the_answers_before_it(front):
     server = front()
     with server.connect() as client:
         client.sendall(b"GET /1 HTTP/1.1\r\n\r\nPUT /2 HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n")
-        server.call(echo, server.seen.get(timeout=10))
+        server.call(echo, server.seen.get(timeout=60))
         data = read_until(client, b"100 Continue\r\n\r\n")
         assert data.startswith(b"HTTP/1.1 200 OK") and data.endswith(b"GET /1 0HTTP/1.1 100 Continue\r\n\r\n")
 
@@ -261,7 +261,7 @@ def test_a_refusal_waits_for_the_answers_before_it(front):
     server = front()
     with server.connect() as client:
         client.sendall(b"GET /1 HTTP/1.1\r\n\r\nNONSENSE\r\n\r\n")
-        server.call(echo, server.seen.get(timeout=10))
+        server.call(echo, server.seen.get(timeout=60))
         assert [status for status, _ in bodies(read_all(client))] == [200, 400]
 
 
@@ -360,7 +360,7 @@ def stream_to(front, request):
     server = front()
     client = server.connect(SO_RCVBUF=16_384)
     client.sendall(request)
-    exchange, channel = server.seen.get(timeout=10), Channel()
+    exchange, channel = server.seen.get(timeout=60), Channel()
     server.call(exchange.respond, HttpResponse(200, [("Content-Type", "text/plain")], channel))
     return server, client, exchange, channel
 
@@ -370,7 +370,7 @@ def test_chunks_leave_as_they_come_and_the_next_answer_follows(front):
     with client:
         server.call(channel.send, b"one")
         assert read_until(client, b"3\r\none\r\n").count(b"HTTP/1.1") == 1
-        server.call(echo, server.seen.get(timeout=10))
+        server.call(echo, server.seen.get(timeout=60))
         server.call(channel.send, b"")
         server.call(channel.send, b"three")
         server.call(channel.close)
@@ -410,7 +410,7 @@ def test_a_slow_reader_pauses_the_stream_and_its_own_requests(front):
             got += client.recv(65_536)
         wait_for(lambda: not channel.paused, what="the stream's going on")
         server.call(channel.close)
-        server.call(echo, server.seen.get(timeout=10))
+        server.call(echo, server.seen.get(timeout=60))
         assert read_all(client).endswith(b"GET /last 0")
 
 
@@ -418,7 +418,7 @@ def test_a_stream_that_begins_while_the_client_does_not_read_begins_paused(front
     server = front()
     with server.connect(SO_RCVBUF=16_384) as client:
         client.sendall(b"GET /1 HTTP/1.1\r\n\r\nGET /2 HTTP/1.1\r\n\r\n")
-        first, second, channel = server.seen.get(timeout=10), server.seen.get(timeout=10), Channel()
+        first, second, channel = server.seen.get(timeout=60), server.seen.get(timeout=60), Channel()
         server.call(first.respond, HttpResponse(200, [], b"x" * 20_000_000))
         server.call(second.respond, HttpResponse(200, [], channel))
         assert channel.paused
@@ -434,11 +434,11 @@ def test_a_client_that_leaves_is_told_to_every_request_that_waits(front):
     server = front()
     with server.connect() as client:
         client.sendall(b"GET /1 HTTP/1.1\r\n\r\nGET /2 HTTP/1.1\r\n\r\n")
-        exchanges = [server.seen.get(timeout=10) for _ in range(2)]
+        exchanges = [server.seen.get(timeout=60) for _ in range(2)]
         gone, late = queue.Queue(), Channel()
         for exchange in exchanges:
             exchange.on_gone = lambda: gone.put(True)
-    assert gone.get(timeout=10) and gone.get(timeout=10)
+    assert gone.get(timeout=60) and gone.get(timeout=60)
     server.call(exchanges[0].respond, HttpResponse(200, [], late))
     assert late.cancelled
 
