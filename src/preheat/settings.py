@@ -4,6 +4,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+TLS_FOLDER = "tls"
+"""The local certificate authority's place in the state directory."""
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:

@@ -166,7 +166,7 @@ def test_an_output_of_a_resource_that_is_not_made_is_refused(cloudformation):
     code, said = refusal(cloudformation.create_stack, StackName="audit-gone-no", TemplateBody=json.dumps(template))
     assert (code, said) == (
         "ValidationError",
-        "Template format error: Unresolved resource dependencies [Gone] in the Outputs block of the template",
+        "Unresolved resource dependencies [Gone] in the Outputs block of the template",
     )
 
 

@@ -4,13 +4,12 @@ are no questions: what leaks, what gets past the guardrail, what is cited, what 
 import base64
 import json
 import threading
-import urllib.error
-import urllib.request
 
 import pytest
 
 from tests.support.asking import Client, key_of, put
 from tests.support.chat import chat_model
+from tests.support.forms import posted
 from tests.support.rag import deployed
 from tests.support.server import wait_for
 
@@ -66,13 +65,8 @@ def test_an_upload_does_not_tell_others_who_its_sender_is(rag):
     ann, eve = Client(rag, "ann-4711-secret-id"), Client(rag, "eve-00000000")
     status, _, place = ann.http("POST", "/uploads", {"name": "skua.md"})
     assert status == 200
-    for headers in ({**place["headers"], "x-amz-meta-labels": "acme"}, place["headers"]):
-        request = urllib.request.Request(place["url"], b"# Skuas\n\nSkuas steal fish.\n", headers, method="PUT")
-        try:
-            assert urllib.request.urlopen(request, timeout=10).status == 200 and "x-amz-meta-labels" not in headers
-        except urllib.error.HTTPError as error:
-            with error:
-                assert error.code == 403 and "x-amz-meta-labels" in headers
+    for more, code in (({"x-amz-meta-labels": "acme"}, 403), ({}, 204)):
+        assert posted(place["url"], {**place["fields"], **more}, b"# Skuas\n\nSkuas steal fish.\n")[0] == code
     wait_for(lambda: rag.row(place["key"]).get("status") == "indexed", what="the upload")
     seen = [eve.http("GET", "/documents")[2], eve.ask("What do skuas steal?"), place]
     assert place["key"] in json.dumps(seen[:2]) and "ann-4711-secret-id" not in json.dumps(seen)

@@ -1,13 +1,13 @@
 """What the deployed stack lets see of its work, and its chat page, looked at from outside."""
 
 import json
-import urllib.request
 
 import pytest
 
 from tests.acceptance.test_rag_page import DONE, faults, page
 from tests.acceptance.test_rag_questions import FIRST_HALF, QUESTION, chat, rag
 from tests.support.chromium import FOUND
+from tests.support.forms import posted
 from tests.support.server import wait_for
 
 __all__ = ["chat", "faults", "page", "rag"]
@@ -296,8 +296,7 @@ def test_every_line_of_every_function_has_a_correlation_id(rag, faults):
     for name, body in (("gull.md", b"# Gulls\n\nGulls steal chips."), ("poison.pdf", b"nothing")):
         headers = {"x-correlation-id": f"see-{name}"}
         place = json.loads(rag.http("AskUrl", "POST", "/uploads", {"name": name}, headers)[2])
-        put = urllib.request.Request(place["url"], body, place["headers"], method=place["method"])
-        assert urllib.request.urlopen(put, timeout=10).status == 200
+        assert posted(place["url"], place["fields"], body)[0] == 204
     faults(service="dynamodb", operation="PutItem", error="deny", caller="rag-AskFunction", count=1)
     asked(rag, "see-recovered")
     rag.server.get("/_preheat/faults", "DELETE")

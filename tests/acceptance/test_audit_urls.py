@@ -138,7 +138,7 @@ def test_what_becomes_of_a_value(aws, answers, value, status, kind, body):
     [
         "{'statusCode': 99}", "{'statusCode': 100}", "{'statusCode': 199}", "{'statusCode': 600}",
         "{'statusCode': None}", "{'statusCode': True}", "{'statusCode': 200.5}", "{'statusCode': 'x'}",
-        "{'statusCode': 200, 'body': {'a': 1}}", "{'statusCode': 200, 'body': 5}",
+        "{'statusCode': 200, 'body': [1]}", "{'statusCode': 200, 'body': 5}",
         "{'statusCode': 200, 'body': '!!', 'isBase64Encoded': True}", "{'statusCode': 200, 'headers': 'x'}",
         "{'statusCode': 200, 'headers': {'bad name': 'x'}}", "{'statusCode': 200, 'headers': {'x-a': [1]}}",
         "{'statusCode': 200, 'cookies': 'a=1'}", "{'statusCode': 200, 'multiValueHeaders': {'x-a': 'x'}}",

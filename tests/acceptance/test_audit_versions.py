@@ -68,7 +68,8 @@ def test_states_are_what_the_waiters_wait_for(client):
     for waiter in ("function_updated", "function_updated_v2"):
         client.get_waiter(waiter).wait(FunctionName="states", WaiterConfig={"Delay": 1})
     published = client.publish_version(FunctionName="states")
-    assert published["State"] == "Pending" and published["ResponseMetadata"]["HTTPStatusCode"] == 201
+    assert (published["State"], published["LastUpdateStatus"]) == ("Active", "Successful")
+    assert published["ResponseMetadata"]["HTTPStatusCode"] == 201
     client.get_waiter("published_version_active").wait(
         FunctionName="states", Qualifier="1", WaiterConfig={"Delay": 1}
     )
@@ -100,7 +101,8 @@ def test_only_code_and_configuration_make_a_version(client):
     dry = client.update_function_code(FunctionName="counted", ZipFile=code("dry"), DryRun=True, Publish=True)
     latest = client.get_function_configuration(FunctionName="counted")
     assert dry["Version"] == "$LATEST" and dry["CodeSha256"] != latest["CodeSha256"] == fourth["CodeSha256"]
-    assert create(client, "counted-new", Publish=True)["FunctionArn"] == f"{ARN}counted-new:1"
+    new = create(client, "counted-new", Publish=True)
+    assert (new["FunctionArn"], new["Version"]) == (f"{ARN}counted-new", "1")
 
 
 def test_preconditions(client):
@@ -122,23 +124,26 @@ def test_preconditions(client):
     assert client.publish_version(FunctionName="guarded", RevisionId=revision)["RevisionId"] != revision
 
 
-def test_the_revision_that_an_operation_answers_is_the_one_that_holds(client):
-    create(client, "revised")
+def test_every_change_makes_a_revision_and_so_does_its_completion(client):
+    made = create(client, "revised")["RevisionId"]
     def now(qualifier="$LATEST"):
         return client.get_function_configuration(FunctionName="revised", Qualifier=qualifier)["RevisionId"]
 
-    seen = [now()]
+    seen = [made, now()]
     client.add_permission(FunctionName="revised", StatementId="a", **GRANT)
     seen.append(client.get_policy(FunctionName="revised")["RevisionId"])
     assert now() == seen[-1]
-    seen.append(client.update_function_configuration(FunctionName="revised", Timeout=9)["RevisionId"])
-    assert now() == seen[-1]
+    seen += [client.update_function_configuration(FunctionName="revised", Timeout=9)["RevisionId"], now()]
     client.add_permission(FunctionName="revised", StatementId="b", **GRANT)
     seen.append(now())
     published = client.publish_version(FunctionName="revised")["RevisionId"]
-    assert published == now("1") and now() == seen[-1]
-    seen.append(client.update_function_code(FunctionName="revised", ZipFile=code("two"))["RevisionId"])
-    assert now() == seen[-1] and len({*seen, published}) == len(seen) + 1
+    assert published == now("1")
+    seen.append(now())
+    assert client.publish_version(FunctionName="revised")["RevisionId"] == published and now() == seen[-1]
+    seen += [client.update_function_code(FunctionName="revised", ZipFile=code("two"))["RevisionId"], now()]
+    client.tag_resource(Resource=f"{ARN}revised", Tags={"a": "b"})
+    seen.append(now())
+    assert len({*seen, published}) == len(seen) + 1
 
 
 def test_a_function_that_is_made_again_goes_on_with_its_numbers_and_keeps_nothing_else(aws, client):

@@ -183,7 +183,7 @@ def test_an_exception_has_awss_document_and_is_logged(driver, make):
         f'  File "{place}/app.py", line 2, in helper\n    raise KeyError(\'k\')\n',
     ]
     logged = next(message for message in driver.messages() if message.startswith("[ERROR]"))
-    assert logged.startswith("[ERROR] KeyError: 'k'\nTraceback (most recent call last):\n  File ")
+    assert logged.startswith("[ERROR] KeyError: 'k'\nTraceback (most recent call last):\n\xa0\xa0File ")
     assert driver.pool.usage().idle == 1
 
 

@@ -105,7 +105,7 @@ def test_lambda(seen):
         "failed": ["Unhandled", "KeyError"],
         "missing": [
             "ResourceNotFoundException", 404,
-            "Function not found: arn:aws:lambda:us-east-1:000000000000:function:node-nowhere",
+            "Function not found: arn:aws:lambda:us-east-1:000000000000:function:node-nowhere:$LATEST",
         ],
     }  # fmt: skip
 

@@ -220,7 +220,7 @@ def handler(event, context):
 def test_a_handler_that_watches_its_time_and_one_that_does_not(lab):
     name = lab.function(PATIENT, Timeout=6)
     partly = lab.ask(name, {"items": list(range(40)), "careful": True})
-    assert partly["body"] == "Partly done" and 1 <= partly["done"] <= 4
+    assert partly["body"] == "Partly done" and 1 <= partly["done"] < 40
     lab.functions.update_function_configuration(FunctionName=name, Timeout=1)
     failure = lab.fails(name, {"items": list(range(40))})
     assert failure["errorMessage"].endswith("Task timed out after 1.00 seconds")

@@ -184,7 +184,7 @@ def test_a_full_disk_refuses_writes_keeps_what_was_stored_and_recovers(fresh_ser
         answer = until_refused(lambda n: sqs.send_message(QueueUrl=url, MessageBody=f"{n} " + "x" * 50_000))
         assert (answer["ResponseMetadata"]["HTTPStatusCode"], answer["Error"]["Code"]) == (503, "ServiceUnavailable")
         with pytest.raises(ClientError) as large:
-            s3.put_object(Bucket="full", Key="kept", Body=b"n" * 3_000_000)
+            s3.put_object(Bucket="full", Key="kept", Body=b"n" * 12_000_000)
         assert large.value.response["ResponseMetadata"]["HTTPStatusCode"] == 503
         with pytest.raises(ClientError) as item:
             items.put_item(TableName="full", Item={"id": {"S": "1"}, "text": {"S": "x" * 300_000}})

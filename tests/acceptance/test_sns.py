@@ -99,7 +99,7 @@ def test_errors_are_those_of_botocores_model(aws):
     with pytest.raises(sns.exceptions.ResourceNotFoundException):
         sns.tag_resource(ResourceArn=missing, Tags=[{"Key": "a", "Value": "b"}])
     with pytest.raises(ClientError) as caught:
-        sns.create_platform_application(Name="a", Platform="GCM", Attributes={"PlatformCredential": "x"})
+        sns.get_sms_sandbox_account_status()
     assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 501
 
 

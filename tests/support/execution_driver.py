@@ -95,14 +95,16 @@ class ExecutionDriver:
 
 def run_until(loop: asyncio.AbstractEventLoop, condition: Callable[[], Any], patience_s: float = PATIENCE_S) -> None:
     """Run `loop` until `condition()` holds; AssertionError when it does not in time."""
+    loop.run_until_complete(until(condition, patience_s))
 
-    async def wait() -> None:
-        end = loop.time() + patience_s
-        while not condition():
-            assert loop.time() < end, f"waited {patience_s} s in vain"
-            await asyncio.sleep(0.001)
 
-    loop.run_until_complete(wait())
+async def until(condition: Callable[[], Any], patience_s: float = PATIENCE_S) -> None:
+    """Wait on the running loop until `condition()` holds; AssertionError when it does not in time."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + patience_s
+    while not condition():
+        assert loop.time() < end, f"waited {patience_s} s in vain"
+        await asyncio.sleep(0.001)
 
 
 class FunctionMaker:

@@ -2,6 +2,7 @@
 
 import json
 import socket
+import ssl
 from typing import Any
 
 from wsproto import ConnectionType, WSConnection
@@ -25,10 +26,15 @@ class Refused(Exception):
 
 
 class Client:
-    """`path` as in ws://localhost:port/path. Raises Refused."""
+    """`path` as in ws://localhost:port/path; with `tls` as in wss://. Raises Refused."""
 
-    def __init__(self, port: int, path: str, host: str = "localhost", protocols: tuple[str, ...] = (), **headers: str):
+    def __init__(
+        self, port: int, path: str, host: str = "localhost", protocols: tuple[str, ...] = (),
+        tls: ssl.SSLContext | None = None, **headers: str,
+    ):  # fmt: skip
         self.socket = socket.create_connection(("127.0.0.1", port), DEADLINE_S)
+        if tls is not None:
+            self.socket = tls.wrap_socket(self.socket, server_hostname=host)
         self.frames = WSConnection(ConnectionType.CLIENT)
         more = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
         self.socket.sendall(

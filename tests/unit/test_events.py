@@ -304,7 +304,7 @@ BAD_TARGETS = [
     ),
     (
         {"Arn": QUEUE, "RetryPolicy": {"MaximumRetryAttempts": 186}},
-        "1 validation error detected: Value '186' at 'targets.1.member.retryPolicy.maximumRetryAttempts' failed to "
+        "1 validation error detected: Value '186' at 'targets.2.member.retryPolicy.maximumRetryAttempts' failed to "
         "satisfy constraint: Member must have value less than or equal to 185",
     ),
     (

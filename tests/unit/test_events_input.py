@@ -82,7 +82,8 @@ def test_a_text_is_escaped_inside_quotes():
 
 def test_the_event_in_a_template():
     assert json.loads(sent('{"e": <aws.events.event.json>}')) == {"e": EVENT}
-    without = {name: value for name, value in EVENT.items() if name != "detail"}
+    without = {name: value for name, value in EVENT.items() if name not in ("detail", "detail-type")}
+    without["detailType"] = EVENT["detail-type"]
     assert json.loads(sent('{"e": <aws.events.event>}')) == {"e": without}
 
 

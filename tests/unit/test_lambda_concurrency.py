@@ -172,6 +172,8 @@ def test_a_failed_move_leaves_the_traffic_where_it_is(world):
     world.executor.unprovisionable["f"] = "FUNCTION_ERROR_INIT_FAILURE"
     world.executor.kept[f"{ARN}f", "1"] = replace(world.executor.kept[f"{ARN}f", "1"])
     held = move(world, "live", "2", RoutingConfig={"AdditionalVersionWeights": {}})
+    assert "RoutingConfig" not in held
+    held = world("lambda", "GetAlias", FunctionName="f", Name="live")
     assert held["RoutingConfig"] == {"AdditionalVersionWeights": {"1": 1.0}}
     assert {(version, count) for _, version, count in told(world)} == {("1", 2), ("2", 2)}
     found = get(world, "live")

@@ -136,7 +136,7 @@ def test_function_urls_of_aliases_and_what_is_refused(world):
         "InvalidParameterValueException"
     )
     world("lambda", "DeleteAlias", FunctionName="f", Name="live")
-    assert len(world("lambda", "ListFunctionUrlConfigs", FunctionName="f")["FunctionUrlConfigs"]) == 1
+    assert len(world("lambda", "ListFunctionUrlConfigs", FunctionName="f")["FunctionUrlConfigs"]) == 2
 
 
 def test_put_overwrites_and_update_merges_the_asynchronous_settings(world):

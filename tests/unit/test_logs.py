@@ -215,7 +215,7 @@ def test_filtering_a_group(logs, stream):
     assert len(logs("FilterLogEvents", logGroupName="g", logStreamNamePrefix="s")["events"]) == 3
     assert messages(logs("FilterLogEvents", logGroupName="g", startFromHead=False, limit=1)) == ["ERROR two"]
     assert refused(logs, "FilterLogEvents", logGroupName="g", filterPattern="{ $.x }")[0] == "InvalidParameterException"
-    arn = "arn:aws:logs:us-east-1:000000000000:log-group:g:*"
+    arn = "arn:aws:logs:us-east-1:000000000000:log-group:g"
     assert len(logs("FilterLogEvents", logGroupIdentifier=arn)["events"]) == 4
 
 

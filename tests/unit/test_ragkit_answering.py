@@ -2,6 +2,7 @@
 model fails."""
 
 import itertools
+import json
 import re
 import sys
 import time
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "stacks" / "rag"))
 
+from ragkit import cost
 from ragkit.answering import Answerer, Settings, quoted
 from ragkit.asked import Asked, Turn
 from ragkit.budget import fit, tokens
@@ -482,10 +484,14 @@ def test_with_a_guardrail_passages_are_the_source_and_the_question_is_guarded():
 
 def test_costs():
     usage = Usage(1_000_000, 1_000_000)
-    assert cost_usd("us.anthropic.claude-haiku-4-5-20251001-v1:0", usage) == 6.0
+    for id, usd in (("global.", 6.0), ("", 6.0), ("us.", 6.6), ("apac.", 6.6)):
+        assert cost_usd(f"{id}anthropic.claude-haiku-4-5-20251001-v1:0", usage) == pytest.approx(usd)
     arn = "arn:aws:bedrock:us-east-1:1:inference-profile/eu.amazon.nova-micro-v1:0"
     assert cost_usd(arn, usage) == pytest.approx(0.175)
     assert cost_usd("preheat.extractive-v1", usage) == 0 and cost_usd("unknown.model", usage) is None
     assert cost_usd("unknown.model", Usage()) == 0
     shapes = ({"input", "output"}, {"input"}, {"queries"})
-    assert all(set(one) in shapes for one in prices().values())
+    assert all(set(one) - {"regional"} in shapes for one in prices().values())
+    table = json.loads((Path(cost.__file__).with_name("prices.json")).read_text())
+    named = [name for told in table["checked"].values() if isinstance(told, list) for name in told]
+    assert sorted(named) == sorted(name for name in prices() if not name.startswith("preheat."))

@@ -14,7 +14,7 @@ def epoch(*parts, tz=UTC):
 
 def run(text, begin, end, timezone=None, start=None):
     """Every due time in (begin, end]."""
-    expression, found, now = parse(text, one_time=True), [], begin
+    expression, found, now = parse(text, scheduler=True), [], begin
     while (now := next_time(expression, now, timezone, start)) is not None and now <= end:
         found.append(now)
     return found
@@ -125,7 +125,7 @@ def test_rates_count_from_their_start():
 
 
 def test_at_is_a_local_time():
-    expression = parse("at(2026-07-01T09:00:00)", one_time=True)
+    expression = parse("at(2026-07-01T09:00:00)", scheduler=True)
     assert next_time(expression, 0.0) == epoch(2026, 7, 1, 9)
     assert next_time(expression, 0.0, zone("America/New_York")) == epoch(2026, 7, 1, 13)
     assert next_time(expression, epoch(2026, 7, 1, 9)) is None
@@ -161,7 +161,7 @@ def test_refused(text):
 def test_at_and_zones_that_do_not_exist():
     for text in ("at(2026-02-30T00:00:00)", "at(2026-07-01)", "at(2026-07-01T09:00:00Z)"):
         with pytest.raises(ScheduleError):
-            parse(text, one_time=True)
+            parse(text, scheduler=True)
     for name in ("Nowhere/City", "../etc", ""):
         with pytest.raises(ScheduleError):
             zone(name)

@@ -171,7 +171,7 @@ def test_a_repeated_request_and_another_of_the_same_name(world):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"expression": "rate(1 minutes)"}, "Invalid Schedule Expression rate(1 minutes)."),
+        ({"expression": "rate( 1 minute )"}, "Invalid Schedule Expression rate( 1 minute )."),
         ({"expression": "cron(0 4 * * * *)"}, "Invalid Schedule Expression cron(0 4 * * * *)."),
         ({"ScheduleExpressionTimezone": "Mars/Base"}, "The ScheduleExpressionTimezone you provided is invalid."),
         (

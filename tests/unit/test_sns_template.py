@@ -122,3 +122,14 @@ def test_what_is_refused_rolls_back(cloud):
     assert cloud.status("s") == "ROLLBACK_COMPLETE"
     assert any('"a" must be an object or an array' in reason for _, _, reason in cloud.events("s"))
     assert cloud.world("sns", "ListTopics")["Topics"] == []
+
+
+def test_a_fifo_topics_name_is_not_made_up_when_there_is_one(cloud):
+    """Recorded on AWS, August 2025: the stack is rolled back."""
+    cloud.create("s", {"T": topic(FifoTopic=True, TopicName="orders"), "U": topic(FifoTopic=True)})
+    cloud.run()
+    assert cloud.status("s") == "ROLLBACK_COMPLETE"
+    assert cloud.world("sns", "ListTopics") == {"Topics": []}
+    cloud.create("t", {"U": topic(FifoTopic=True)})
+    cloud.run()
+    assert cloud.status("t") == "CREATE_COMPLETE" and cloud.physical("t", "U").endswith(".fifo")

@@ -128,7 +128,7 @@ def test_batch_reports_each_entry(sqs):
         ("SendMessageBatch", {"Entries": []}, "AWS.SimpleQueueService.EmptyBatchRequest"),
         ("GetQueueAttributes", {"AttributeNames": ["Nope"]}, "InvalidAttributeName"),
         ("SetQueueAttributes", {"Attributes": {"VisibilityTimeout": "43201"}}, "InvalidAttributeValue"),
-        ("SetQueueAttributes", {"Attributes": {"FifoQueue": "true"}}, "InvalidAttributeValue"),
+        ("SetQueueAttributes", {"Attributes": {"FifoQueue": "true"}}, "InvalidAttributeName"),
     ],
 )
 def test_refusals(sqs, operation, params, code):

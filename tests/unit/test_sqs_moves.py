@@ -114,6 +114,23 @@ def test_a_fifo_queue_keeps_its_order_on_the_way_back(sqs):
     assert [body for body in back if body[0] == "a"] == ["a1", "a2", "a3"]
 
 
+def test_what_lies_behind_a_message_in_flight_of_its_group_stays(sqs):
+    dead = make(sqs, "dead.fifo", FifoQueue="true")
+    url = make(sqs, "q.fifo", FifoQueue="true", ContentBasedDeduplication="true", VisibilityTimeout=0,
+               RedrivePolicy=redrive(sqs, dead))  # fmt: skip
+    for body in ("a1", "a2", "a3"):
+        fifo_send(sqs, url, body, "a")
+    while receive(sqs, url):
+        continue
+    first, _ = receive(sqs, dead, MaxNumberOfMessages=2)
+    sqs("ChangeMessageVisibility", QueueUrl=dead, ReceiptHandle=first["ReceiptHandle"], VisibilityTimeout=0)
+    start(sqs, dead)
+    sqs.world.settle()
+    sqs("SetQueueAttributes", QueueUrl=url, Attributes={"VisibilityTimeout": "30"})
+    assert [message["Body"] for message in receive(sqs, url)] == ["a1"]
+    assert depths(sqs, dead) == (1, 1, 0)
+
+
 @pytest.mark.parametrize(
     ("params", "status", "message"),
     [
@@ -150,6 +167,10 @@ def test_unknown_tasks(sqs):
     sqs.world.settle()
     assert refused(sqs, "CancelMessageMoveTask", TaskHandle="nonsense").query_code == "InvalidParameterValue"
     other = InProcess(build, seed=2)
+    with pytest.raises(Exception, match="specified for the SourceArn parameter doesn't exist") as caught:
+        other("sqs", "CancelMessageMoveTask", TaskHandle=handle)
+    assert caught.value.status == 404
+    other("sqs", "CreateQueue", QueueName="dead")
     with pytest.raises(Exception, match="Task does not exist") as caught:
         other("sqs", "CancelMessageMoveTask", TaskHandle=handle)
     assert caught.value.status == 404

@@ -63,7 +63,7 @@ def test_permissions_are_statements_of_the_policy(sqs):
         ({"Actions": ["SendMessage"] * 8}, "OverLimit"),
         ({"Actions": []}, "MissingParameter"),
         ({"AWSAccountIds": ["1"]}, "InvalidParameterValue"),
-        ({"AWSAccountIds": []}, "MissingParameter"),
+        ({"AWSAccountIds": []}, "InvalidParameterValue"),
     ],
 )
 def test_permissions_that_are_refused(sqs, change, code):
@@ -226,7 +226,7 @@ def test_a_received_message_is_hidden_for_twelve_hours_at_most(sqs):
     )
     sqs("ChangeMessageVisibility", **change, VisibilityTimeout=43_190)
     sqs.world.advance(43_190)
-    assert refused(sqs, "ChangeMessageVisibility", **change, VisibilityTimeout=1).code == "MessageNotInflight"
+    sqs("ChangeMessageVisibility", **change, VisibilityTimeout=1)
     (later,) = receive(sqs, url)
     change["ReceiptHandle"] = later["ReceiptHandle"]
     sqs("ChangeMessageVisibility", **change, VisibilityTimeout=43_200)

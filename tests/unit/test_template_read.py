@@ -82,7 +82,7 @@ def test_refusals(text, message):
 
 def test_errors_say_where():
     assert "(line 3, column 11): unknown tag !Wat" in refusal("Resources:\n  Q:\n    Type: !Wat x\n")
-    assert refusal('{"Resources": {,}}').startswith("Template format error: JSON not well-formed. (line 1, column 16)")
+    assert refusal('{"Resources": {,}}').startswith("Template format error: JSON not well-formed. (line 1, column 17)")
     assert "YAML not well-formed. (line 2, column " in refusal("Resources:\n  a: b: c\n")
 
 

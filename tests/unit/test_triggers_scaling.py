@@ -360,7 +360,7 @@ def test_states_and_results(world):
     created = world("lambda", "CreateEventSourceMapping", EventSourceArn=arn, FunctionName="f", Enabled=False)
     uuid = created["UUID"]
     get = lambda: world("lambda", "GetEventSourceMapping", UUID=uuid)  # noqa: E731
-    assert created["State"] == "Creating" and created["StateTransitionReason"] == "USER_INITIATED"
+    assert created["State"] == "Disabled" and created["StateTransitionReason"] == "USER_INITIATED"
     assert get()["State"] == "Disabled" and "LastProcessingResult" not in get()
     assert world("lambda", "UpdateEventSourceMapping", UUID=uuid, Enabled=True)["State"] == "Enabling"
     assert get()["State"] == "Enabled"

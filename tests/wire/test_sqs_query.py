@@ -77,7 +77,8 @@ def test_errors_have_the_older_code() -> None:
     error = AwsError("QueueDoesNotExist", "No.", query_code="AWS.SimpleQueueService.NonExistentQueue")
     root = ElementTree.fromstring(WIRE.error(WIRE.understand(asked), asked, error, "rid").body)
     texts = {child.tag.removeprefix(NS): child.text for child in root.find(NS + "Error")}
-    assert texts == {"Type": "Sender", "Code": "AWS.SimpleQueueService.NonExistentQueue", "Message": "No."}
+    code = "AWS.SimpleQueueService.NonExistentQueue"
+    assert texts == {"Type": "Sender", "Code": code, "Message": "No.", "Detail": None}
     assert root.find(NS + "RequestId").text == "rid"
 
 

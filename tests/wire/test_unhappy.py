@@ -87,7 +87,8 @@ def test_errors_of_query_requests() -> None:
     error, _, _ = refusal("POST", "/", signed("iam", **FORM), form(Action="GetRole"))
     assert error.code == "ValidationError" and "Value null at 'roleName'" in error.message
     error, _, _ = refusal("POST", "/", signed("sns", **FORM), form(Action="Subscribe", Protocol="sqs"))
-    assert (error.code, error.message) == ("InvalidParameter", "Invalid parameter: TopicArn")
+    missing = "Invalid parameter: TopicArn Reason: no value for required parameter"
+    assert (error.code, error.message) == ("InvalidParameter", missing)
     assert refusal("POST", "/", signed("sts", **FORM))[0].code == "InvalidAction"
 
 

@@ -15,6 +15,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "findings": ("preheat.cli.findings", "findings"),
     "status": ("preheat.cli.look", "status"),
     "faults": ("preheat.cli.faults", "faults"),
+    "certificate": ("preheat.cli.certificate", "certificate"),
     "clock": ("preheat.cli.look", "clock"),
     "services": ("preheat.cli.look", "services"),
 }

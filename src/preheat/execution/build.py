@@ -9,6 +9,7 @@ from typing import Any
 from preheat.execution.contract import FunctionSpec, LogLine
 from preheat.execution.machine_memory import FreeMemory
 from preheat.execution.pool import DEFAULT_LIMITS, Pool, PoolLimits
+from preheat.execution.variables import Trusting
 from preheat.execution.workers.housing import Choices, Housing
 from preheat.execution.workers.process import ProcessWorkerFactory
 from preheat.kernel.clock import Clock
@@ -36,6 +37,7 @@ def build_pool(
     tools: Path | None = None,
     choices: Choices | None = None,
     crowded: Callable[[], bool] = lambda: False,
+    trust: Trusting | None = None,
 ) -> Pool:
     """`loop` is an asyncio (or uvloop) event loop; `scratch` a directory for the environments' private /tmp; `tools`
     one whose node_modules may hold aws-lambda-ric; `choices` how functions are kept apart; while `crowded()` what
@@ -57,4 +59,5 @@ def build_pool(
         limits=limits,
         scratch=scratch.absolute(),
         free_mb=FreeMemory(clock.monotonic),
+        trust=trust,
     )

@@ -136,12 +136,14 @@ class Throttled:
 
 
 class LogLine(NamedTuple):
-    """One line of output or of Lambda's own (START, END, REPORT). `at` in epoch milliseconds."""
+    """One line of output or of Lambda's own (START, END, REPORT). `at` in epoch milliseconds; `ended`: the stored event
+    ends with a line break, as lines of output do and an uncaught error does not."""
 
     log_group: str
     log_stream: str
     at: int
     message: str
+    ended: bool = False
 
 
 @dataclass(frozen=True, slots=True)

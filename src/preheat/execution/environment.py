@@ -47,7 +47,7 @@ class Host(Protocol):
     def restores(self, environment: "Environment") -> bool:
         """Whether its next process is made from a snapshot."""
 
-    def log(self, environment: "Environment", message: str) -> None: ...
+    def log(self, environment: "Environment", message: str, ended: bool = True) -> None: ...
     def flush(self) -> None: ...
     def due(self, at: float, now: float | None = None) -> None:
         """Have `expire` looked at by then; both in monotonic seconds, `now` when it is known."""
@@ -267,7 +267,7 @@ class Environment:
         for line in lines:
             self._line(line)
         while len(self._partial) > MAX_LINE_BYTES:
-            self._line(self._partial[:MAX_LINE_BYTES])
+            self._line(self._partial[:MAX_LINE_BYTES], whole=False)
             self._partial = self._partial[MAX_LINE_BYTES:]
         if self._answer is None:
             self.host.flush()
@@ -341,7 +341,7 @@ class Environment:
         """The invocation ends before its START."""
         elapsed_ms = (self.host.clock.monotonic() - self._init_at) * 1000.0
         if self._partial:
-            self._line(self._partial)
+            self._line(self._partial, whole=False)
             self._partial = b""
         self._system(reports.restore_report(elapsed_ms, status, error_type))
         self.extensions.not_initialised(status, elapsed_ms, error_type)
@@ -356,7 +356,7 @@ class Environment:
     def _initialised(self, init_ms: float) -> None:
         """What it wrote belongs to its initialisation, which is reported for itself."""
         if self._partial:
-            self._line(self._partial)
+            self._line(self._partial, whole=False)
             self._partial = b""
         self._system(reports.init_report(init_ms, "init", "success"))
 
@@ -368,7 +368,7 @@ class Environment:
         self.deadline = now + self.spec.timeout_s
         self.host.due(self.deadline, now)
         if self._partial:
-            self._line(self._partial)
+            self._line(self._partial, whole=False)
             self._partial = b""
         self._system(reports.start(job.invocation.request_id, self.spec.version))
         self.extensions.started(job.invocation)
@@ -523,7 +523,7 @@ class Environment:
         if status == "timeout":
             duration_ms = self.spec.timeout_s * 1000.0
         if self._partial:
-            self._line(self._partial)
+            self._line(self._partial, whole=False)
         if self._answer.error == "Function.ResponseSizeTooLarge":
             status, error_type = "error", self._answer.error
         invocation = job.invocation
@@ -577,9 +577,10 @@ class Environment:
         assert self.worker is not None
         self.used_mb = max(self.used_mb, -(-self.worker.memory_bytes() // MIB))
 
-    def _line(self, line: bytes) -> None:
-        text = line.rstrip(b"\r").replace(b"\r", b"\n").decode("utf-8", "replace")
-        self.say(text)
+    def _line(self, line: bytes, whole: bool = True) -> None:
+        """`whole`: a line break came after it."""
+        text, ended = reports.event_text(line)
+        self.say(text, whole and ended)
         self.extensions.line(text)
 
     def _system(self, message: str) -> None:
@@ -587,10 +588,10 @@ class Environment:
         if not self.spec.system_log:
             self.say(message)
 
-    def say(self, message: str) -> None:
-        self.host.log(self, message)
+    def say(self, message: str, ended: bool = True) -> None:
+        self.host.log(self, message, ended)
         job = self.job
         if job is not None and job.invocation.tail and job.begun is not None:
-            self._tail += message.encode() + b"\n"
+            self._tail += message.encode() + (b"\n" if ended else b"")
             if len(self._tail) > 16 * TAIL_BYTES:
                 del self._tail[:-TAIL_BYTES]

@@ -34,7 +34,7 @@ from preheat.execution.gate import Gate
 from preheat.execution.measures import INTERVAL_S, Measures, Tally
 from preheat.execution.provision import Provision, Provisions
 from preheat.execution.snapshots import Snapshot, Snapshots
-from preheat.execution.variables import environment_variables, log_group
+from preheat.execution.variables import NO_TRUST, Trusting, environment_variables, log_group
 from preheat.execution.waiting import Waiting
 from preheat.execution.workers.contract import Mould, Worker, WorkerFactory, WorkerPlan
 from preheat.kernel.clock import Clock
@@ -110,6 +110,7 @@ class Pool:
 
     `credentials(spec)` gives AWS_ACCESS_KEY_ID and the like; `endpoint` becomes AWS_ENDPOINT_URL; `scratch` is the
     directory of the environments' private /tmp (None: they have none); `free_mb` is the machine's free memory;
+    `trust` has the certificates that functions are given (None: none are);
     `on_wake` is called when `next_deadline` has become earlier, so that a driver can set its timer.
     """
 
@@ -126,6 +127,7 @@ class Pool:
         limits: PoolLimits = DEFAULT_LIMITS,
         scratch: Path | None = None,
         free_mb: Callable[[], int] = lambda: 1_000_000_000,
+        trust: Trusting | None = None,
     ) -> None:
         self.clock = clock
         self.meter = Meter(clock.now)
@@ -139,6 +141,7 @@ class Pool:
         self._credentials = credentials
         self._endpoint = endpoint
         self._scratch = scratch
+        self._trust = trust
         self._fleets: dict[str, Fleet] = {}
         self._environments: dict[Environment, Fleet | None] = {}
         self._waiting: Waiting[Fleet] = Waiting()
@@ -238,6 +241,9 @@ class Pool:
         self._factory.warm()
 
     def remark(self, runtime: str) -> str | None:
+        """Asked when a function is about to be made: what it will trust is made meanwhile."""
+        if self._trust is not None:
+            self._trust.expect()
         return self._factory.remark(runtime)
 
     def usage(self) -> Usage:
@@ -330,9 +336,9 @@ class Pool:
     def restores(self, environment: Environment) -> bool:
         return environment.spec.snap_start and self._snapshots.mould(environment.spec) is not None
 
-    def log(self, environment: Environment, message: str) -> None:
+    def log(self, environment: Environment, message: str, ended: bool = True) -> None:
         at = int(self.clock.now() * 1000.0)
-        self._lines.append(LogLine(environment.log_group, environment.log_stream, at, message))
+        self._lines.append(LogLine(environment.log_group, environment.log_stream, at, message, ended))
 
     def flush(self) -> None:
         if self._lines:
@@ -454,9 +460,9 @@ class Pool:
     def start_snapshot(self, snapshot: Snapshot) -> Mould:
         return self._factory.snapshot(self._plan(snapshot), snapshot)
 
-    def snapshot_log(self, snapshot: Snapshot, message: str) -> None:
+    def snapshot_log(self, snapshot: Snapshot, message: str, ended: bool = True) -> None:
         at = int(self.clock.now() * 1000.0)
-        self._lines.append(LogLine(log_group(snapshot.spec), snapshot.log_stream, at, message))
+        self._lines.append(LogLine(log_group(snapshot.spec), snapshot.log_stream, at, message, ended))
 
     def snapshot_in_use(self, spec: FunctionSpec) -> bool:
         fleet = self._fleets.get(spec.key)
@@ -520,10 +526,12 @@ class Pool:
         """What a process of this environment or snapshot needs; the factory makes its /tmp."""
         spec, scratch = owner.spec, owner.scratch
         endpoint = self._endpoint if isinstance(self._endpoint, str) else self._endpoint()
+        trust = self._trust
         variables = environment_variables(
-            spec, self._credentials(spec), endpoint, owner.log_stream, str(scratch or ""), _initialization(owner)
-        )
-        return WorkerPlan(spec, variables, scratch, owner.extensions)
+            spec, self._credentials(spec), endpoint, owner.log_stream, str(scratch or ""), _initialization(owner),
+            NO_TRUST if trust is None else trust.variables(),
+        )  # fmt: skip
+        return WorkerPlan(spec, variables, scratch, owner.extensions, None if trust is None else trust.directory())
 
     def _log_stream(self, spec: FunctionSpec, name: str) -> str:
         day = date(1970, 1, 1) + timedelta(self.clock.now() // 86_400)

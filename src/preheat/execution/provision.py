@@ -41,7 +41,7 @@ class ProvisionHost(Protocol):
 
     def extensions(self, owner: Environment) -> Extensions: ...
     def start_worker(self, environment: Environment) -> Worker: ...
-    def log(self, environment: Environment, message: str) -> None: ...
+    def log(self, environment: Environment, message: str, ended: bool = True) -> None: ...
     def flush(self) -> None: ...
     def due(self, at: float, now: float | None = None) -> None: ...
     def make_room(self) -> bool:
@@ -173,8 +173,8 @@ class Provision:
     def restores(self, environment: Environment) -> bool:
         return False
 
-    def log(self, environment: Environment, message: str) -> None:
-        self.host.log(environment, message)
+    def log(self, environment: Environment, message: str, ended: bool = True) -> None:
+        self.host.log(environment, message, ended)
 
     def flush(self) -> None:
         self.host.flush()

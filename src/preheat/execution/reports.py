@@ -25,6 +25,18 @@ RESTORE_MESSAGES = {
 }
 
 
+SOFT_BREAK = b"\x1e\r"
+"""What the Python runtime writes between the lines of one record, and after the last of one that no line break ends."""
+
+
+def event_text(line: bytes) -> tuple[str, bool]:
+    """(text, whether a line break ends it) of a line of output that one has ended. A carriage return within stays."""
+    ended = not line.endswith(SOFT_BREAK)
+    if SOFT_BREAK in line:
+        line = line.removesuffix(SOFT_BREAK).replace(SOFT_BREAK, b"\n")
+    return line.rstrip(b"\r").decode("utf-8", "replace"), ended
+
+
 def last_bytes(log: bytearray, size: int) -> bytes:
     """The end of a log in UTF-8, at most `size` bytes and no half a character."""
     end = bytes(log[-size:])

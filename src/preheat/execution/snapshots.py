@@ -32,7 +32,7 @@ class SnapshotHost(Protocol):
 
     def extensions(self, owner: "Snapshot") -> Extensions: ...
     def start_snapshot(self, snapshot: "Snapshot") -> Mould: ...
-    def snapshot_log(self, snapshot: "Snapshot", message: str) -> None: ...
+    def snapshot_log(self, snapshot: "Snapshot", message: str, ended: bool = True) -> None: ...
     def snapshot_in_use(self, spec: FunctionSpec) -> bool:
         """Whether the version has environments."""
 
@@ -173,15 +173,16 @@ class Snapshot:
         if not self.spec.system_log:
             self._log(message)
 
-    def _log(self, message: str) -> None:
-        self.owner.host.snapshot_log(self, message)
+    def _log(self, message: str, ended: bool = True) -> None:
+        self.owner.host.snapshot_log(self, message, ended)
 
-    def _line(self, line: bytes) -> None:
-        self._log(line.rstrip(b"\r").replace(b"\r", b"\n").decode("utf-8", "replace"))
+    def _line(self, line: bytes, whole: bool = True) -> None:
+        text, ended = reports.event_text(line)
+        self._log(text, whole and ended)
 
     def _flush_partial(self) -> None:
         if self._partial:
-            self._line(self._partial)
+            self._line(self._partial, whole=False)
             self._partial = b""
 
 

@@ -1,8 +1,26 @@
 """The environment variables of a function's process, as AWS sets them."""
 
 from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Protocol
 
 from preheat.execution.contract import FunctionSpec
+
+NO_TRUST: Mapping[str, str] = MappingProxyType({})
+
+
+class Trusting(Protocol):
+    """The certificates that functions trust the platform by."""
+
+    def expect(self) -> None:
+        """There will soon be a function."""
+
+    def directory(self) -> Path | None:
+        """Where they lie; functions find them at /var/runtime. None: there are none."""
+
+    def variables(self) -> Mapping[str, str]:
+        """The environment variables that name them."""
 
 
 def environment_variables(
@@ -12,10 +30,12 @@ def environment_variables(
     log_stream: str,
     scratch: str,
     initialization: str = "on-demand",
+    trust: Mapping[str, str] = NO_TRUST,
 ) -> dict[str, str]:
     """Everything but AWS_LAMBDA_RUNTIME_API. What AWS reserves wins over the function's own variables; TMPDIR is the
     environment's private /tmp; LAMBDA_TASK_ROOT is where the code really lies. `initialization`
-    is "on-demand", "provisioned-concurrency" or "snap-start", where AWS gives no log names."""
+    is "on-demand", "provisioned-concurrency" or "snap-start", where AWS gives no log names. `trust` names the
+    certificates to trust, where the function's own variables do not."""
     code = str(spec.code)
     opt = [str(layer) for layer in reversed(spec.layers)]
     variables = {
@@ -37,6 +57,7 @@ def environment_variables(
         variables["PYTHONPATH"] = ":".join(python)
     if endpoint:
         variables["AWS_ENDPOINT_URL"] = endpoint
+    variables.update(trust)
     variables.update(spec.environment)
     variables.update(credentials)
     variables.update(

@@ -28,3 +28,11 @@ class Address:
             return found[1], request.path
         name, _, rest = request.path[len(self._prefix) :].partition("/")
         return name, f"/{rest}"
+
+    def domain(self, request: HttpRequest) -> str:
+        """What `https://{domain}/...` reaches the thing by, for a client that came as this one did: the host name, or
+        host and path where the client does without one."""
+        host = request.headers.get("host", "")
+        if self._host.match(host) is not None:
+            return host
+        return f"{host}{self._prefix}{self.split(request)[0]}"

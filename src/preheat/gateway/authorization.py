@@ -19,6 +19,7 @@ from preheat.identity.policy import Decision, MalformedPolicy
 from preheat.kernel.errors import AwsError
 from preheat.kernel.http import HttpRequest
 from preheat.kernel.scope import Scope
+from preheat.kernel.secure import is_secure
 from preheat.services.awslambda.urls import FunctionUrl
 from preheat.services.contract import Context, Params, Principal
 from preheat.services.iam.service import PolicySet
@@ -114,7 +115,7 @@ def request_keys(ctx: Context) -> Keys:
         "aws:currenttime": [now.strftime("%Y-%m-%dT%H:%M:%SZ")],
         "aws:epochtime": [str(int(ctx.now))],
         "aws:requestedregion": [ctx.scope.region],
-        "aws:securetransport": ["false"],
+        "aws:securetransport": ["true" if is_secure(ctx.request) else "false"],
         "aws:viaawsservice": ["true" if ctx.request is None else "false"],
     }
     if ctx.request is not None:

@@ -2,7 +2,8 @@
 
 Requests on one connection are answered in order (HTTP/1.1 pipelining). Answers that are ready together leave in one
 write. What cannot be served is refused in its turn (400, 405, 413 before the body is kept, 431), then the connection
-ends; a client that is still sending can read the refusal. A client that does not read is not read from.
+ends; a client that is still sending can read the refusal. A client that does not read is not read from. What begins as
+a TLS handshake goes on below TLS.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ from typing import Any, Protocol
 import httptools
 
 from preheat.kernel.http import HttpRequest, HttpResponse
+from preheat.kernel.secure import SecureRequest
 from preheat.kernel.stream import Channel, FileSlice
 
 REASONS = {
@@ -38,6 +40,8 @@ BODILESS = frozenset((204, 304))
 UPGRADING = frozenset(("upgrade", "http2-settings", "connection"))
 ABSOLUTE = re.compile(r"https?://([^/?#]+)([^#]*)", re.IGNORECASE)
 SLASH = ord("/")
+HANDSHAKE = 0x16
+"""The first byte of a TLS handshake record (RFC 8446, 5.1); no HTTP method begins so."""
 PLAIN = ("Content-Type", "text/plain; charset=utf-8")
 
 
@@ -87,11 +91,20 @@ class Exchange:
 
 
 Handler = Callable[[Exchange], None]
+Secure = Callable[[Any, "Connection", bytes], Any]
+"""Puts TLS between a transport and a connection, from the bytes on that have come; the transport to write on then."""
 
 
 class Connection(asyncio.Protocol):
-    def __init__(self, handler: Handler, limits: "ConnectionLimits", open_connections: "set[Connection]") -> None:
+    """`secure` None: TLS is not spoken here."""
+
+    def __init__(
+        self, handler: Handler, limits: "ConnectionLimits", open_connections: "set[Connection]",
+        secure: Secure | None = None,
+    ) -> None:  # fmt: skip
         self._handler = handler
+        self._secure = secure
+        self._kind: type[HttpRequest] = HttpRequest
         self._limits = limits
         self._open = open_connections
         self._transport: Any = None
@@ -107,7 +120,7 @@ class Connection(asyncio.Protocol):
         self._linger: asyncio.TimerHandle | None = None
         self._offer: Exchange | None = None
         self._taker: Taker | None = None
-        self._head: dict[str, str] = {}
+        self._head: Any = None
         self._reset()
 
     def _reset(self) -> None:
@@ -157,9 +170,23 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserUpgrade as upgrade:
             self._upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError as error:
+            if self._secure is not None and data[0] == HANDSHAKE and self._untouched(data):
+                self._go_below_tls(data)
+                return
             self._refuse(400, f"the request is not valid HTTP: {error}")
         if self._quiet_bytes > MAX_HEADER_BYTES:
             self._refuse(431, "the request headers are larger than 1 MB")
+
+    def _untouched(self, data: bytes) -> bool:
+        """Whether these bytes are the first."""
+        return self._head is None and self._quiet_bytes == len(data) and self._kind is HttpRequest
+
+    def _go_below_tls(self, data: bytes) -> None:
+        assert self._secure is not None
+        self._kind = SecureRequest
+        self._parser = httptools.HttpRequestParser(self)
+        self._reset()
+        self._transport = self._secure(self._transport, self, data)
 
     def pause_writing(self) -> None:
         self._paused = True
@@ -232,7 +259,7 @@ class Connection(asyncio.Protocol):
         target = self._target.decode("latin-1")
         if self._target[0] != SLASH:
             target = _origin_form(target, headers)
-        request = HttpRequest(parser.get_method().decode("latin-1"), target, headers, body, self._peer)
+        request = self._kind(parser.get_method().decode("latin-1"), target, headers, body, self._peer)
         keep_alive = parser.should_keep_alive()
         if (not keep_alive or "connection" in headers) and parser.get_http_version() == "1.0":
             keep_alive, self._old = False, True
@@ -273,7 +300,7 @@ class Connection(asyncio.Protocol):
         if self._exchanges:
             self._refuse(400, "a WebSocket cannot be asked for before the earlier answers are there")
             return
-        request = HttpRequest("GET", self._target.decode("latin-1"), self._head, b"", self._peer)
+        request = self._kind("GET", self._target.decode("latin-1"), self._head, b"", self._peer)
         self._deaf = True
         offer = self._offer = Exchange(self, request, False)
         offer.offered = bytearray(rest)

@@ -105,7 +105,7 @@ class ExecuteApiDoor:
             return answer(_error(500))
         stage = deployed.stage
         origin = Origin(
-            deployed.scope.account, deployed.api["ApiId"], request.headers.get("host", ""), stage["StageName"],
+            deployed.scope.account, deployed.api["ApiId"], ADDRESS.domain(request), stage["StageName"],
             route.key, path, request_id, ctx.now, parameters or None, stage.get("StageVariables") or None,
             resource=route.key.partition(" ")[2] or "$default",
         )  # fmt: skip

@@ -20,6 +20,7 @@ from preheat.identity import sigv4
 from preheat.kernel.entropy import Entropy
 from preheat.kernel.errors import AwsError
 from preheat.kernel.http import HttpRequest, HttpResponse
+from preheat.services.awslambda.recursion import fresh
 from preheat.services.contract import Context, Outcome
 from preheat.services.machine import Machine
 
@@ -50,10 +51,12 @@ class FunctionUrlDoor:
         cors: list[Cors] = []
         served: list[Any] = []
         begun = self._machine.clock.now()
+        request_id = self._entropy.uuid()
 
         def decorate(response: HttpResponse) -> None:
             if cors:
                 cors[0].apply(response, request.headers.get("origin"))
+            response.headers.append(("x-amzn-RequestId", request_id))
             if served:
                 self._measure(served[0], response.status, (self._machine.clock.now() - begun) * 1_000.0)
 
@@ -68,7 +71,7 @@ class FunctionUrlDoor:
                     headers = rules.headers_for(request.headers.get("origin"), preflight=True)
                     return answer(HttpResponse(200, headers))
                 cors.append(rules)
-            return self._invoke(ctx, exchange, url, path, decorate)
+            return self._invoke(ctx, exchange, url, path, request_id, decorate)
 
         run_step(self._machine, exchange, step, _failure, decorate)
 
@@ -84,20 +87,23 @@ class FunctionUrlDoor:
                 resource = f"{name}:{url.qualifier}"
                 record(url.scope, "AWS/Lambda", metric, value, unit, FunctionName=name, Resource=resource)
 
-    def _invoke(self, ctx: Context, exchange: Exchange, url: Any, path: str, decorate: Any) -> Outcome:
+    def _invoke(
+        self, ctx: Context, exchange: Exchange, url: Any, path: str, request_id: str, decorate: Any
+    ) -> Outcome:
         request = exchange.request
         if len(request.body) > MAX_REQUEST:
             return answer(plain(413, {"Message": "Request body is too large"}))
         authorizer = self._caller(ctx, request, url)
         arn = url.scope.arn("lambda", f"function:{url.function_name}")
         target = self._functions.target(ctx, arn, url.qualifier)
-        request_id = self._entropy.uuid()
+        trace = self._functions.continue_trace(ctx, target.spec, (_trace(request),), request_id)
+        trace = trace or fresh(target.spec.arn, request_id, ctx.now, sampled=target.spec.tracing)
         origin = Origin(
-            url.scope.account if authorizer else "anonymous", url.url_id, request.headers.get("host", ""), "$default",
+            url.scope.account if authorizer else "anonymous", url.url_id, ADDRESS.domain(request), "$default",
             "$default", path, request_id, ctx.now, authorizer=authorizer, for_url=True,
+            trace=trace,
         )  # fmt: skip
         payload = msgspec.json.encode(event_v2(request, origin))
-        trace = self._functions.continue_trace(ctx, target.spec, (_trace(request),), request_id)
         if url.invoke_mode == "RESPONSE_STREAM":
             return invoke_streamed(self._functions, target, payload, request_id, _settle, exchange, decorate, trace)
         return invoke_buffered(self._functions, target, payload, request_id, _settle, trace)
@@ -123,12 +129,10 @@ def _settle(ended: Any) -> HttpResponse:
     if isinstance(ended, Throttled):
         return plain(429, {"Message": "Rate Exceeded."}, ("x-amzn-ErrorType", "TooManyRequestsException"))
     failed = HttpResponse(502, [("content-type", "text/plain")], b"Internal Server Error")
-    return returned(ended, infer=True, default_type=JSON_TYPE) or failed
+    return returned(ended, infer=True, default_type=JSON_TYPE, documents=True) or failed
 
 
 def _failure(error: AwsError) -> HttpResponse:
-    if error.status == 404:
-        return plain(403, {"Message": None}, FORBIDDEN)
     if error.status < 500:
         return plain(403, {"Message": ACCESS_DENIED}, FORBIDDEN)
     return HttpResponse(502, [("content-type", "text/plain")], b"Internal Server Error")

@@ -12,6 +12,7 @@ from urllib.parse import unquote
 import msgspec
 
 from preheat.kernel.http import HttpRequest, HttpResponse
+from preheat.kernel.secure import is_secure, scheme_of
 
 SEPARATOR = b"\0" * 8
 PRELUDE_TYPE = "application/vnd.awslambda.http-integration-response"
@@ -24,7 +25,7 @@ TEXT_TYPE = "text/plain; charset=utf-8"
 
 class Origin(NamedTuple):
     """Where a request came in: the ids that events carry. `for_url`: a function URL's event, which has null members
-    where an HTTP API's has none."""
+    where an HTTP API's has none, its path decoded and a trace header, that of `trace` if the client sent none."""
 
     account: str
     api_id: str
@@ -39,6 +40,7 @@ class Origin(NamedTuple):
     authorizer: dict[str, Any] | None = None
     resource: str = ""
     for_url: bool = False
+    trace: str = ""
 
 
 class BadHandlerAnswer(Exception):
@@ -65,8 +67,9 @@ def clf_time(now: float) -> str:
 def forwarded(request: HttpRequest, headers: dict[str, str]) -> dict[str, str]:
     """`headers` with what a front door adds."""
     headers["x-forwarded-for"] = ", ".join(filter(None, (headers.get("x-forwarded-for"), request.peer)))
-    headers.setdefault("x-forwarded-proto", "http")
-    headers.setdefault("x-forwarded-port", request.headers.get("host", "").partition(":")[2] or "80")
+    headers.setdefault("x-forwarded-proto", scheme_of(request))
+    usual = "443" if is_secure(request) else "80"
+    headers.setdefault("x-forwarded-port", request.headers.get("host", "").partition(":")[2] or usual)
     return headers
 
 
@@ -74,6 +77,8 @@ def event_v2(request: HttpRequest, origin: Origin) -> dict[str, Any]:
     """Payload format 2.0."""
     headers = {name: value for name, value in request.headers.items() if name != "cookie"}
     forwarded(request, headers)
+    if origin.trace:
+        headers.setdefault("x-amzn-trace-id", origin.trace.partition(";")[0])
     cookies = [part.strip() for part in request.headers.get("cookie", "").split(";") if part.strip()]
     query: dict[str, str] = {}
     for name, value in request.arguments():
@@ -83,10 +88,10 @@ def event_v2(request: HttpRequest, origin: Origin) -> dict[str, Any]:
         "accountId": origin.account,
         "apiId": origin.api_id,
         "domainName": origin.domain,
-        "domainPrefix": origin.domain.partition(".")[0],
+        "domainPrefix": origin.api_id,
         "http": {
             "method": request.method,
-            "path": origin.path,
+            "path": unquote(origin.path) if origin.for_url else origin.path,
             "protocol": "HTTP/1.1",
             "sourceIp": request.peer,
             "userAgent": request.headers.get("user-agent", ""),
@@ -143,7 +148,7 @@ def event_v1(request: HttpRequest, origin: Origin) -> dict[str, Any]:
             "apiId": origin.api_id,
             "authorizer": origin.authorizer or {"claims": None, "scopes": None},
             "domainName": origin.domain,
-            "domainPrefix": origin.domain.partition(".")[0],
+            "domainPrefix": origin.api_id,
             "extendedRequestId": origin.request_id,
             "httpMethod": request.method,
             "identity": {
@@ -227,10 +232,12 @@ def buffered_stream(payload: bytes, content_type: str) -> HttpResponse:
     return HttpResponse(status, headers, found[1])
 
 
-def proxy_response(payload: bytes, *, infer: bool, default_type: str = TEXT_TYPE) -> HttpResponse:
+def proxy_response(
+    payload: bytes, *, infer: bool, default_type: str = TEXT_TYPE, documents: bool = False
+) -> HttpResponse:
     """A handler's return value as a response. `infer` (format 2.0): a value without statusCode is a 200 with that
     JSON (a bare string stays as it is); format 1.0 takes only the structured form, which without a content type has
-    `default_type`. Raises BadHandlerAnswer."""
+    `default_type` and with `documents` may have an object as its body. Raises BadHandlerAnswer."""
     try:
         value = msgspec.json.decode(payload) if payload else None
     except msgspec.DecodeError as error:
@@ -238,18 +245,20 @@ def proxy_response(payload: bytes, *, infer: bool, default_type: str = TEXT_TYPE
             return HttpResponse(200, [("content-type", JSON_TYPE)], payload)
         raise BadHandlerAnswer("the handler's answer is not JSON") from error
     if isinstance(value, dict) and "statusCode" in value:
-        return _structured(value, default_type)
+        return _structured(value, default_type, documents)
     if not infer:
         raise BadHandlerAnswer("the handler's answer has no statusCode")
     body = value.encode() if isinstance(value, str) else msgspec.json.encode(value)
     return HttpResponse(200, [("content-type", JSON_TYPE)], body)
 
 
-def _structured(value: dict[str, Any], default_type: str) -> HttpResponse:
+def _structured(value: dict[str, Any], default_type: str, documents: bool) -> HttpResponse:
     status, headers = response_head(value)
     content = value.get("body")
     if content is None:
         body = b""
+    elif documents and isinstance(content, dict):
+        body = msgspec.json.encode(content)
     elif not isinstance(content, str):
         raise BadHandlerAnswer("body must be a string")
     elif value.get("isBase64Encoded"):

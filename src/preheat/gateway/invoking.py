@@ -57,14 +57,16 @@ def answer(response: HttpResponse | None) -> Reply:
     return Reply({"response": response})
 
 
-def returned(ended: Ending, *, infer: bool, default_type: str) -> HttpResponse | None:
+def returned(
+    ended: Ending, *, infer: bool, default_type: str, documents: bool = False
+) -> HttpResponse | None:
     """The response that a handler gave whole (`proxy_response`), or None for one that failed or gave no response."""
     if ended.error is not None:
         return None
     try:
         if ended.content_type != JSON_TYPE:
             return buffered_stream(ended.payload, ended.content_type)
-        return proxy_response(ended.payload, infer=infer, default_type=default_type)
+        return proxy_response(ended.payload, infer=infer, default_type=default_type, documents=documents)
     except BadHandlerAnswer:
         return None
 

@@ -12,6 +12,7 @@ import msgspec
 from preheat.kernel.clock import Clock
 from preheat.kernel.entropy import Entropy
 from preheat.kernel.http import HttpRequest, HttpResponse
+from preheat.kernel.secure import scheme_of
 from preheat.kernel.stream import Background, FileSlice
 from preheat.snowflake import answers
 from preheat.snowflake.desk import MASTER_S, TOKEN_S, Desk, Job, Later, Live
@@ -171,7 +172,7 @@ class SnowflakeDoor:
         job.answers.append(told)
 
     def _tell(self, exchange: Any, live: Live, outcome: Outcome) -> None:
-        base = f"http://{exchange.request.headers.get('host', '127.0.0.1')}"
+        base = f"{scheme_of(exchange.request)}://{exchange.request.headers.get('host', '127.0.0.1')}"
 
         def url(one: Outcome, number: int) -> str:
             return f"{base}{CHUNKS}{one.query}/{number}?key={self._key}"

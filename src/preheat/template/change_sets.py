@@ -7,6 +7,7 @@ from typing import Any
 from preheat.kernel.errors import AwsError
 from preheat.services.contract import Context, Operation, Outcome, Params, Row
 from preheat.template import describe, preview, repository
+from preheat.template.changes import has_values, without_values
 from preheat.template.plan import Spec
 from preheat.template.prepare import check_capabilities
 from preheat.template.read import invalid
@@ -64,7 +65,7 @@ class ChangeSets:
         if kind == "CREATE":
             if stack.status not in ("", "REVIEW_IN_PROGRESS"):
                 raise invalid(
-                    f"Stack [{stack.name}] already exists and cannot be created again with the changeSet "
+                    f"Stack [{params['StackName']}] already exists and cannot be created again with the changeSet "
                     f"[{params['ChangeSetName']}]."
                 )
         else:
@@ -113,17 +114,23 @@ class ChangeSets:
     def describe(self, ctx: Context, params: Params) -> Outcome:
         row, stack = self._find(ctx, params)
         spec = repository.change_set_spec(row)
-        changes = [{"Type": "Resource", "ResourceChange": change} for change in json.loads(row["changes"])]
+        found = json.loads(row["changes"])
+        if params.get("IncludePropertyValues"):
+            found = [change for change in found if has_values(change)]
+        else:
+            found = [without_values(change) for change in found]
+        changes = [{"Type": "Resource", "ResourceChange": change} for change in found]
         start = int(params["NextToken"]) if str(params.get("NextToken", "")).isdigit() else 0
         output: dict[str, Any] = {
             **self._summary(row, stack),
-            "Parameters": spec.parameters,
             "NotificationARNs": spec.notification_arns,
             "RollbackConfiguration": {},
             "Capabilities": spec.capabilities,
-            "Tags": spec.tags,
             "Changes": changes[start : start + describe.PAGE],
         }
+        for member, value in (("Parameters", spec.parameters), ("Tags", spec.tags)):
+            if value:
+                output[member] = value
         if len(changes) > start + describe.PAGE:
             output["NextToken"] = str(start + describe.PAGE)
         shown = json.loads(row["options"]).get("shown_on_failure")
@@ -170,10 +177,10 @@ class ChangeSets:
     def execute(self, ctx: Context, params: Params) -> Outcome:
         row, stack = self._find(ctx, params)
         if row["execution_status"] != "AVAILABLE":
+            whole = row["status"] == "CREATE_COMPLETE"
+            state = f"execution status of [{row['execution_status']}]" if whole else f"status of [{row['status']}]"
             raise AwsError(
-                "InvalidChangeSetStatus",
-                f"ChangeSet [{row['id']}] cannot be executed in its current status of [{row['status']}]",
-                400,
+                "InvalidChangeSetStatus", f"ChangeSet [{row['id']}] cannot be executed in its current {state}", 400
             )
         options = json.loads(row["options"])
         spec = repository.change_set_spec(row)

@@ -112,8 +112,9 @@ def properties(
 @dataclass(frozen=True, slots=True)
 class ResourceType:
     """`name_property` names the property that carries a user's own name; `name_limit`, `lower_name` shape the generated
-    one. `ref` gives what Ref stands for, by default the physical id. `attributes` are those of Fn::GetAtt, None: any.
-    `tags`: how the type takes tags, for those of the stack."""
+    one, `name_head` stands in it instead of the stack's name. `ref` gives what Ref stands for, by default the physical
+    id. `attributes` are those of Fn::GetAtt beside the properties, None: any. `tags`: how the type takes tags, for
+    those of the stack."""
 
     type: str
     properties: dict[str, Property]
@@ -124,6 +125,7 @@ class ResourceType:
     name_property: str | None = None
     name_limit: int = 64
     lower_name: bool = False
+    name_head: str = ""
     ref: Callable[[str, dict[str, Any]], str] | None = None
     tags: Literal["list", "map"] | None = None
     open: bool = False

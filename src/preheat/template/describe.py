@@ -7,6 +7,8 @@ from typing import Any
 from preheat.kernel.errors import AwsError
 from preheat.services.contract import Context, Outcome, Params
 from preheat.template import repository
+from preheat.template.intrinsics import pseudo_parameters
+from preheat.template.naming import StackNames
 from preheat.template.parameters import text_of
 from preheat.template.prepare import needed_capability, read_source, source_of
 from preheat.template.read import Template, invalid
@@ -56,31 +58,34 @@ def described(stack: Stack) -> dict[str, Any]:
         "StackStatus": stack.status,
         "DisableRollback": bool(stack.options.get("disable_rollback")),
         "NotificationARNs": spec.notification_arns if spec else [],
-        "Capabilities": spec.capabilities if spec else [],
         "Tags": spec.tags if spec else [],
         "RollbackConfiguration": {},
-        "EnableTerminationProtection": stack.termination_protection,
         "DriftInformation": {"StackDriftStatus": "NOT_CHECKED"},
     }
     if spec is not None:
+        if spec.capabilities:
+            out["Capabilities"] = spec.capabilities
         if spec.parameters:
             out["Parameters"] = spec.parameters
         if spec.description:
             out["Description"] = spec.description
         if spec.role_arn:
             out["RoleARN"] = spec.role_arn
-    if stack.outputs and stack.deleted_at is None:
-        out["Outputs"] = stack.outputs
+    if stack.deleted_at is None:
+        out["EnableTerminationProtection"] = stack.termination_protection
+        if stack.outputs:
+            out["Outputs"] = stack.outputs
+        if stack.change_set_id:
+            out["ChangeSetId"] = stack.change_set_id
     if stack.reason:
         out["StackStatusReason"] = stack.reason
-    if stack.change_set_id:
-        out["ChangeSetId"] = stack.change_set_id
     if stack.options.get("timeout_minutes"):
         out["TimeoutInMinutes"] = stack.options["timeout_minutes"]
     if stack.updated_at is not None:
         out["LastUpdatedTime"] = when(stack.updated_at)
-    if stack.deleted_at is not None:
-        out["DeletionTime"] = when(stack.deleted_at)
+    deletion = stack.options.get("deletion_at") if stack.deleted_at is None else stack.deleted_at
+    if deletion is not None:
+        out["DeletionTime"] = when(deletion)
     return out
 
 
@@ -107,6 +112,11 @@ def list_stacks(ctx: Context, params: Params) -> Outcome:
 
 
 def describe_stack_events(ctx: Context, params: Params) -> Outcome:
+    if params.get("StackName") is None:
+        raise invalid(
+            "1 validation error detected: Value null at 'stackName' failed to satisfy constraint: "
+            "Member must not be null"
+        )
     stack = existing(ctx, params["StackName"], "Stack [{}] does not exist")
     before = _offset(params) or None
     rows = repository.events(ctx.db, stack.id, before, PAGE + 1)
@@ -159,9 +169,23 @@ def describe_stack_resource(ctx: Context, params: Params) -> Outcome:
     if row is None:
         raise invalid(f"Resource {params['LogicalResourceId']} does not exist for stack {stack.name}")
     detail = _shown(stack, row, "LastUpdatedTimestamp")
-    declared = (stack.spec.body.get("Resources") or {}).get(row.logical_id, {}) if stack.spec else {}
-    detail["Metadata"] = json.dumps(declared.get("Metadata") or {})
+    detail["Metadata"] = json.dumps(_metadata(ctx, stack, row.logical_id))
     return {"StackResourceDetail": detail}
+
+
+def _metadata(ctx: Context, stack: Stack, logical_id: str) -> Any:
+    """A resource's Metadata with its functions carried out; as it is written where that cannot be done."""
+    spec = stack.spec
+    declared = {} if spec is None else (spec.body.get("Resources") or {}).get(logical_id, {}).get("Metadata") or {}
+    if spec is None or not declared:
+        return declared
+    rows = repository.resources(ctx.db, stack.id)
+    pseudo = pseudo_parameters(stack.scope, stack.id, stack.name, spec.notification_arns)
+    types = ctx.machine.services["cloudformation"].types
+    try:
+        return spec.resolver(pseudo, StackNames(ctx, stack, types, rows)).resolve(declared)
+    except AwsError:
+        return declared
 
 
 def describe_stack_resources(ctx: Context, params: Params) -> Outcome:
@@ -192,7 +216,9 @@ def list_stack_resources(ctx: Context, params: Params) -> Outcome:
 def get_template(ctx: Context, params: Params) -> Outcome:
     if params.get("ChangeSetName"):
         stack_name = params.get("StackName")
-        stack = repository.find_stack(ctx.db, ctx.scope, stack_name) if stack_name else None
+        if not stack_name and not params["ChangeSetName"].startswith("arn:"):
+            raise invalid("StackName is a required parameter.")
+        stack = existing(ctx, stack_name) if stack_name else None
         row = repository.change_set(ctx.db, stack.id if stack else None, params["ChangeSetName"])
         if row is None:
             raise AwsError("ChangeSetNotFound", f"ChangeSet [{params['ChangeSetName']}] does not exist", 404)
@@ -212,7 +238,9 @@ def get_template(ctx: Context, params: Params) -> Outcome:
 def validate_template(ctx: Context, params: Params) -> Outcome:
     def done(context: Context, value: tuple[str, Template]) -> Outcome:
         summary = summarize(value[1])
-        output = {"Parameters": [], "Description": value[1].description}
+        output: dict[str, Any] = {"Parameters": []}
+        if value[1].description:
+            output["Description"] = value[1].description
         for item in summary["Parameters"]:
             kept = ("ParameterKey", "DefaultValue", "NoEcho", "Description")
             output["Parameters"].append({key: item[key] for key in kept if key in item})
@@ -234,7 +262,7 @@ def get_template_summary(ctx: Context, params: Params) -> Outcome:
     if given == ["StackName"]:
         spec = existing(ctx, params["StackName"]).spec
         if spec is None:
-            raise invalid(f"Template for stack {params['StackName']} does not exist")
+            raise invalid("GetTemplateSummary cannot be called on REVIEW_IN_PROGRESS stacks.")
         source: Any = spec.original
     else:
         source = source_of(ctx, params, None)
@@ -259,9 +287,15 @@ def summarize(template: Template) -> dict[str, Any]:
             item["ParameterConstraints"] = {"AllowedValues": [text_of(value) for value in rule["AllowedValues"]]}
         parameters.append(item)
     resources = {name: item for name, item in template.resources.items() if isinstance(item, dict) and "Type" in item}
+    by_type: dict[str, list[str]] = {}
+    for name, item in resources.items():
+        by_type.setdefault(item["Type"], []).append(name)
     output: dict[str, Any] = {
         "Parameters": parameters,
         "ResourceTypes": [item["Type"] for item in resources.values()],
+        "ResourceIdentifierSummaries": [
+            {"ResourceType": kind, "LogicalResourceIds": names} for kind, names in by_type.items()
+        ],
     }
     if template.body.get("AWSTemplateFormatVersion"):
         output["Version"] = template.body["AWSTemplateFormatVersion"]

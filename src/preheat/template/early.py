@@ -6,7 +6,7 @@ from typing import Any
 
 from preheat.template.intrinsics import KNOWN_AFTER_APPLY, references
 from preheat.template.plan import Spec
-from preheat.template.read import malformed
+from preheat.template.read import invalid, malformed
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ def check_values(spec: Spec, pseudo: dict[str, Any]) -> None:
             if reference.name in names.resources and reference.name not in spec.resources()
         }  # fmt: skip
         if absent:
-            raise malformed(
+            raise invalid(
                 f"Unresolved resource dependencies [{', '.join(absent)}] in the Outputs block of the template"
             )
         value = resolver.resolve(output["Value"])

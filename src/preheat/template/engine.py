@@ -79,6 +79,7 @@ class Engine:
         repository.save_stack(ctx.db, stack)
 
     def start_delete(self, ctx: Context, stack: Stack, retain: list[str], force: bool = False) -> None:
+        stack.options["deletion_at"] = ctx.now
         self._enter(ctx, stack, "delete", "DELETE_IN_PROGRESS", "User Initiated")
         rows = repository.resources(ctx.db, stack.id)
         left = {name: row for name, row in rows.items() if row.status not in ("DELETE_COMPLETE", "DELETE_SKIPPED")}
@@ -240,6 +241,7 @@ class Engine:
     def _delete_created(self, ctx: Context, stack: Stack, phase: str, status: str, reason: str) -> None:
         rows = repository.resources(ctx.db, stack.id)
         keep = set() if stack.options.get("retain_except_on_create") else _retained(stack.spec, rows, ("Retain",))
+        stack.options["deletion_at"] = ctx.now
         self._enter(ctx, stack, phase, status, reason)
         self._plan_deletes(ctx, stack, phase, rows, keep)
 
@@ -291,7 +293,6 @@ class Engine:
         stack.deleted_at = ctx.now
         repository.set_exports(ctx.db, stack, {})
         repository.set_imports(ctx.db, stack, set())
-        repository.drop_change_sets(ctx.db, stack.id)
         self._settle(ctx, stack, "DELETE_COMPLETE")
 
     def _settle(self, ctx: Context, stack: Stack, status: str, reason: str = "") -> None:

@@ -106,7 +106,7 @@ class Resolver:
                 return not self._truth(argument[0], path)
             if name == "Fn::Equals":
                 if not isinstance(argument, list) or len(argument) != 2:
-                    raise _wrong(name, "requires a list argument with two elements")
+                    raise invalid("Template error: every Fn::Equals object requires a list of 2 string parameters.")
                 left, right = (self.resolve(item) for item in argument)
                 return left == right or _same_text(left, right)
         if isinstance(value, bool):

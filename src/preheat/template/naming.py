@@ -56,6 +56,11 @@ class StackNames:
         first, dot, rest = attribute.partition(".")
         if dot and isinstance(row.attributes.get(first), dict) and rest in row.attributes[first]:
             return row.attributes[first][rest]
+        if attribute in row.properties:
+            return row.properties[attribute]
+        definition = self._types.get(row.type)
+        if definition is not None and attribute == definition.name_property and row.attributes.get("_name"):
+            return row.attributes["_name"]
         if row.type.startswith(("Custom::", "AWS::CloudFormation::CustomResource")):
             raise invalid(
                 f"CustomResource attribute error: Vendor response doesn't contain {attribute} key in object "
@@ -96,7 +101,7 @@ def physical_name(entropy: Entropy, stack: Stack, logical_id: str, definition: R
     """`<stack>-<logical id>-<12 random characters>`, shortened to the type's limit."""
     suffix = entropy.token(SUFFIX_LENGTH, ALPHANUMERIC)
     room = definition.name_limit - SUFFIX_LENGTH - 2
-    head, tail = stack.name, logical_id
+    head, tail = definition.name_head or stack.name, logical_id
     if len(head) + len(tail) > room:
         tail = tail[: max(room // 2, room - len(head))]
         head = head[: room - len(tail)]

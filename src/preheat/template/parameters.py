@@ -47,9 +47,10 @@ def resolve_parameters(
         if name in texts:
             raise invalid(f"Duplicate input parameter key: {name}")
         if item.get("UsePreviousValue"):
-            if item.get("ParameterValue") is not None:
+            if item.get("ParameterValue"):
                 raise invalid(
-                    f"Invalid input for parameter key {name}. Cannot specify usePreviousValue as true and a value"
+                    f"Invalid input for parameter key {name}. Cannot specify usePreviousValue as true and non empty "
+                    "value for a parameter"
                 )
             if name not in previous:
                 raise invalid(

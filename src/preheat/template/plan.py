@@ -95,6 +95,8 @@ def check_attribute(name: str, attribute: str, resource: dict[str, Any], types: 
     definition = types.get(resource.get("Type", ""))
     if definition is None or definition.attributes is None or attribute in definition.attributes:
         return
+    if attribute in definition.properties:
+        return
     raise invalid(
         f"Template error: resource {name} does not support attribute type {attribute} in Fn::GetAtt"
     )

@@ -78,14 +78,14 @@ def source_of(ctx: Context, params: Params, previous: Spec | None) -> Source:
         raise invalid("Only one of TemplateBody or TemplateURL may be specified")
     if params.get("UsePreviousTemplate"):
         if body is not None or url is not None:
-            raise invalid("Only one of TemplateBody, TemplateURL or UsePreviousTemplate may be specified")
+            raise invalid("You cannot specify both usePreviousTemplate and Template Body/Template URL.")
         if previous is None:
             raise invalid("UsePreviousTemplate needs a stack that has a template")
         return previous.original
     if body is not None:
         if len(body.encode()) > MAX_BODY_BYTES:
             raise invalid(
-                "1 validation error detected: Value at 'templateBody' failed to satisfy constraint: "
+                f"1 validation error detected: Value '{body}' at 'templateBody' failed to satisfy constraint: "
                 f"Member must have length less than or equal to {MAX_BODY_BYTES}"
             )
         return body
@@ -115,7 +115,7 @@ def _object_of(url: str) -> tuple[str, str]:
     if parts.scheme not in ("http", "https", "s3") or not host:
         raise invalid("TemplateURL must be a supported URL.")
     if parts.scheme == "s3":
-        return host, path
+        raise invalid(f"S3 error: Domain name specified in {host} is not a valid S3 domain")
     head, dot, rest = host.partition(".s3")
     if dot and (not rest or rest[0] in ".-"):
         return head, path
@@ -223,7 +223,8 @@ class Preparation:
                 if resource.get(attribute):
                     raise invalid(f"Template error: Preheat does not carry out {attribute} (resource {name})")
             if allowed and not any(_allows(pattern, kind) for pattern in allowed):
-                raise invalid(f"Resource type {kind} is not allowed by parameter ResourceTypes {allowed}")
+                shown = f"[{', '.join(allowed)}]"
+                raise invalid(f"Resource type {kind} is not allowed by parameter ResourceTypes {shown}")
         if unknown:
             raise malformed(f"Unrecognized resource types: [{', '.join(unknown)}]")
 

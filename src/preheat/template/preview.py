@@ -5,17 +5,16 @@ from typing import Any
 from preheat.kernel.errors import AwsError
 from preheat.services.contract import Context
 from preheat.template import repository
+from preheat.template.changes import Look, added, modified, removed, uncertain
 from preheat.template.intrinsics import pseudo_parameters
 from preheat.template.naming import StackNames
-from preheat.template.plan import Difference, Spec, Types, compare, dependencies, effective, order
+from preheat.template.plan import Spec, Types, compare, dependencies, effective, order
 from preheat.template.read import invalid
-from preheat.template.repository import Stack, StackResource
-
-RETAINING = ("Retain", "RetainExceptOnCreate")
+from preheat.template.repository import Stack
 
 
 def changes(ctx: Context, stack: Stack, spec: Spec, types: Types) -> list[dict[str, Any]]:
-    """ResourceChange documents in the order in which they would happen."""
+    """ResourceChange documents with the values of properties, by logical id."""
     rows = {
         name: row
         for name, row in repository.resources(ctx.db, stack.id).items()
@@ -25,13 +24,16 @@ def changes(ctx: Context, stack: Stack, spec: Spec, types: Types) -> list[dict[s
     pending = {name for name in declared if name not in rows}
     names = StackNames(ctx, stack, types, rows, pending)
     resolver = spec.resolver(pseudo_parameters(stack.scope, stack.id, stack.name, spec.notification_arns), names)
+    look = Look(stack.spec, spec, types)
     found: list[dict[str, Any]] = []
     for name in order(dependencies(spec)):
         resource = declared[name]
+        definition = types[resource["Type"]]
         if name in pending:
-            found.append(_add(name, resource))
+            values = effective(resolver.resolve(resource.get("Properties") or {}), definition, spec.tags)
+            found.append(added(look, name, resource, values))
             continue
-        row, definition = rows[name], types[resource["Type"]]
+        row = rows[name]
         if row.type != resource["Type"]:
             raise invalid(
                 "Update of resource type is not permitted. The new template modifies resource type of the following "
@@ -39,13 +41,20 @@ def changes(ctx: Context, stack: Stack, spec: Spec, types: Types) -> list[dict[s
             )
         values = effective(resolver.resolve(resource.get("Properties") or {}), definition, spec.tags)
         difference = compare(row.properties, values, definition)
-        metadata = _metadata(stack.spec, name) != resource.get("Metadata")
         if difference.replaces:
             pending.add(name)
-        if not difference.nothing or metadata or row.status in ("CREATE_FAILED", "UPDATE_FAILED"):
-            found.append(_modify(row, resource, difference, metadata, types))
-    found.extend(_remove(row, stack.spec) for name, row in sorted(rows.items()) if name not in declared)
-    return found
+            look.replaced.add(name)
+        failed = row.status in ("CREATE_FAILED", "UPDATE_FAILED")
+        if not difference.nothing or look.metadata(name) or failed:
+            found.append(modified(look, row, resource, difference, values))
+        elif (perhaps := uncertain(look, row, resource)) is not None:
+            found.append(perhaps)
+        else:
+            continue
+        if not difference.replaces:
+            look.modified.add(name)
+    found.extend(removed(look, row) for name, row in rows.items() if name not in declared)
+    return sorted(found, key=lambda change: change["LogicalResourceId"])
 
 
 def has_work(ctx: Context, stack: Stack, spec: Spec, types: Types, found: list[dict[str, Any]]) -> bool:
@@ -71,64 +80,3 @@ def has_work(ctx: Context, stack: Stack, spec: Spec, types: Types, found: list[d
     except AwsError:
         return True
     return False
-
-
-def _metadata(spec: Spec | None, name: str) -> Any:
-    return None if spec is None else (spec.body.get("Resources") or {}).get(name, {}).get("Metadata")
-
-
-def _add(name: str, resource: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "Action": "Add",
-        "LogicalResourceId": name,
-        "ResourceType": resource["Type"],
-        "Scope": [],
-        "Details": [],
-    }
-
-
-def _modify(
-    row: StackResource, resource: dict[str, Any], difference: Difference, metadata: bool, types: Types
-) -> dict[str, Any]:
-    table = types[row.type].properties
-    details = []
-    for name in difference.changed:
-        replaces = difference.replaces and (name not in table or table[name].replaces or types[row.type].update is None)
-        details.append({
-            "Target": {
-                "Attribute": "Tags" if name == "Tags" else "Properties",
-                **({} if name == "Tags" else {"Name": name}),
-                "RequiresRecreation": "Always" if replaces else "Never",
-            },
-            "Evaluation": "Static",
-            "ChangeSource": "DirectModification",
-        })  # fmt: skip
-    scope = sorted({detail["Target"]["Attribute"] for detail in details})
-    if metadata:
-        scope.append("Metadata")
-    change = {
-        "Action": "Modify",
-        "LogicalResourceId": row.logical_id,
-        "PhysicalResourceId": row.physical_id or "",
-        "ResourceType": row.type,
-        "Replacement": "True" if difference.replaces else "False",
-        "Scope": scope,
-        "Details": details,
-    }
-    if difference.replaces:
-        retain = resource.get("UpdateReplacePolicy") in RETAINING
-        change["PolicyAction"] = "ReplaceAndRetain" if retain else "ReplaceAndDelete"
-    return change
-
-
-def _remove(row: StackResource, spec: Spec | None) -> dict[str, Any]:
-    declared = {} if spec is None else (spec.body.get("Resources") or {}).get(row.logical_id, {})
-    return {
-        "Action": "Remove",
-        "PolicyAction": "Retain" if declared.get("DeletionPolicy") in RETAINING else "Delete",
-        "LogicalResourceId": row.logical_id,
-        "PhysicalResourceId": row.physical_id or "",
-        "ResourceType": row.type,
-        "Scope": [],
-        "Details": [],
-    }

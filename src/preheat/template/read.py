@@ -59,6 +59,10 @@ def malformed(message: str) -> AwsError:
     return invalid(f"Template format error: {message}")
 
 
+def null_value(path: str) -> AwsError:
+    return invalid(f"[{path}] 'null' values are not allowed in templates")
+
+
 @dataclass(frozen=True, slots=True)
 class Template:
     """A template in its long form (`{"Ref": ..}`, `{"Fn::Sub": ..}`), well formed, not yet resolved."""
@@ -106,7 +110,7 @@ def parse(text: str) -> Any:
         try:
             return json.loads(text)
         except json.JSONDecodeError as error:
-            json_error = malformed(f"JSON not well-formed. (line {error.lineno}, column {error.colno}): {error.msg}")
+            json_error = malformed(f"JSON not well-formed. (line {error.lineno}, column {error.colno + 1})")
         try:
             return _parse_yaml(text)
         except AwsError:
@@ -127,9 +131,9 @@ def _parse_yaml(text: str) -> Any:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
-        raise malformed(f"YAML not well-formed.{where}: {error.problem}") from None
-    except yaml.YAMLError as error:
-        raise malformed(f"YAML not well-formed.: {error}") from None
+        raise malformed(f"YAML not well-formed.{where}") from None
+    except yaml.YAMLError:
+        raise malformed("YAML not well-formed.") from None
 
 
 def _construct(node: Any, seen: set[int]) -> Any:
@@ -203,12 +207,16 @@ def _check_sections(template: Template) -> None:
         raise malformed(f"'Description' length is greater than {MAX_DESCRIPTION_BYTES}.")
     for name in ("Parameters", "Mappings", "Conditions", "Resources", "Outputs", "Rules", "Metadata", "Globals"):
         if body.get(name) is not None and not isinstance(body[name], dict):
+            if name == "Resources":
+                raise malformed("Any Resources member must be an object.")
             raise malformed(f"{name} section must be a map.")
     if body.get("Hooks"):
         raise invalid("Template error: Preheat does not implement the Hooks section; take it out of the template")
     if not body.get("Resources"):
         raise malformed("At least one Resources member must be defined.")
     for name in template.transforms:
+        if not isinstance(name, str):
+            raise invalid("Key Name of transform definition must be a string.")
         if name not in (SAM_TRANSFORM, LANGUAGE_TRANSFORM):
             raise invalid(f"No transform named {name} found.")
     if body.get("Globals") and SAM_TRANSFORM not in template.transforms:
@@ -252,8 +260,13 @@ def _check_mappings(template: Template) -> None:
     _check_count("mappings", mappings, MAX_MAPPINGS)
     for name, mapping in mappings.items():
         _check_name("Mapping", name)
-        if not isinstance(mapping, dict) or not all(isinstance(item, dict) for item in mapping.values()):
-            raise malformed("Every Mappings attribute must be a map of maps.")
+        if not isinstance(mapping, dict):
+            raise malformed(f"Every Mappings member {name} must be a map")
+        for key, item in mapping.items():
+            if not isinstance(item, dict):
+                raise malformed(f"Every Mappings member {key} must be a map")
+            if any(isinstance(value, dict) or value is None for value in item.values()):
+                raise malformed("Every Mappings attribute must be a String or a List.")
 
 
 def check_resources(template: Template) -> None:
@@ -270,7 +283,7 @@ def check_resources(template: Template) -> None:
             raise invalid(f"Invalid template resource property '{unknown[0]}'")
         properties = resource.get("Properties")
         if properties is not None and not isinstance(properties, dict):
-            raise malformed(f"[/Resources/{name}/Properties] 'null' values are not allowed in templates")
+            raise null_value(f"/Resources/{name}/Properties")
         for key in ("DeletionPolicy", "UpdateReplacePolicy"):
             if key in resource and not isinstance(resource[key], str):
                 raise malformed(f"Every {key} member must be a string.")
@@ -278,7 +291,7 @@ def check_resources(template: Template) -> None:
                 raise malformed(f"Unrecognized {key} {resource[key]} for resource {name}")
         null = next(find_null(properties, f"/Resources/{name}/Properties"), None)
         if null is not None:
-            raise malformed(f"[{null}] 'null' values are not allowed in templates")
+            raise null_value(null)
         for used in _listed(resource.get("DependsOn")):
             if used not in resources:
                 raise malformed(f"Unresolved resource dependencies [{used}] in the Resources block of the template")
@@ -289,7 +302,10 @@ def check_outputs(template: Template) -> None:
     _check_count("outputs", outputs, MAX_OUTPUTS)
     for name, output in outputs.items():
         _check_name("Output", name)
-        if not isinstance(output, dict) or output.get("Value") is None:
+        null = next(find_null(output, f"/Outputs/{name}"), None)
+        if null is not None:
+            raise null_value(null)
+        if not isinstance(output, dict) or "Value" not in output:
             raise malformed("Every Outputs member must contain a Value object")
         unknown = [key for key in output if key not in ("Value", "Description", "Export", "Condition")]
         if unknown:

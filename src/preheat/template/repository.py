@@ -352,12 +352,17 @@ def obsolete_others(db: Database, stack_id: str, keep: str) -> None:
     db.run("DELETE FROM cfn_change_sets WHERE stack_id = ? AND id <> ?", stack_id, keep)
 
 
+def obsolete_all(db: Database, stack_id: str) -> None:
+    """Change sets that wait to be executed no longer fit once the stack is made or updated without them."""
+    db.run(
+        "UPDATE cfn_change_sets SET execution_status = 'OBSOLETE' "
+        "WHERE stack_id = ? AND execution_status = 'AVAILABLE'",
+        stack_id,
+    )
+
+
 def drop_change_set(db: Database, change_set_id: str) -> None:
     db.run("DELETE FROM cfn_change_sets WHERE id = ?", change_set_id)
-
-
-def drop_change_sets(db: Database, stack_id: str) -> None:
-    db.run("DELETE FROM cfn_change_sets WHERE stack_id = ?", stack_id)
 
 
 def change_set_spec(row: Row) -> Spec:

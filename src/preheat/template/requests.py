@@ -55,10 +55,15 @@ class Workshop:
 
 
 def check_name(name: str) -> None:
+    if len(name) > 128:
+        raise invalid(
+            f"1 validation error detected: Value '{name}' at 'stackName' failed to satisfy constraint: "
+            "Member must have length less than or equal to 128"
+        )
     if not STACK_NAME.match(name):
         raise invalid(
             f"1 validation error detected: Value '{name}' at 'stackName' failed to satisfy constraint: "
-            "Member must satisfy regular expression pattern: [a-zA-Z][-a-zA-Z0-9]*"
+            "Member must satisfy regular expression pattern: [a-zA-Z][-a-zA-Z0-9]*|arn:[-a-zA-Z0-9:/._+]*"
         )
 
 
@@ -68,6 +73,11 @@ def check_params(params: Params) -> None:
         if params.get(name):
             raise invalid(f"{name}: Preheat does not carry out {what}")
     rollback = params.get("RollbackConfiguration") or {}
+    for trigger in rollback.get("RollbackTriggers") or ():
+        if trigger["Type"] not in ("AWS::CloudWatch::Alarm", "AWS::CloudWatch::CompositeAlarm"):
+            raise invalid("Rollback Trigger Type not supported")
+        if not trigger["Arn"].split(":", 5)[-1].startswith("alarm:"):
+            raise invalid("RelativeId of a Rollback Trigger's ARN is incorrect")
     if rollback.get("RollbackTriggers") or rollback.get("MonitoringTimeInMinutes"):
         raise invalid("RollbackConfiguration: Preheat does not watch alarms during a deployment")
     if (params.get("DeploymentConfig") or {}).get("Mode", "STANDARD") != "STANDARD":

@@ -141,7 +141,7 @@ class Runner:
             return
         row.physical_id = physical_id
         row.updated_at = ctx.now
-        if step.doc["mode"] == "create":
+        if step.doc["mode"] in ("create", "replace"):
             row.reason = "Resource creation Initiated"
             repository.add_event(
                 ctx, stack, row.logical_id, physical_id, row.type, row.status, row.reason, step.doc.get("shown", "")

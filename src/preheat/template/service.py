@@ -11,6 +11,7 @@ from preheat.template.fidelity import Row, rows_of
 from preheat.template.plan import Spec
 from preheat.template.prepare import check_capabilities
 from preheat.template.read import invalid
+from preheat.template.repository import Stack
 from preheat.template.requests import Workshop, check_name, check_params, disable_rollback, principal_of
 from preheat.template.resources.custom import check_response
 from preheat.template.resources.table import ResourceTypes
@@ -55,12 +56,17 @@ class CloudFormationService:
         self._absent(ctx, name)
         if "OnFailure" in params and "DisableRollback" in params:
             raise invalid("OnFailure and DisableRollback cannot both be specified")
-        stack = self._workshop.new_stack(ctx, name)
+        stack = self._reviewed(ctx, name) or self._workshop.new_stack(ctx, name)
 
         def then(context: Context, spec: Spec) -> Outcome:
             self._absent(context, name)
             check_capabilities(spec, True)
-            stack.created_at = context.now
+            if stack.status == "":
+                stack.created_at = context.now
+            elif self._reviewed(context, name) is None:
+                raise invalid(f"Stack [{name}] does not exist")
+            else:
+                repository.obsolete_all(context.db, stack.id)
             stack.spec = spec
             stack.principal = principal_of(context, params)
             stack.termination_protection = bool(params.get("EnableTerminationProtection"))
@@ -93,11 +99,13 @@ class CloudFormationService:
             if not preview.has_work(context, current, spec, self.types, found):
                 raise invalid("No updates are to be performed.")
             current.principal = principal_of(context, params)
+            current.change_set_id = None
             current.options = {
                 "token": params.get("ClientRequestToken", ""),
                 "disable_rollback": disable_rollback(params),
                 "retain_except_on_create": bool(params.get("RetainExceptOnCreate")),
             }
+            repository.obsolete_all(context.db, stack_id)
             self.engine.start_update(context, current, spec)
             return {"StackId": stack_id}
 
@@ -226,8 +234,14 @@ class CloudFormationService:
         return {"StackId": stack.id}
 
     def _absent(self, ctx: Context, name: str) -> None:
-        if repository.find_stack(ctx.db, ctx.scope, name) is not None:
+        stack = repository.find_stack(ctx.db, ctx.scope, name)
+        if stack is not None and stack.status != "REVIEW_IN_PROGRESS":
             raise AwsError("AlreadyExistsException", f"Stack [{name}] already exists", 400)
+
+    def _reviewed(self, ctx: Context, name: str) -> Stack | None:
+        """The stack that a change set has begun and nobody has created yet."""
+        stack = repository.find_stack(ctx.db, ctx.scope, name)
+        return stack if stack is not None and stack.status == "REVIEW_IN_PROGRESS" else None
 
 
 def build(platform: Platform) -> CloudFormationService:

@@ -152,25 +152,26 @@ class Steps:
         doc["mode"] = "delete"
         row = self._row_of(ctx, stack, step)
         row.reason = ""
+        seen = deleted_shown(stack, row)
         if doc.get("retain"):
             row.status = "DELETE_SKIPPED"
-            self._event(ctx, stack, row)
+            self._event(ctx, stack, row, seen)
             self._put(ctx, step, row)
             step.status = "done"
         elif not doc["physical_id"] or doc["type"] not in self._types:
             row.status = "DELETE_COMPLETE"
-            self._event(ctx, stack, row)
+            self._event(ctx, stack, row, seen)
             self._put(ctx, step, row)
             step.status = "done"
         else:
             row.status = "DELETE_IN_PROGRESS"
-            self._event(ctx, stack, row)
+            self._event(ctx, stack, row, seen)
             self._put(ctx, step, row)
 
     def _name(self, ctx: Context, stack: Stack, step: Step, definition: ResourceType) -> str:
         given = step.doc["properties"].get(definition.name_property) if definition.name_property else None
-        if isinstance(given, str) and given:
-            return given
+        if isinstance(given, str | int) and given:
+            return str(given)
         return physical_name(ctx.machine.entropy, stack, step.logical_id, definition)
 
     # -- ending -------------------------------------------------------------------------------------------------
@@ -185,7 +186,7 @@ class Steps:
             row = self._row_of(ctx, stack, step)
             row.status, row.reason = ("DELETE_COMPLETE", "") if reason is None else ("DELETE_FAILED", reason)
             row.updated_at = ctx.now
-            self._event(ctx, stack, row)
+            self._event(ctx, stack, row, deleted_shown(stack, row))
             self._put(ctx, step, row)
         else:
             row = self._row_of(ctx, stack, step)
@@ -251,6 +252,11 @@ class Steps:
         repository.add_event(
             ctx, stack, row.logical_id, row.physical_id or "", row.type, row.status, row.reason, properties
         )
+
+
+def deleted_shown(stack: Stack, row: StackResource) -> str:
+    """Properties in an event of a deletion: they are shown where the stack goes, not where an update cleans up."""
+    return shown(stack, row.properties) if stack.phase in ("delete", "rollback") else ""
 
 
 def shown(stack: Stack, values: dict[str, Any]) -> str:

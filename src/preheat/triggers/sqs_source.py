@@ -157,7 +157,8 @@ def _delete(ctx: Context, url: str, handles: list[str]) -> None:
 
 
 def _record(message: Params, mapping: Mapping) -> dict[str, Any]:
-    record = {
+    """The record of one message. Where batches are gathered over a window AWS has null for a digest that is not."""
+    record: dict[str, Any] = {
         "messageId": message["MessageId"],
         "receiptHandle": message["ReceiptHandle"],
         "body": message["Body"],
@@ -170,8 +171,9 @@ def _record(message: Params, mapping: Mapping) -> dict[str, Any]:
         "eventSourceARN": mapping.source_arn,
         "awsRegion": mapping.scope.region,
     }
-    if message.get("MD5OfMessageAttributes"):
-        record["md5OfMessageAttributes"] = message["MD5OfMessageAttributes"]
+    digest = message.get("MD5OfMessageAttributes")
+    if digest or mapping.config.window_s:
+        record["md5OfMessageAttributes"] = digest
     return record
 
 

@@ -125,7 +125,8 @@ def _query(service: Service, error: AwsError, request_id: str) -> HttpResponse:
     text = (
         f"{DECLARATION}<ErrorResponse{xmlns}><Error><Type>{_fault(error)}</Type>"
         f"<Code>{escape(query_code(service, error))}</Code><Message>{escape(error.message)}</Message>"
-        f"{_members_xml(service, error)}</Error><RequestId>{escape(request_id)}</RequestId></ErrorResponse>"
+        f"{_members_xml(service, error)}{'<Detail/>' if service.quirks.get('error_detail') else ''}</Error>"
+        f"<RequestId>{escape(request_id)}</RequestId></ErrorResponse>"
     )
     return HttpResponse(
         error.status, [("x-amzn-RequestId", request_id), ("Content-Type", "text/xml")], text.encode()

@@ -27,7 +27,10 @@ def missing_members(model: Model, ref: Ref, params: Any, path: tuple[str, ...] =
 
 
 def missing_error(paths: list[tuple[str, ...]], quirk: dict[str, Any]) -> AwsError:
-    """The service's own answer. `quirk`: code, query_code, message (with {name} or, joined, {details} and {count})."""
+    """The service's own answer. `quirk`: code, query_code, message (with {name} or, joined, {details} and {count});
+    `nested`, when it has one, for members that are not the request's own and for those in `as_nested`."""
+    if len(paths[0]) > 1 or paths[0][0] in quirk.get("as_nested", ()):
+        quirk = quirk.get("nested", quirk)
     details = "; ".join(
         f"Value null at '{'.'.join(_camel(part) for part in path)}' failed to satisfy constraint: "
         "Member must not be null"

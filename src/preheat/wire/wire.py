@@ -111,7 +111,7 @@ def unzipped(request: HttpRequest) -> HttpRequest:
             "RequestEntityTooLargeException" if inflater.unconsumed_tail else "SerializationException",
             f"The compressed body is cut off, or longer than {MAX_UNZIPPED_BYTES:,} bytes when unpacked.", 413,
         )  # fmt: skip
-    return HttpRequest(request.method, request.target, request.headers, body, request.peer)
+    return type(request)(request.method, request.target, request.headers, body, request.peer)
 
 
 class Wire:

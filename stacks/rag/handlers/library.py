@@ -1,6 +1,7 @@
 """The documents: how each fared, its passages in order, and where to put a new one."""
 
 import base64
+import math
 import os
 import posixpath
 from functools import lru_cache
@@ -9,7 +10,7 @@ from urllib.parse import urlsplit
 
 from ragkit.chunking import chunk_id
 from ragkit.defence import visible
-from ragkit.extract import supported
+from ragkit.extract import suffix, supported
 from ragkit.identity import Caller, folder_of
 from ragkit.sessions import plain
 from ragkit.trace import Trace, current
@@ -25,6 +26,13 @@ VALID_S = 600
 LONGEST_NAME = 200
 LONGEST_KEY = 1_024
 PREFIX = "uploads/"
+MB = 1_000_000
+TEXT = "text/plain"
+TYPES = {
+    ".pdf": "application/pdf", ".json": "application/json", ".csv": "text/csv", ".md": "text/markdown",
+    ".docx": "application/vnd.openxmlformats-officedocument.wordprocessingml.document", ".xml": "application/xml",
+}  # fmt: skip
+"""What an object is said to be; everything else is plain text, so that a browser never runs it."""
 SHOWN = ("document", "status", "chunks", "reason", "note", "updated_ms", "correlation")
 
 
@@ -79,34 +87,53 @@ def document(event: dict[str, Any], caller: Caller, key: str) -> dict[str, Any]:
 
 
 def upload(event: dict[str, Any], caller: Caller, _: str) -> dict[str, Any]:
-    """An address that takes one file by PUT, straight into the documents bucket. The file gets the labels that its
-    sender has beyond the public one, so that nobody else sees it; without any it is public. It carries the request's
-    correlation id to whoever reads it in."""
+    """A form that takes one file, straight into the documents bucket: {key, url, method, fields, largest}. What it
+    signs is the whole place: the key, the type, the metadata, and as many bytes as `size` says the file has, or as
+    there may be. The file gets the labels that its sender has beyond the public one, so that nobody else sees it;
+    without any it is public. It carries the request's correlation id to whoever reads it in."""
     body = body_of(event)
+    name = _name_of(body)
+    key = f"{PREFIX}{folder_of(caller.user)}/{name}"
+    if not caller.has_key and os.environ.get("OPEN_UPLOADS") != "true":
+        raise Refusal(401, "an access key is needed to bring in documents")
+    largest = int(os.environ["LARGEST_UPLOAD_MB"]) * MB
+    size = body.get("size", largest)
+    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+        raise Refusal(400, "`size` is how many bytes the file has, 1 or more")
+    if size > largest:
+        most = largest // MB
+        raise Refusal(413, f"{name} has {math.ceil(10 * size / MB) / 10:g} MB; a file may have {most} MB at most")
+    count(caller)
+    own = [label for label in caller.user.labels if label != "public"]
+    metadata = {"correlation": current(), **({"labels": ",".join(own)} if own else {})}
+    fields = {"Content-Type": TYPES.get(suffix(name), TEXT), "success_action_status": "204"}
+    fields |= {f"x-amz-meta-{name}": value for name, value in metadata.items()}
+    form = _signed(key, fields, [["content-length-range", 1, size]])
+    Trace().info("a place for a document", document=key)
+    return {"key": key, "url": form["url"], "method": "POST", "fields": form["fields"], "largest": largest}
+
+
+def _name_of(body: dict[str, Any]) -> str:
+    """The name that a file gets. Raises Refusal."""
     name = body.get("name")
     if not isinstance(name, str) or not 0 < len(name) <= LONGEST_NAME:
         raise Refusal(400, f'send {{"name": "FILE"}}, a name of up to {LONGEST_NAME} characters')
     name = posixpath.basename(name.replace("\\", "/")).strip()
     if not name.strip(".") or not supported(name) or visible(name) != name or "\n" in name or "\t" in name:
         raise Refusal(400, f"{name or 'this'} is not of a kind that can be read")
-    key = f"{PREFIX}{folder_of(caller.user)}/{name}"
-    if not caller.has_key and os.environ.get("OPEN_UPLOADS") != "true":
-        raise Refusal(401, "an access key is needed to bring in documents")
-    count(caller)
-    own = [label for label in caller.user.labels if label != "public"]
-    metadata = {"correlation": current(), **({"labels": ",".join(own)} if own else {})}
-    url = wiring.client("s3").generate_presigned_url(
-        "put_object", Params={"Bucket": os.environ["DOCUMENTS_BUCKET"], "Key": key, "Metadata": metadata},
-        ExpiresIn=VALID_S,
+    return name
+
+
+def _signed(key: str, fields: dict[str, str], more: list[Any]) -> dict[str, Any]:
+    """An address and the fields to post to it; every field is a condition of the policy, and so is the key."""
+    conditions = [*({name: value} for name, value in fields.items()), *more]
+    return wiring.client("s3").generate_presigned_post(
+        os.environ["DOCUMENTS_BUCKET"], key, dict(fields), conditions, VALID_S
     )  # fmt: skip
-    Trace().info("a place for a document", document=key)
-    headers = {f"x-amz-meta-{name}": value for name, value in metadata.items()}
-    return {"key": key, "url": url, "method": "PUT", "headers": headers}
 
 
 @lru_cache(maxsize=1)
 def storage() -> str:
     """The origin of the addresses that `upload` gives."""
-    names = {"Bucket": os.environ["DOCUMENTS_BUCKET"], "Key": PREFIX}
-    parts = urlsplit(wiring.client("s3").generate_presigned_url("put_object", Params=names))
+    parts = urlsplit(_signed(PREFIX, {}, [])["url"])
     return f"{parts.scheme}://{parts.netloc}"

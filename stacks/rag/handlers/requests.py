@@ -2,7 +2,6 @@
 
 import base64
 import json
-import os
 import re
 import uuid
 from collections.abc import Iterator
@@ -212,13 +211,11 @@ def trace_of(event: dict[str, Any]) -> Trace:
 
 
 def connection_of(event: dict[str, Any]) -> dict[str, str] | None:
-    """The WebSocket that a request came by: where its connections API is, and its id. Where the platform's other
-    endpoints have no TLS, this one has none either."""
+    """The WebSocket that a request came by: where its connections API is, and its id."""
     context = event.get("requestContext", {})
     if "connectionId" not in context:
         return None
-    scheme = "http" if os.environ.get("AWS_ENDPOINT_URL", "").startswith("http:") else "https"
-    return {"endpoint": f"{scheme}://{context['domainName']}/{context['stage']}", "id": context["connectionId"]}
+    return {"endpoint": f"https://{context['domainName']}/{context['stage']}", "id": context["connectionId"]}
 
 
 def new_id() -> str:

@@ -19,7 +19,8 @@ _PREFIX = re.compile(r"^(?:us|eu|apac|jp|au|global|us-gov)\.")
 
 @lru_cache(maxsize=1)
 def prices() -> dict[str, dict[str, float]]:
-    """Model id -> {input, output} or {input}: USD for a million tokens; {queries}: USD for a thousand."""
+    """Model id -> {input, output} or {input}: USD for a million tokens; {queries}: USD for a thousand.
+    `regional` is a geographic profile's factor."""
     found: dict[str, dict[str, float]] = json.loads(Path(__file__).with_name("prices.json").read_text())["models"]
     for text in filter(None, os.environ.get("MODEL_PRICES", "").split(",")):
         model, _, told = text.strip().rpartition("=")
@@ -30,12 +31,17 @@ def prices() -> dict[str, dict[str, float]]:
 
 
 def price(model: str) -> dict[str, float] | None:
-    """None for a model that the table lacks. `model` is an id, an inference profile's id, or the ARN of either."""
-    id = _PREFIX.sub("", model.rpartition("/")[2])
+    """None for a model that the table lacks. `model` is an id, an inference profile's id, or the ARN of either. A
+    geographic profile costs more where the table says so."""
+    asked = model.rpartition("/")[2]
+    id = _PREFIX.sub("", asked)
     known = prices()
     if id == NO_MODEL or (id.startswith("preheat.") and id not in known):
         return {}
-    return known.get(id) or known.get(id.partition(":")[0])
+    told = known.get(id) or known.get(id.partition(":")[0])
+    if told is None or asked == id or asked.startswith("global."):
+        return told
+    return {name: value * told.get("regional", 1.0) for name, value in told.items()}
 
 
 def cost_usd(model: str, usage: Usage) -> float | None:

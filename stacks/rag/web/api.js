@@ -1,4 +1,4 @@
-// What goes over the wire: who asks, JSON calls, the stream of an answer, the PUT of a file.
+// What goes over the wire: who asks, JSON calls, the stream of an answer, the form with a file.
 
 const BASE = new URL("../", import.meta.url).href;
 const KEY = "rag.key", VISITOR = "rag.visitor", UNFINISHED = "rag.unfinished";
@@ -91,7 +91,7 @@ export const cancel = (turn, session) => json(`turns/${named(turn)}/cancel`, { m
 export const rate = (turn, body) => json(`turns/${named(turn)}/feedback`, { method: "POST", body });
 export const documents = (next = "") => json(`documents${next && `?next=${named(next)}`}`);
 export const document = (key) => json(`documents/${named(key)}`);
-export const place = (name, type) => json("uploads", { method: "POST", body: { name, type } });
+export const place = (name, size) => json("uploads", { method: "POST", body: { name, size } });
 
 // The events of an answer, [name, data], the first ["head", {correlation}]. Goes on until the service ends the stream.
 // `place` is {session, turn}, both optional; a turn that failed is replaced when it is asked again.
@@ -120,24 +120,39 @@ export async function* ask(question, place, signal) {
   }
 }
 
-// Put a file where `place` said. `progress` is called with 0 to 1. The body goes without a type of its own: the
-// signature covers the headers that `place` gave and no other.
-export function put(file, { url, method, headers }, progress, signal) {
+// Send a file where `place` said, as its form wants it: the fields first, the file last. `progress` is called with 0 to 1.
+export function send(file, { url, method, fields, largest }, progress, signal) {
+  const form = new FormData();
+  for (const [name, value] of Object.entries(fields)) form.append(name, value);
+  form.append("file", file);
   return new Promise((resolve, reject) => {
     const sent = new XMLHttpRequest();
     sent.open(method, url);
-    for (const [name, value] of Object.entries(headers)) sent.setRequestHeader(name, value);
     sent.upload.onprogress = (event) => { if (event.lengthComputable) progress(event.loaded / event.total); };
     sent.onload = () => {
-      if (sent.status < 300) { resolve(); return; }
-      const said = /<Message>([^<]*)<\/Message>/.exec(sent.responseText);
-      reject(new Refused(`the storage refused it (${sent.status}${said ? `: ${said[1]}` : ""})`, sent.status));
+      if (sent.status < 300) resolve();
+      else reject(new Refused(refusedBy(sent, largest), sent.status));
     };
     sent.onerror = () => reject(new Refused("the storage cannot be reached"));
     sent.onabort = () => reject(new Refused("taken back"));
     signal?.addEventListener("abort", () => sent.abort());
-    sent.send(new Blob([file]));
+    sent.send(form);
   });
+}
+
+// S3's refusal in words.
+function refusedBy({ status, responseText }, largest) {
+  const part = (name) => new RegExp(`<${name}>([^<]*)</${name}>`).exec(responseText)?.[1] || "";
+  const code = part("Code"), said = part("Message");
+  if (code === "EntityTooLarge") {
+    const most = Number(part("MaxSizeAllowed")) || largest;
+    return most < largest
+      ? "the file has grown since it was chosen; choose it again"
+      : `the file is too big: it may have ${largest / 1e6} MB at most`;
+  }
+  if (code === "EntityTooSmall") return "the file is empty";
+  if (/expired/i.test(said)) return "sending took too long to begin; try again";
+  return `the storage refused it (${status}${said ? `: ${said}` : ""})`;
 }
 
 // The address of a trace in the console of a platform on this machine; null elsewhere.

@@ -158,10 +158,10 @@ async function bringOne(file) {
   byId("uploads").prepend(row.item);
   try {
     if (!file.size) throw new api.Refused("the file is empty");
-    const place = await api.place(file.name, file.type);
+    const place = await api.place(file.name, file.size);
     const before = (await rowsOf(new Set([place.key]))).get(place.key)?.updated_ms || 0;
     row.tell("busy", "Sending");
-    await api.put(file, place, (share) => {
+    await api.send(file, place, (share) => {
       row.bar.value = share;
       row.tell("busy", `Sending, ${Math.round(100 * share)} %`, false);
     }, stop.signal);

@@ -22,7 +22,7 @@ def wrap(plan: WorkerPlan, launch: Launch) -> Launch:
     if program is None:
         raise Unstartable("Runtime.InvalidEntrypoint", "--sandbox bwrap: bubblewrap is not installed")
     spec, scratch = plan.spec, str(plan.scratch or "")
-    places = {"code": str(spec.code), "layers": [str(layer) for layer in spec.layers]}
+    places = {"code": str(spec.code), "layers": [str(layer) for layer in spec.layers], "trust": str(plan.trust or "")}
     command = launch.argv or serving(launch.interpreter)
     python = launch.interpreter or sys.executable
     site = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
@@ -41,6 +41,8 @@ def wrap(plan: WorkerPlan, launch: Launch) -> Launch:
     words += ["--proc", "/proc", "--dev", "/dev", *(("--bind", scratch, "/tmp") if scratch else ("--tmpfs", "/tmp"))]
     for root in (*roots, *sandbox.resolver()):
         words += ["--ro-bind", root, root]
+    if places["trust"]:
+        words += ["--ro-bind", places["trust"], sandbox.RUNTIME]
     words += ["--ro-bind", places["code"], sandbox.TASK, *_layers(places["layers"], scratch), "--chdir", sandbox.TASK]
     moved = [sandbox.inside(word, places, scratch) if word.startswith("/") else word for word in command]
     variables = {}

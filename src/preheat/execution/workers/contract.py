@@ -17,13 +17,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class WorkerPlan:
-    """What to start: `variables` is the whole environment, `scratch` its own /tmp (the factory makes it)."""
+    """What to start: `variables` is the whole environment, `scratch` its own /tmp (the factory makes it), `trust` the
+    directory of certificates that it finds at /var/runtime."""
 
     spec: FunctionSpec
     variables: dict[str, str]
     scratch: Path | None = None
     extensions: "Extensions | None" = None
     """What the environment knows of its extensions; their processes start and end with the worker's."""
+    trust: Path | None = None
 
 
 class WorkRequest(NamedTuple):

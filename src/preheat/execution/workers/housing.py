@@ -83,6 +83,7 @@ class Housing:
         return {
             "code": str(spec.code),
             "layers": [str(layer) for layer in spec.layers],
+            "trust": str(plan.trust or ""),
             "roots": sandbox.outermost([*launch.roots, *(_links(str(spec.code)) if spec.watch else ())]),
             "tmp_bytes": spec.ephemeral_mb * MIB,
             "pins": [os.getpid(), *pins] if pins else None,

@@ -101,7 +101,7 @@ def carries(spec: FunctionSpec, names: tuple[str, ...]) -> bool:
 
 def _wrapped(spec: FunctionSpec, argv: tuple[str, ...]) -> tuple[str, ...] | None:
     """The command below the script that AWS_LAMBDA_EXEC_WRAPPER names, None without one. /var/task and /opt in its
-    path mean the code and the layers."""
+    path mean the code and the layers. One that cannot be run ends the shell that tries, with 126 or 127."""
     wrapper = dict(spec.environment).get("AWS_LAMBDA_EXEC_WRAPPER")
     if not wrapper or (wrapper == STREAMING_WRAPPER and carries(spec, (STREAMING_PACKAGE,))):
         return None
@@ -113,7 +113,8 @@ def _wrapped(spec: FunctionSpec, argv: tuple[str, ...]) -> tuple[str, ...] | Non
     for candidate in candidates:
         if os.access(candidate, os.X_OK):
             return (str(candidate), *argv)
-    raise Unstartable("Runtime.InvalidEntrypoint", f"{wrapper} (AWS_LAMBDA_EXEC_WRAPPER) is not an executable file")
+    found = next((candidate for candidate in candidates if candidate.exists()), candidates[0])
+    return ("/bin/sh", "-c", 'exec "$0" "$@"', str(found), *argv)
 
 
 def _bootstrap(spec: FunctionSpec) -> str:

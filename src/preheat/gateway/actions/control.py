@@ -159,11 +159,13 @@ def _log_stream(ctx: Context, params: Params) -> list[str]:
 def logs_rules() -> dict[str, Rule]:
     groups = (
         "CreateLogGroup CreateLogStream DeleteLogGroup DeleteRetentionPolicy DescribeLogStreams "
-        "FilterLogEvents ListTagsLogGroup PutLogGroupDeletionProtection PutRetentionPolicy TagLogGroup UntagLogGroup"
+        "FilterLogEvents ListTagsLogGroup PutLogGroupDeletionProtection PutRetentionPolicy TagLogGroup UntagLogGroup "
+        "DeleteMetricFilter DeleteSubscriptionFilter DescribeSubscriptionFilters PutMetricFilter PutSubscriptionFilter"
     )
+    everywhere = arn_of("logs", "log-group::log-stream:")
     return {
         **each("logs", _log_group, groups),
-        "DescribeLogGroups": on("logs:DescribeLogGroups", arn_of("logs", "log-group::log-stream:")),
+        **each("logs", everywhere, "DescribeLogGroups DescribeMetricFilters ListLogGroups TestMetricFilter"),
         **each("logs", _log_stream, "DeleteLogStream GetLogEvents PutLogEvents"),
         **each("logs", given("resourceArn"), "ListTagsForResource TagResource UntagResource"),
     }

@@ -30,13 +30,20 @@ def sns_rules() -> dict[str, Rule]:
         "CheckIfPhoneNumberIsOptedOut GetSMSAttributes GetSubscriptionAttributes ListPhoneNumbersOptedOut "
         "OptInPhoneNumber SetSMSAttributes SetSubscriptionAttributes"
     )
+    applications = (
+        "CreatePlatformEndpoint DeletePlatformApplication GetPlatformApplicationAttributes "
+        "ListEndpointsByPlatformApplication SetPlatformApplicationAttributes"
+    )
     named = arn_of("sns", "{Name}")
     return {
         **each("sns", _topic, topics),
         **each("sns", anything, everywhere),
+        **each("sns", given("PlatformApplicationArn"), applications),
+        **each("sns", given("EndpointArn"), "DeleteEndpoint GetEndpointAttributes SetEndpointAttributes"),
         **each("sns", given("ResourceArn"), "ListTagsForResource TagResource UntagResource"),
         **dict.fromkeys(("Publish", "PublishBatch"), on("sns:Publish", _topic)),
-        **{name: on(f"sns:{name}", arn_of("sns", "*")) for name in ("ListTopics", "ListSubscriptions")},
+        **each("sns", arn_of("sns", "*"), "ListPlatformApplications ListSubscriptions ListTopics"),
+        "CreatePlatformApplication": on("sns:CreatePlatformApplication", arn_of("sns", "app/{Platform}/{Name}")),
         "Subscribe": on("sns:Subscribe", _topic, _subscribed),
         "ConfirmSubscription": _by_link(on("sns:ConfirmSubscription", _topic)),
         "Unsubscribe": _by_link(on("sns:Unsubscribe", anything)),

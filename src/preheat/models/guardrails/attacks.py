@@ -1,7 +1,7 @@
 """Prompt attacks: texts that try to change what a model is told to do, or to see it.
 
-Patterns in English, for the common ones in German, French and Spanish, for the commonest in eleven other languages;
-each has a weight of 1 to 3, and distinct hints add up. What is encoded (base64, hexadecimal, percent, ROT13, backwards,
+Patterns in English and, by family (override, reveal, role, smuggle), in fourteen other languages; each has a weight of
+1 to 3, and distinct hints add up. What is encoded (base64, hexadecimal, percent, ROT13, backwards,
 spaced letters, words joined or cut, invisible or look-alike characters) is decoded first, and an attack that had to be
 decoded is never of low confidence.
 """
@@ -12,6 +12,10 @@ from preheat.models.guardrails.contract import LEVELS, Level
 from preheat.models.guardrails.folding import fold, hidden, spellings
 from preheat.models.guardrails.patterns import read_patterns
 
+FILES = ("attacks.txt", "attacks_world.txt")
+SPARED = ".spare"
+OTHER_SCRIPTS = ("zh.", "ja.", "ko.", "ar.", "hi.", "ru.")
+"""Nothing of theirs is in a text of ASCII alone."""
 _JOINTS = re.compile(r"(?<=[^\W\d_])[-_.](?=[^\W\d_])")
 _TOGETHER = re.compile(
     r"(?<!not)(?<!dont)(?<!never)(?:ignore|disregard|forget)(?:all|any)?(?:of)?(?:the|your|my|these)?"
@@ -24,7 +28,11 @@ class PromptAttacks:
     """Finds prompt attacks; the expressions are compiled when it is made."""
 
     def __init__(self) -> None:
-        self._patterns = [(weight, pattern) for _, weight, pattern in read_patterns("attacks.txt")]
+        found = [one for name in FILES for one in read_patterns(name)]
+        self._spared = [pattern for category, _, pattern in found if category.endswith(SPARED)]
+        kept = [one for one in found if not one[0].endswith(SPARED)]
+        self._patterns = [(weight, pattern) for _, weight, pattern in kept]
+        self._ascii = [(weight, pattern) for name, weight, pattern in kept if not name.startswith(OTHER_SCRIPTS)]
 
     def confidence(self, text: str) -> Level:
         best = self._weigh(spellings(text))
@@ -38,8 +46,11 @@ class PromptAttacks:
 
     def _weigh(self, texts: list[str]) -> int:
         texts = [re.sub(r"[^\S\n]+", " ", text) for text in texts]
+        for spared in self._spared:
+            texts = [spared.sub(" ", text) for text in texts]
         texts += [_JOINTS.sub(" ", text) for text in texts[:1] if _JOINTS.search(text)]
-        hits = [weight for weight, pattern in self._patterns if any(pattern.search(text) for text in texts)]
+        patterns = self._ascii if all(text.isascii() for text in texts) else self._patterns
+        hits = [weight for weight, pattern in patterns if any(pattern.search(text) for text in texts)]
         best = max(hits, default=0)
         if best < 3 and sum(hits) >= 4:
             return 3

@@ -11,7 +11,7 @@ from urllib.parse import unquote
 _INVISIBLE = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]"
 )
-_TAGS = re.compile("[\U000e0000-\U000e007f]")
+_TAGS = re.compile("[\U000e0000-\U000e007f]+")
 _LOOKALIKES = str.maketrans(
     "аеорсухіјѕԁһӏμαοεινρτκ’‘“”–—", "aeopcyxijsdhlmaoeivptk''\"\"--"
 )
@@ -29,8 +29,7 @@ MOST_HIDDEN = 24
 
 def fold(text: str) -> str:
     """Lower case, compatibility forms and accents resolved, invisible characters gone, look-alike letters as Latin."""
-    plain = _TAGS.sub(lambda match: chr(ord(match.group()) - 0xE0000) if match.group() > "\U000e001f" else "", text)
-    plain = unicodedata.normalize("NFKD", _INVISIBLE.sub("", plain))
+    plain = unicodedata.normalize("NFKD", _INVISIBLE.sub("", _TAGS.sub(_told, text)))
     plain = "".join(char for char in plain if not unicodedata.combining(char))
     plain = unicodedata.normalize("NFC", plain).casefold()
     if not plain.isascii():
@@ -38,6 +37,12 @@ def fold(text: str) -> str:
     if not plain.isascii() and re.search(r"[a-z]", plain):
         plain = re.sub(r"\S+", _latin, plain)
     return plain.translate(str.maketrans("’‘“”", "''\"\""))
+
+
+def _told(match: re.Match[str]) -> str:
+    """What tag characters say: one or two between letters say nothing, more are a text of their own."""
+    said = "".join(chr(ord(one) - 0xE0000) for one in match.group() if one > "\U000e001f")
+    return f"\n{said}\n" if len(said) > 2 else ""
 
 
 def _latin(match: re.Match[str]) -> str:

@@ -34,7 +34,11 @@ _NO_NAMES = (
     "Tuesday Wednesday Thursday Friday Saturday Sunday And But Or If In On At For From With Your My Our "
 )
 _NOT_NAMES = frozenset(_NO_NAMES.split())
-_WORDS_FOR_PHONE = re.compile(r"(?i)\b(?:phone|telephone|tel|mobile|cell|call|fax|whatsapp|sms|dial|contact)")
+_WORDS_FOR_PHONE = re.compile(
+    r"(?i)\b(?:phone|telephone|tel|mobile|cell|call|fax|whatsapp|sms|dial|contact|telefon|handy|mobil|t[ée]l[ée](?:f|ph)on"
+    r"|portable|m[óo]vil|celular|cellulare|telem[óo]vel|telefoon|mobiel|kom[óo]rka|cep tel|тел|моб)"
+    r"|电话|電話|手机|携帯|전화|휴대폰|هاتف|جوال|फ़ोन|मोबाइल"
+)
 _SECRET_WORD = re.compile(r"(?i)secret|aws|credential|access.?key")
 
 
@@ -85,7 +89,8 @@ def _phone() -> Find:
             if not 7 <= digits <= 15 or date.fullmatch(found):
                 continue
             named = _WORDS_FOR_PHONE.search(text[max(0, match.start() - 30) : match.start()])
-            if found[0] == "+" or american.fullmatch(found) or named:
+            abroad = found[0] == "+" or (found.startswith("00") and digits >= 11 and found[2] in "123456789")
+            if abroad or american.fullmatch(found) or named:
                 yield match.span()
 
     return find

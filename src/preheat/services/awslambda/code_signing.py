@@ -10,7 +10,7 @@ from preheat.kernel.errors import AwsError
 from preheat.services.awslambda import signing_repository
 from preheat.services.awslambda.configuration import check_tags
 from preheat.services.awslambda.core import Core, Operation, existing, marker, page
-from preheat.services.awslambda.domain import FunctionName, conflict, not_found, timestamp, violation
+from preheat.services.awslambda.domain import NO_TYPE, FunctionName, conflict, timestamp, violation
 from preheat.services.contract import Context, Outcome, Params, Reply
 
 POLICIES = ("Warn", "Enforce")
@@ -51,7 +51,8 @@ def _found(ctx: Context, params: Params) -> Any:
     arn = params["CodeSigningConfigArn"]
     row = signing_repository.config_of(ctx.db, arn)
     if row is None:
-        raise not_found(f"The Lambda code signing configuration {arn} can not be found.")
+        text = f"The Lambda code signing configuration {arn} can not be found."
+        raise AwsError("ResourceNotFoundException", text, 404, fields=NO_TYPE)
     return row
 
 

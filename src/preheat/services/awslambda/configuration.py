@@ -24,6 +24,12 @@ RUNTIMES = (
     "nodejs18.x", "nodejs20.x", "nodejs22.x", "nodejs24.x", "python3.9", "python3.10", "python3.11", "python3.12",
     "python3.13", "python3.14", "provided.al2", "provided.al2023",
 )  # fmt: skip
+OFFERED = (
+    "nodejs20.x, python3.14, provided.al2023, python3.12, python3.13, nodejs24.x, nodejs22.x, java25, python3.10, "
+    "python3.11, java21, ruby3.3, ruby3.4, ruby3.2, python3.8, python3.9, java17, nodejs16.x, dotnet10, dotnet8, "
+    "java11, dotnet6, nodejs18.x, provided.al2, java8.al2"
+)
+"""How AWS lists the runtimes that there are."""
 _RETIRED = re.compile(
     r"nodejs(4|6|8|10|12|14|16)\..*|nodejs|python2\.7|python3\.[678]|go1\.x|provided|ruby2\..*|dotnet.*"
 )
@@ -31,6 +37,12 @@ _FOREIGN = re.compile(r"(java|dotnet|ruby).*")
 _SNAP_START = re.compile(r"python3\.1[2-9]")
 _ROLE_PATTERN = r"arn:(aws[a-zA-Z-]*)?:iam::\d{12}:role/?[a-zA-Z_0-9+=,.@\-_/]+"
 _LAYER = re.compile(r"arn:aws[a-zA-Z-]*:lambda:[a-z0-9-]+:\d{12}:layer:([a-zA-Z0-9-_]+):\d+")
+_LAYER_RULES = (
+    "[Member must have length less than or equal to 2048, Member must have length greater than or equal to 1, Member "
+    "must satisfy regular expression pattern: (arn:(aws[a-zA-Z-]*)?:lambda:(eusc-)?[a-z]{2}((-gov)|(-iso([a-z]?)))?"
+    r"-[a-z]+-\d{1}:\d{12}:layer:[a-zA-Z0-9-_]+:[0-9]+)|(arn:[a-zA-Z0-9-]+:lambda:::awslayer:[a-zA-Z0-9-_]+), Member "
+    "must not be null]"
+)
 _VARIABLE = re.compile(r"[a-zA-Z]([a-zA-Z0-9_])+")
 _TARGET_PATTERN = r"arn:(aws[a-zA-Z-]*)?:[a-z0-9-.]+:.*"
 _LOG_GROUP_PATTERN = r"[\.\-_/#A-Za-z0-9]+"
@@ -41,6 +53,10 @@ _RESERVED_VARIABLES = (
     "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_LAMBDA_RUNTIME_API", "LAMBDA_TASK_ROOT",
     "LAMBDA_RUNTIME_DIR",
 )  # fmt: skip
+_NOT_LISTED = (
+    "State", "StateReason", "StateReasonCode", "LastUpdateStatus", "LastUpdateStatusReason",
+    "LastUpdateStatusReasonCode", "RuntimeVersionConfig",
+)  # fmt: skip
 _REFUSED = (
     "FileSystemConfigs", "ImageConfig", "TenancyConfig", "CapacityProviderConfig",
     "DurableConfig", "RuntimeConfig", "AcceleratorConfig", "PublishTo",
@@ -49,26 +65,29 @@ _REFUSED = (
 
 def settings_of(params: Params, before: Settings | None = None) -> Settings:
     """The configuration that `params` asks for, on top of `before` when it is an update. Raises AwsError."""
+    base = before or Settings(role="", runtime="", handler="")
+    changes: dict[str, Any] = {}
+    if params.get("LoggingConfig") is not None:
+        changes.update(_logging(params["LoggingConfig"], base))
+    for member, check in _CHECKS.items():
+        value = params.get(member)
+        if value is not None:
+            changes.update(check(value))
+    _check_supported(params)
+    if before is None and not (params.get("Runtime") and params.get("Handler")):
+        raise invalid("Runtime and Handler are mandatory parameters for functions created with deployment packages.")
+    settings = replace(base, **changes)
+    if settings.snap_start == "PublishedVersions":
+        _check_snap_start(settings)
+    return settings
+
+
+def _check_supported(params: Params) -> None:
     for member in _REFUSED:
         if params.get(member):
             raise invalid(f"Preheat does not support {member}.")
     if params.get("PackageType", "Zip") != "Zip":
         raise invalid("Preheat runs functions with PackageType Zip; container images are not supported.")
-    if before is None:
-        if not params.get("Runtime") or not params.get("Handler"):
-            raise invalid(
-                "Runtime and Handler are mandatory parameters for functions created with deployment packages."
-            )
-        before = Settings(role="", runtime="", handler="")
-    changes: dict[str, Any] = {}
-    for member, check in _CHECKS.items():
-        value = params.get(member)
-        if value is not None:
-            changes.update(check(value))
-    settings = replace(before, **changes)
-    if settings.snap_start == "PublishedVersions":
-        _check_snap_start(settings)
-    return settings
 
 
 def _check_snap_start(settings: Settings) -> None:
@@ -95,8 +114,8 @@ def _runtime(value: str) -> dict[str, Any]:
     if _FOREIGN.fullmatch(value):
         raise invalid(f"Preheat runs python, nodejs and provided runtimes; {value} is not supported.")
     raise invalid(
-        f"Value {value} at 'runtime' failed to satisfy constraint: Member must satisfy enum value set: "
-        f"[{', '.join(RUNTIMES)}] or be a valid ARN"
+        f"Value {value} at 'runtime' failed to satisfy constraint: Member must satisfy enum value set: [{OFFERED}] or "
+        "be a valid ARN"
     )
 
 
@@ -120,7 +139,9 @@ def _description(value: str) -> dict[str, Any]:
 
 
 def _environment(value: Params) -> dict[str, Any]:
-    variables = value.get("Variables", {})
+    variables = value.get("Variables")
+    if variables is None:
+        return {"environment": None}
     for key in variables:
         if not _VARIABLE.fullmatch(key):
             raise violation(
@@ -141,7 +162,7 @@ def _environment(value: Params) -> dict[str, Any]:
             "Lambda was unable to configure your environment variables because the environment variables you have "
             f"provided exceeded the 4KB limit. String measured: {measured}"
         )
-    return {"environment": dict(variables) or None}
+    return {"environment": dict(variables)}
 
 
 def _layers(value: list[str]) -> dict[str, Any]:
@@ -150,7 +171,7 @@ def _layers(value: list[str]) -> dict[str, Any]:
     names: dict[str, str] = {}
     for arn in value:
         if not _LAYER.fullmatch(arn):
-            raise violation(f"[{arn}]", "layers", "Member must be the ARN of a layer version")
+            raise violation(f"[{arn}]", "layers", f"Member must satisfy constraint: {_LAYER_RULES}")
         base = arn.rpartition(":")[0]
         if base in names:
             raise invalid(
@@ -183,10 +204,16 @@ def _tracing(value: Params) -> dict[str, Any]:
 
 
 def _architectures(value: list[str]) -> dict[str, Any]:
-    if len(value) != 1 or value[0] not in ("x86_64", "arm64"):
+    shown = f"[{', '.join(value)}]"
+    if len(value) > 1:
+        raise violation(shown, "architectures", "Member must have length less than or equal to 1")
+    if not value:
+        raise violation(shown, "architectures", "Member must have length greater than or equal to 1")
+    if value[0] not in ("x86_64", "arm64"):
         raise violation(
-            f"[{', '.join(value)}]", "architectures",
-            "Member must satisfy constraint: [Member must satisfy enum value set: [x86_64, arm64]]",
+            shown, "architectures",
+            "Member must satisfy constraint: [Member must satisfy enum value set: [x86_64, arm64], Member must not be "
+            "null]",
         )  # fmt: skip
     return {"architecture": value[0]}
 
@@ -198,9 +225,10 @@ def _snap_start(value: Params) -> dict[str, Any]:
     return {"snap_start": chosen}
 
 
-def _logging(value: Params) -> dict[str, Any]:
-    log_format = value.get("LogFormat", "Text")
-    group = value.get("LogGroup", "")
+def _logging(value: Params, before: Settings) -> dict[str, Any]:
+    """What is left out stays as it was; levels go with the format that has none."""
+    log_format = value.get("LogFormat", before.log_format)
+    group = value.get("LogGroup", before.log_group)
     if log_format not in ("JSON", "Text"):
         raise violation(log_format, "loggingConfig.logFormat", "Member must satisfy enum value set: [JSON, Text]")
     if group and not re.fullmatch(_LOG_GROUP_PATTERN, group):
@@ -209,9 +237,13 @@ def _logging(value: Params) -> dict[str, Any]:
         )
     application, system = value.get("ApplicationLogLevel", ""), value.get("SystemLogLevel", "")
     if log_format == "Text" and (application or system):
-        raise invalid("To use ApplicationLogLevel or SystemLogLevel, set LogFormat to JSON.")
+        raise invalid(
+            'LogLevel is not supported when LogFormat is set to "Text". Remove LogLevel from your request or change '
+            'the LogFormat to "JSON" and try again.'
+        )
     if log_format == "JSON":
-        application, system = application or "INFO", system or "INFO"
+        application = application or before.application_log_level or "INFO"
+        system = system or before.system_log_level or "INFO"
     return {
         "log_format": log_format, "log_group": group,
         "application_log_level": application, "system_log_level": system,
@@ -223,7 +255,9 @@ def _vpc(value: Params) -> dict[str, Any]:
     if bool(subnets) != bool(groups):
         raise invalid("SubnetIds and SecurityGroupIds must coexist or be both empty list.")
     dual_stack = bool(value.get("Ipv6AllowedForDualStack"))
-    return {"subnets": tuple(subnets), "security_groups": tuple(groups), "dual_stack": dual_stack}
+    return {
+        "subnets": tuple(subnets), "security_groups": tuple(groups), "dual_stack": dual_stack, "networked": True
+    }  # fmt: skip
 
 
 _CHECKS: dict[str, Callable[[Any], dict[str, Any]]] = {
@@ -243,7 +277,6 @@ _CHECKS: dict[str, Callable[[Any], dict[str, Any]]] = {
     "KMSKeyArn": lambda value: {"kms_key": value},
     "Architectures": _architectures,
     "SnapStart": _snap_start,
-    "LoggingConfig": _logging,
     "VpcConfig": _vpc,
 }
 
@@ -251,7 +284,7 @@ _CHECKS: dict[str, Callable[[Any], dict[str, Any]]] = {
 def check_tags(tags: dict[str, str]) -> dict[str, str]:
     """At most 50 tags, keys of 1 to 128 characters not beginning with aws:, values up to 256."""
     if len(tags) > 50:
-        raise invalid("The number of tags exceeds the limit of 50.")
+        raise invalid("Number of tags exceeds resource tag limit.")
     for key, value in tags.items():
         if not 1 <= len(key) <= 128 or len(value) > 256:
             raise invalid("Tag keys have 1 to 128 characters and tag values at most 256.")
@@ -298,7 +331,7 @@ def answer(version: Version, layer_sizes: dict[str, int], *, qualified: bool = F
         output |= {"LastUpdateStatusReason": version.state_reason, "LastUpdateStatusReasonCode": version.state_code}
     elif version.state == "Pending":
         del output["LastUpdateStatus"]
-    if settings.environment:
+    if settings.environment is not None:
         output["Environment"] = {"Variables": settings.environment}
     if settings.layers:
         output["Layers"] = [{"Arn": arn, "CodeSize": layer_sizes.get(arn, 0)} for arn in settings.layers]
@@ -306,32 +339,38 @@ def answer(version: Version, layer_sizes: dict[str, int], *, qualified: bool = F
         output["DeadLetterConfig"] = {"TargetArn": settings.dead_letter}
     if settings.kms_key:
         output["KMSKeyArn"] = settings.kms_key
-    if settings.subnets:
+    if settings.networked or settings.subnets:
         output["VpcConfig"] = {
             "SubnetIds": list(settings.subnets),
             "SecurityGroupIds": list(settings.security_groups),
-            "VpcId": "vpc-local",
+            "VpcId": "vpc-local" if settings.subnets else "",
             "Ipv6AllowedForDualStack": settings.dual_stack,
         }
     return output
 
 
 def pending(configuration: Params) -> Params:
-    """The same as CreateFunction and PublishVersion answer it: not active yet."""
+    """The same as it is answered to who made it: not active yet."""
     output = {**configuration, "State": "Pending", "StateReason": "The function is being created."}
     output["StateReasonCode"] = "Creating"
     output.pop("LastUpdateStatus", None)
     return output
 
 
-def updating(configuration: Params) -> Params:
-    """The same as the two updates answer it."""
+def updating(configuration: Params, revision: str) -> Params:
+    """The same as the two updates answer it. `revision` is its RevisionId until the update is through."""
     return {
         **configuration,
+        "RevisionId": revision,
         "LastUpdateStatus": "InProgress",
         "LastUpdateStatusReason": "The function is being created.",
         "LastUpdateStatusReasonCode": "Creating",
     }
+
+
+def listed(configuration: Params) -> Params:
+    """The same in a list, where states and the runtime's version are left out."""
+    return {member: value for member, value in configuration.items() if member not in _NOT_LISTED}
 
 
 def runtime_variables(settings: Settings) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 import base64
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ from preheat.execution.contract import Executor, FunctionSpec
 from preheat.kernel.clock import Clock
 from preheat.kernel.errors import AwsError
 from preheat.kernel.scope import Arn, Scope
-from preheat.services.awslambda import repository
+from preheat.services.awslambda import names, repository
 from preheat.services.awslambda.code import CodeStore
 from preheat.services.awslambda.configuration import runtime_variables
 from preheat.services.awslambda.domain import (
@@ -65,8 +65,9 @@ class Core:
         if known is not None:
             return known
         function = parse_name(identifier, ctx.scope, qualifier)
-        version, drawn = choose_version(ctx, function)
-        target = Target(self.spec_of(ctx, function, version), function.qualified_arn)
+        named = replace(function, qualifier=function.qualifier or LATEST)
+        version, drawn = choose_version(ctx, named)
+        target = Target(self.spec_of(ctx, named, version), function.qualified_arn)
         if not drawn:
             if len(self.targets) >= MAX_CACHED_SPECS:
                 self.targets.clear()
@@ -120,6 +121,7 @@ Operation = Callable[[Core, Context, Params], Outcome]
 def operation(core: Core, name: str, run: Operation) -> Callable[[Context, Params], Outcome]:
     """`run` as the machine calls it. Whatever may have changed a function forgets `core.targets`, at each of its
     steps: those that follow in the same transaction see the change."""
+    run = names.checked(name, run)
     if name.startswith(READS):
         return partial(run, core)
 

@@ -9,6 +9,8 @@ from preheat.kernel.errors import AwsError
 from preheat.kernel.scope import Scope
 
 LATEST = "$LATEST"
+NO_TYPE = {"Type": None}
+"""The fields of an error that AWS answers without a Type."""
 MAX_SYNC_BYTES = 6 * 1024 * 1024
 MAX_ASYNC_BYTES = 1024 * 1024
 MAX_ENVIRONMENT_BYTES = 4096
@@ -20,10 +22,9 @@ BATCHES_PER_POLLER = 10
 
 _NAME = (
     r"(?:arn:aws[a-zA-Z-]*:lambda:)?(?:(?P<region>[a-z]{2}(?:-gov|-iso[a-z]?)?-[a-z]+-\d):)?(?:(?P<account>\d{12}):)?"
-    r"(?:function:)?(?P<name>[a-zA-Z0-9-_]+)(?::(?P<qualifier>\$LATEST|[a-zA-Z0-9-_]+))?"
+    r"(?:function:)?(?P<name>[a-zA-Z0-9-_.]+)(?::(?P<qualifier>\$LATEST(?:\.PUBLISHED)?|[a-zA-Z0-9-_]+))?"
 )
 _IDENTIFIER = re.compile(_NAME)
-_QUALIFIER = re.compile(r"[a-zA-Z0-9$_-]{1,128}")
 _AWS_NAME_PATTERN = (
     r"(arn:(aws[a-zA-Z-]*)?:lambda:)?((eusc-)?[a-z]{2}((-gov)|(-iso([a-z]?)))?-[a-z]+-\d{1}:)?(\d{12}:)?"
     r"(function:)?([a-zA-Z0-9-_\.]+)(:(\$LATEST(\.PUBLISHED)?|[a-zA-Z0-9-_]+))?"
@@ -32,6 +33,11 @@ _AWS_NAME_PATTERN = (
 
 def invalid(message: str) -> AwsError:
     return AwsError("InvalidParameterValueException", message, 400, fields={"Type": "User"})
+
+
+def refused_limit(message: str) -> AwsError:
+    """InvalidParameterValueException as AWS answers it where it leaves Type out."""
+    return AwsError("InvalidParameterValueException", message, fields=NO_TYPE)
 
 
 def not_found(message: str) -> AwsError:
@@ -91,20 +97,20 @@ class FunctionName:
         return not_found(f"Function not found: {self.qualified_arn}")
 
 
+def is_alias(qualifier: str) -> bool:
+    """Whether a qualifier may be an alias's name."""
+    return not qualifier.isdigit() and re.fullmatch(r"[a-zA-Z0-9-_]+", qualifier) is not None
+
+
 def parse_name(text: str, scope: Scope, qualifier: str | None = None) -> FunctionName:
-    """`text` is a name, `name:qualifier`, a partial or a full ARN. Raises AwsError in AWS's words."""
+    """`text` is a name, `name:qualifier`, a partial or a full ARN. Raises AwsError in AWS's words. What a request gave
+    has been held against its operation's model before (`names`)."""
     match = _IDENTIFIER.fullmatch(text)
     if match is None:
         raise violation(text, "functionName", f"Member must satisfy regular expression pattern: {_AWS_NAME_PATTERN}")
     region, account, name, inner = match.group("region", "account", "name", "qualifier")
-    if len(name) > 64:
-        raise violation(name, "functionName", "Member must have length less than or equal to 64")
     if region and region != scope.region:
         raise not_found(f"Functions from '{region}' are not reachable in this region ('{scope.region}')")
-    if qualifier and len(qualifier) > 128:
-        raise violation(qualifier, "qualifier", "Member must have length less than or equal to 128")
-    if qualifier and _QUALIFIER.fullmatch(qualifier) is None:
-        raise violation(qualifier, "qualifier", "Member must satisfy regular expression pattern: (|[a-zA-Z0-9$_-]+)")
     if inner and qualifier and inner != qualifier:
         raise invalid("The derived qualifier from the function name does not match the specified qualifier.")
     return FunctionName(Scope(account or scope.account, scope.region), name, qualifier or inner)
@@ -152,12 +158,15 @@ class Settings:
     subnets: tuple[str, ...] = ()
     security_groups: tuple[str, ...] = ()
     dual_stack: bool = False
+    networked: bool = False
+    """Whether a VpcConfig was ever given; it is shown from then on, empty or not."""
 
 
 @dataclass(frozen=True, slots=True)
 class Version:
     """One row of lambda_versions. `version` is "$LATEST" or a number; `revision` changes with its code and settings,
-    `policy_revision` is that of the last change of its resource policy since, or ""."""
+    `policy_revision` is that of the last change of its resource policy or tags, or of the publication of a version of
+    it, since; or ""."""
 
     scope: Scope
     name: str

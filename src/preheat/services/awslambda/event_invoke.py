@@ -144,15 +144,25 @@ def _answer(function: FunctionName, config: Params, modified: float) -> Params:
     }
 
 
+def _function(ctx: Context, params: Params, *, unqualified: bool = False) -> FunctionName:
+    """The function, version or alias. Raises AwsError."""
+    try:
+        return existing(ctx, params, unqualified=unqualified)
+    except AwsError as error:
+        if error.message.startswith("Function not found"):
+            raise not_found("The function doesn't exist.") from error
+        raise
+
+
 def put_function_event_invoke_config(core: Core, ctx: Context, params: Params) -> Outcome:
-    function = existing(ctx, params)
+    function = _function(ctx, params)
     config = _asked(ctx, function, params)
     repository.save_event_invoke(ctx.db, function, config, ctx.now)
     return _answer(function, config, ctx.now)
 
 
 def _existing_config(ctx: Context, params: Params) -> tuple[FunctionName, Params, float]:
-    function = existing(ctx, params)
+    function = parse_name(params["FunctionName"], ctx.scope, params.get("Qualifier"))
     found = repository.event_invoke(ctx.db, function)
     if found is None:
         raise not_found(f"The function {function.arn}:{function.qualifier or LATEST} doesn't have an EventInvokeConfig")
@@ -160,6 +170,7 @@ def _existing_config(ctx: Context, params: Params) -> tuple[FunctionName, Params
 
 
 def update_function_event_invoke_config(core: Core, ctx: Context, params: Params) -> Outcome:
+    _function(ctx, params)
     function, config, _ = _existing_config(ctx, params)
     merged = {**config, **_asked(ctx, function, params)}
     repository.save_event_invoke(ctx.db, function, merged, ctx.now)
@@ -177,7 +188,7 @@ def delete_function_event_invoke_config(core: Core, ctx: Context, params: Params
 
 
 def list_function_event_invoke_configs(core: Core, ctx: Context, params: Params) -> Outcome:
-    function = existing(ctx, params, unqualified=True)
+    function = _function(ctx, params, unqualified=True)
     key, limit = page(params)
     rows = repository.event_invokes(ctx.db, function, key, limit + 1)
     output: Params = {

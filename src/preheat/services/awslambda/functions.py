@@ -12,7 +12,7 @@ from preheat.services import findings
 from preheat.services.awslambda import code_signing, layer_policies, provisioned, repository, signing_repository
 from preheat.services.awslambda.advice import advise_function
 from preheat.services.awslambda.code import LOCAL_BUCKET, MAX_UNZIPPED, MAX_ZIPPED
-from preheat.services.awslambda.configuration import answer, check_tags, pending, settings_of, updating
+from preheat.services.awslambda.configuration import answer, check_tags, listed, pending, settings_of, updating
 from preheat.services.awslambda.core import (
     Core,
     Operation,
@@ -25,6 +25,7 @@ from preheat.services.awslambda.core import (
 )
 from preheat.services.awslambda.domain import (
     LATEST,
+    NO_TYPE,
     FunctionName,
     Package,
     Settings,
@@ -32,7 +33,9 @@ from preheat.services.awslambda.domain import (
     check_revision,
     conflict,
     invalid,
+    is_alias,
     parse_name,
+    violation,
 )
 from preheat.services.awslambda.event_invoke import check_role, denied_target, target_exists
 from preheat.services.awslambda.versions import frozen, publish
@@ -64,7 +67,7 @@ def with_package(core: Core, ctx: Context, source: Params, then: Then, operation
             "RequestEntityTooLargeException",
             f"Request must be smaller than {MAX_REQUEST} bytes for the {operation} operation",
             413,
-            fields={"Type": "User"},
+            fields=NO_TYPE,
         )
     archive: Any = source.get("ZipFile")
     bucket, key = source.get("S3Bucket"), source.get("S3Key")
@@ -72,7 +75,8 @@ def with_package(core: Core, ctx: Context, source: Params, then: Then, operation
         raise invalid("Please do not provide other FunctionCode parameters when providing a ZipFile.")
     if archive is not None:
         if len(archive) > MAX_ZIPPED:
-            raise invalid(f"Zipped size must be smaller than {MAX_ZIPPED} bytes")
+            text = f"Zipped size must be smaller than {MAX_ZIPPED} bytes"
+            raise AwsError("RequestEntityTooLargeException", text, 413, fields=NO_TYPE)
     elif bucket == LOCAL_BUCKET:
         return then(ctx, core.code.in_place(key or ""))
     elif bucket and key:
@@ -132,6 +136,13 @@ def _too_large() -> AwsError:
 
 def create_function(core: Core, ctx: Context, params: Params) -> Outcome:
     function = parse_name(params["FunctionName"], ctx.scope)
+    if function.scope.account != ctx.scope.account:
+        raise AwsError(
+            "AccessDeniedException",
+            f"User: {ctx.principal.arn} is not authorized to perform: lambda:CreateFunction on resource: "
+            f"{function.arn}",
+            403,
+        )
     if function.qualifier:
         raise invalid("The function name must not carry a qualifier.")
     settings = settings_of(params)
@@ -164,7 +175,7 @@ def create_function(core: Core, ctx: Context, params: Params) -> Outcome:
         _tell_of_runtime(core, ctx, version)
         if wants_version:
             version = publish(core, ctx, function, version, None, kept)
-        return Reply(pending(answer(version, layer_sizes(ctx, version), qualified=wants_version)), 201)
+        return Reply({**pending(answer(version, layer_sizes(ctx, version))), "RevisionId": ctx.entropy.uuid()}, 201)
 
     return with_package(core, ctx, params.get("Code") or {}, got)
 
@@ -237,7 +248,7 @@ def get_function(core: Core, ctx: Context, params: Params) -> Outcome:
 def list_functions(core: Core, ctx: Context, params: Params) -> Outcome:
     wanted = params.get("FunctionVersion")
     if wanted not in (None, "ALL"):
-        raise invalid("FunctionVersion must be ALL.")
+        raise violation(wanted, "functionVersion", "Member must satisfy enum value set: [ALL]")
     if params.get("MasterRegion"):
         raise invalid("Preheat does not support MasterRegion.")
     key, limit = page(params)
@@ -246,7 +257,9 @@ def list_functions(core: Core, ctx: Context, params: Params) -> Outcome:
     found = repository.functions(ctx.db, ctx.scope, after, limit + 1, wanted == "ALL")
     shown = found[:limit]
     output: Params = {
-        "Functions": [answer(version, layer_sizes(ctx, version), qualified=wanted == "ALL") for version in shown]
+        "Functions": [
+            listed(answer(version, layer_sizes(ctx, version), qualified=wanted == "ALL")) for version in shown
+        ]
     }
     if len(found) > limit:
         last = shown[-1]
@@ -258,6 +271,8 @@ def update_function_code(core: Core, ctx: Context, params: Params) -> Outcome:
     function = _unpublished(ctx, params)
     latest = load(ctx, function)
     check_revision(params.get("RevisionId"), latest.revision_id)
+    if params.get("ImageUri"):
+        raise invalid("Please don't provide ImageUri when updating a function with packageType Zip.")
     members = {"Architectures": params.get("Architectures"), "PublishTo": params.get("PublishTo")}
     settings_of(members, latest.settings)
     dry_run = bool(params.get("DryRun"))
@@ -284,7 +299,9 @@ def update_function_code(core: Core, ctx: Context, params: Params) -> Outcome:
             _replace_latest(core, ctx, version)
         if wants_version:
             version = publish(core, ctx, function, version, None, kept)
-        return updating(answer(version, layer_sizes(ctx, version), qualified=version.version != LATEST))
+            return pending(answer(version, layer_sizes(ctx, version), qualified=True))
+        revision = version.revision_id if dry_run else ctx.entropy.uuid()
+        return updating(answer(version, layer_sizes(ctx, version)), revision)
 
     return with_package(core, ctx, params, got, "UpdateFunctionCode")
 
@@ -317,7 +334,7 @@ def update_function_configuration(core: Core, ctx: Context, params: Params) -> O
     version = replace(latest, settings=settings, revision=revision, modified=ctx.now, policy_revision="")
     _replace_latest(core, ctx, version)
     advise_function(ctx, function.arn)
-    return updating(answer(version, layer_sizes(ctx, version)))
+    return updating(answer(version, layer_sizes(ctx, version)), ctx.entropy.uuid())
 
 
 def _tell_of_runtime(core: Core, ctx: Context, version: Version) -> None:
@@ -335,8 +352,12 @@ def _replace_latest(core: Core, ctx: Context, version: Version) -> None:
 
 def delete_function(core: Core, ctx: Context, params: Params) -> Outcome:
     function = parse_name(params["FunctionName"], ctx.scope, params.get("Qualifier"))
+    if function.qualifier == LATEST:
+        raise invalid("$LATEST version cannot be deleted without deleting the function.")
+    if function.qualifier and is_alias(function.qualifier):
+        raise invalid("Deletion of aliases is not currently supported.")
     if not repository.exists(ctx.db, function):
-        raise FunctionName(function.scope, function.name, function.qualifier).missing()
+        raise FunctionName(function.scope, function.name).missing()
     if function.qualifier:
         _delete_version(ctx, function)
     else:
@@ -352,10 +373,6 @@ def delete_function(core: Core, ctx: Context, params: Params) -> Outcome:
 
 def _delete_version(ctx: Context, function: FunctionName) -> None:
     qualifier = function.qualifier or ""
-    if qualifier == LATEST:
-        raise invalid("$LATEST version cannot be deleted without deleting the function.")
-    if not qualifier.isdigit():
-        raise invalid("Deletion of aliases is not currently supported.")
     users = [
         alias.name
         for alias in repository.aliases(ctx.db, function, "", 10_000)

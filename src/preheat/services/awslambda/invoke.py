@@ -22,6 +22,7 @@ from preheat.kernel.stream import Channel
 from preheat.services.awslambda import recursion, snapshots
 from preheat.services.awslambda.core import Core, Operation, Target
 from preheat.services.awslambda.domain import MAX_ASYNC_BYTES, MAX_SYNC_BYTES, invalid, violation
+from preheat.services.awslambda.unparsable import explain
 from preheat.services.contract import Context, Deferred, Outcome, Params, Reply
 from preheat.services.deliveries import trace_header
 from preheat.services.machine import Prompt
@@ -63,13 +64,15 @@ def start_invocation(
 
 
 def throttled(refusal: Throttled, now: float) -> AwsError:
+    """What the client is told. AWS says of a reserved limit not when to try again."""
     wait = max(1, round(refusal.until - now)) if refusal.until is not None else 1
+    reserved = refusal.reason == "ReservedFunctionConcurrentInvocationLimitExceeded"
     return AwsError(
         "TooManyRequestsException",
         "Rate Exceeded.",
         429,
         fields={"Type": "User", "Reason": refusal.reason},
-        headers={"Retry-After": str(wait)},
+        headers={} if reserved else {"Retry-After": str(wait)},
     )
 
 
@@ -94,9 +97,10 @@ def check_payload(payload: bytes, *, asynchronous: bool = False) -> bytes:
     try:
         msgspec.json.decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        why = explain(payload, str(error))
         raise AwsError(
             "InvalidRequestContentException",
-            f"Could not parse request body into json: Could not parse payload into json: {error}",
+            f"Could not parse request body into json: Could not parse payload into json: {why}",
             400,
             fields={"Type": "User"},
         ) from error

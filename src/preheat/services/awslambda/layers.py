@@ -7,7 +7,7 @@ from typing import Any
 from preheat.kernel.errors import AwsError
 from preheat.kernel.scope import Arn, Scope
 from preheat.services.awslambda import repository
-from preheat.services.awslambda.configuration import RUNTIMES, known_runtime
+from preheat.services.awslambda.configuration import OFFERED, known_runtime
 from preheat.services.awslambda.core import Core, Operation, marker, page, resource_missing
 from preheat.services.awslambda.domain import Package, invalid, timestamp, violation
 from preheat.services.awslambda.functions import with_package
@@ -15,10 +15,21 @@ from preheat.services.awslambda.layer_policies import allows, denied
 from preheat.services.contract import Context, Outcome, Params, Reply
 
 ARCHITECTURES = ("x86_64", "arm64")
+_LAYER_RUNTIMES = (
+    "ruby3.5, ruby2.6, dotnetcore1.0, python3.7, nodejs8.10, nasa, ruby2.7, python2.7-greengrass, dotnetcore2.0, "
+    "python3.8, java21, dotnet6, dotnetcore2.1, python3.9, java11, nodejs6.10, provided, dotnetcore3.1, dotnet8, "
+    "java25, java17, nodejs, nodejs4.3, java8.al2, go1.x, dotnet10, nodejs20.x, go1.9, byol, nodejs10.x, "
+    "provided.al2023, nodejs22.x, python3.10, java8, nodejs12.x, python3.11, nodejs24.x, nodejs8.x, python3.12, "
+    "nodejs14.x, nodejs8.9, nodejs26.x, python3.13, python3.14, nodejs16.x, python3.15, provided.al2, "
+    "nodejs4.3-edge, nodejs18.x, ruby3.2, python3.4, ruby3.3, ruby3.4, ruby2.5, python3.6, python2.7"
+)
+"""How AWS lists the runtimes that a layer may be searched by."""
 _NAME = re.compile(r"[a-zA-Z0-9-_]{1,140}")
 _VERSION_ARN = (
-    r"arn:(aws[a-zA-Z-]*)?:lambda:[a-z]{2}((-gov)|(-iso([a-z]?)))?-[a-z]+-\d{1}:\d{12}:layer:[a-zA-Z0-9-_]+:[0-9]+"
+    r"(arn:(aws[a-zA-Z-]*)?:lambda:(eusc-)?[a-z]{2}((-gov)|(-iso([a-z]?)))?-[a-z]+-\d{1}:\d{12}:layer:"
+    r"[a-zA-Z0-9-_]+:[0-9]+)"
 )
+_ANY_VERSION_ARN = _VERSION_ARN + "|(arn:[a-zA-Z0-9-]+:lambda:::awslayer:[a-zA-Z0-9-_]+)"
 
 
 def _name(ctx: Context, text: str) -> str:
@@ -65,9 +76,10 @@ def publish_layer_version(core: Core, ctx: Context, params: Params) -> Outcome:
     name = _name(ctx, params["LayerName"])
     details = {
         member: params[member]
-        for member in ("Description", "CompatibleArchitectures", "CompatibleRuntimes", "LicenseInfo")
-        if params.get(member)
+        for member in ("CompatibleArchitectures", "CompatibleRuntimes", "LicenseInfo")
+        if params.get(member) is not None
     }
+    details["Description"] = params.get("Description") or ""
     if len(details.get("Description", "")) > 256:
         raise violation(details["Description"], "description", "Member must have length less than or equal to 256")
     if len(details.get("CompatibleRuntimes", [])) > 15:
@@ -76,10 +88,7 @@ def publish_layer_version(core: Core, ctx: Context, params: Params) -> Outcome:
         )
     if len(details.get("LicenseInfo", "")) > 512:
         raise violation(details["LicenseInfo"], "licenseInfo", "Member must have length less than or equal to 512")
-    _check_compatible(
-        details.get("CompatibleRuntimes", []), details.get("CompatibleArchitectures", []),
-        ("compatibleRuntimes", "compatibleArchitectures"),
-    )  # fmt: skip
+    _check_compatible(details.get("CompatibleRuntimes", []), details.get("CompatibleArchitectures", []))
 
     def finish(ctx: Context, package: Package) -> Outcome:
         version = repository.save_layer(ctx.db, ctx.scope, name, package, details, ctx.now)
@@ -89,29 +98,34 @@ def publish_layer_version(core: Core, ctx: Context, params: Params) -> Outcome:
     return with_package(core, ctx, params.get("Content") or {}, finish, "PublishLayerVersion")
 
 
-def _check_compatible(runtimes: list[str], architectures: list[str], names: tuple[str, str]) -> None:
-    """`names` are the members as the answer calls them. Raises AwsError for values that AWS does not know."""
+def _check_compatible(runtimes: list[str], architectures: list[str]) -> None:
+    """Raises AwsError for values that AWS does not know."""
     found = []
     if not all(known_runtime(runtime) for runtime in runtimes):
-        found.append((names[0], runtimes, RUNTIMES))
+        found.append(
+            f"Value '[{', '.join(runtimes)}]' at 'compatibleRuntimes' failed to satisfy constraint: Member must "
+            f"satisfy enum value set: [{OFFERED}]"
+        )
     if not all(architecture in ARCHITECTURES for architecture in architectures):
-        found.append((names[1], architectures, ARCHITECTURES))
-    if not found:
-        return
-    texts = [
-        f"Value '[{', '.join(values)}]' at '{name}' failed to satisfy constraint: Member must satisfy constraint: "
-        f"[Member must satisfy enum value set: [{', '.join(known)}], Member must not be null]"
-        for name, values, known in found
-    ]
-    count = f"{len(texts)} validation error{'s' if len(texts) > 1 else ''} detected: "
-    raise AwsError("ValidationException", count + "; ".join(texts))
+        found.append(
+            f"Value '[{', '.join(architectures)}]' at 'compatibleArchitectures' failed to satisfy constraint: Member "
+            f"must satisfy constraint: [Member must satisfy enum value set: [{', '.join(ARCHITECTURES)}], Member must "
+            "not be null]"
+        )
+    if found:
+        count = f"{len(found)} validation error{'s' if len(found) > 1 else ''} detected: "
+        raise AwsError("ValidationException", count + "; ".join(found))
 
 
 def _check_asked(params: Params) -> None:
     """The filters of the two lists."""
     runtime, architecture = params.get("CompatibleRuntime"), params.get("CompatibleArchitecture")
-    names = ("compatibleRuntime", "compatibleArchitecture")
-    _check_compatible([runtime] if runtime else [], [architecture] if architecture else [], names)
+    if runtime and not known_runtime(runtime):
+        raise violation(runtime, "compatibleRuntime", f"Member must satisfy enum value set: [{_LAYER_RUNTIMES}]")
+    if architecture and architecture not in ARCHITECTURES:
+        raise violation(
+            architecture, "compatibleArchitecture", f"Member must satisfy enum value set: [{', '.join(ARCHITECTURES)}]"
+        )
 
 
 def get_layer_version(core: Core, ctx: Context, params: Params) -> Outcome:
@@ -143,7 +157,7 @@ def get_layer_version_by_arn(core: Core, ctx: Context, params: Params) -> Outcom
     text = params["Arn"]
     base, _, number = text.rpartition(":")
     if re.fullmatch(_VERSION_ARN, text) is None:
-        raise violation(text, "arn", f"Member must satisfy regular expression pattern: {_VERSION_ARN}")
+        raise violation(text, "arn", f"Member must satisfy regular expression pattern: {_ANY_VERSION_ARN}")
     return get_layer_version(core, ctx, {"LayerName": base, "VersionNumber": int(number)})
 
 

@@ -23,20 +23,27 @@ from preheat.services.awslambda.domain import (
     violation,
 )
 from preheat.services.awslambda.patterns import PatternError, check_filter
-from preheat.services.awslambda.stream_mappings import READS, stream_named, stream_settings, stream_shown
+from preheat.services.awslambda.stream_mappings import (
+    READS,
+    check_position,
+    stream_named,
+    stream_settings,
+    stream_shown,
+)
 from preheat.services.contract import Context, Outcome, Params, Principal, Reply
 
 MAX_FILTERS = 5
 MAX_PATTERN_CHARACTERS = 4_096
 _STREAM_ONLY = (
-    "StartingPosition", "StartingPositionTimestamp", "ParallelizationFactor", "MaximumRecordAgeInSeconds",
-    "BisectBatchOnFunctionError", "MaximumRetryAttempts", "TumblingWindowInSeconds", "DestinationConfig", "Topics",
-    "Queues", "SourceAccessConfigurations", "SelfManagedEventSource", "AmazonManagedKafkaEventSourceConfig",
-    "SelfManagedKafkaEventSourceConfig", "DocumentDBEventSourceConfig", "LoggingConfig",
+    "ParallelizationFactor", "MaximumRecordAgeInSeconds", "BisectBatchOnFunctionError", "MaximumRetryAttempts",
+    "TumblingWindowInSeconds", "DestinationConfig", "Topics", "Queues", "SourceAccessConfigurations",
+    "SelfManagedEventSource", "AmazonManagedKafkaEventSourceConfig", "SelfManagedKafkaEventSourceConfig",
+    "DocumentDBEventSourceConfig", "LoggingConfig",
 )  # fmt: skip
 EMPTIES = ("ReceiveMessage", "DeleteMessage", "GetQueueAttributes")
 """What the function's role must be allowed to do with a queue."""
 MIN_POLLERS, DEFAULT_MAX_POLLERS = 2, 200
+NOTHING_READ = "No records processed"
 
 
 def _patterns(criteria: Params) -> tuple[str, ...]:
@@ -77,6 +84,8 @@ def _config(params: Params, before: MappingConfig | None, source: Arn) -> Mappin
     fifo = source.resource.endswith(".fifo")
     if source.service == "kinesis":
         changes = stream_settings(params, before)
+    elif params.get("StartingPosition") or params.get("StartingPositionTimestamp"):
+        raise invalid("StartingPosition is not valid for SQS event sources.")
     for member in _STREAM_ONLY if source.service == "sqs" else ():
         if params.get(member):
             raise invalid(f"Unsupported {member} parameter for given event source mapping type.")
@@ -130,7 +139,7 @@ def _answer(core: Core, mapping: Mapping, state: str | None = None) -> Params:
         "FunctionArn": mapping.function_arn,
         "LastModified": as_datetime(mapping.modified),
         "State": state or ("Enabled" if mapping.enabled else "Disabled"),
-        "StateTransitionReason": "USER_INITIATED",
+        "StateTransitionReason": "USER_INITIATED" if config.stream is None else "User action",
         "FunctionResponseTypes": ["ReportBatchItemFailures"] if config.report_item_failures else [],
         "EventSourceMappingArn": mapping.arn,
     }
@@ -142,8 +151,8 @@ def _answer(core: Core, mapping: Mapping, state: str | None = None) -> Params:
         least, most = config.pollers
         output["ProvisionedPollerConfig"] = {"MinimumPollers": least, "MaximumPollers": most}
     result = core.mapping_results.get(mapping.uuid)
-    if result is not None:
-        output["LastProcessingResult"] = result
+    if result is not None or config.stream is not None:
+        output["LastProcessingResult"] = result or NOTHING_READ
     output |= stream_shown(config)
     if config.metrics:
         output["MetricsConfig"] = {"Metrics": list(config.metrics)}
@@ -203,9 +212,6 @@ def _check_role(ctx: Context, role_arn: str, function: FunctionName, source: Arn
 
 def _function_for(ctx: Context, identifier: str, source: Arn) -> FunctionName:
     """The function that is to poll the source, which must be there. Raises AwsError."""
-    visibility_s = _queue(ctx, source) if source.service == "sqs" else None
-    if visibility_s is None:
-        stream_named(ctx, source)
     try:
         function = existing(ctx, {"FunctionName": identifier})
         settings = load(ctx, function).settings
@@ -214,6 +220,9 @@ def _function_for(ctx: Context, identifier: str, source: Arn) -> FunctionName:
         if error.code != "ResourceNotFoundException":
             raise
         raise invalid("Function does not exist") from error
+    visibility_s = _queue(ctx, source) if source.service == "sqs" else None
+    if visibility_s is None:
+        stream_named(ctx, source)
     if visibility_s is not None and visibility_s < timeout:
         raise invalid(
             f"Queue visibility timeout: {visibility_s} seconds is less than Function timeout: {timeout} seconds"
@@ -235,9 +244,10 @@ def _save(core: Core, ctx: Context, mapping: Mapping | None) -> None:
 
 
 def create_event_source_mapping(core: Core, ctx: Context, params: Params) -> Outcome:
+    check_position(params)
     arn = params.get("EventSourceArn")
     if not arn:
-        raise invalid("Unrecognized event source. Preheat polls what EventSourceArn names.")
+        raise invalid("Unrecognized event source.")
     source = _source(arn)
     function = _function_for(ctx, params["FunctionName"], source)
     config = _config(params, None, source)
@@ -254,7 +264,7 @@ def create_event_source_mapping(core: Core, ctx: Context, params: Params) -> Out
     )
     _save(core, ctx, mapping)
     advise_function(ctx, function.arn)
-    return Reply(_answer(core, mapping, "Creating"), 202)
+    return Reply(_answer(core, mapping, "Creating" if mapping.enabled else "Disabled"), 202)
 
 
 def _existing_mapping(ctx: Context, params: Params) -> Mapping:

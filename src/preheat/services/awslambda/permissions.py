@@ -7,13 +7,14 @@ from typing import Any
 
 from preheat.kernel.errors import AwsError
 from preheat.services.awslambda import repository
-from preheat.services.awslambda.core import Core, Operation, existing, resource_missing
+from preheat.services.awslambda.core import Core, Operation, resource_missing
 from preheat.services.awslambda.domain import (
     LATEST,
     FunctionName,
     check_revision,
     conflict,
     invalid,
+    is_alias,
     not_found,
     parse_name,
     violation,
@@ -34,6 +35,8 @@ _TEXTS = {
     "PrincipalOrgID": (34, r"o-[a-z0-9]{10,32}"),
 }
 """The most characters of a member, and its pattern."""
+_SERVICES = (".amazonaws.com", ".amazonaws.com.cn", ".amazon.com")
+"""How the names of services end; Alexa's are of amazon.com."""
 _SID = re.compile(r"[a-zA-Z0-9-_]{1,100}")
 _ACTION = re.compile(r"lambda:[*]|lambda:[a-zA-Z]+|[*]")
 
@@ -48,9 +51,24 @@ def policy_of(ctx: Context, function: FunctionName) -> dict | None:
 
 def _target(ctx: Context, params: Params) -> FunctionName:
     """What the policy lies with. Raises AwsError for $LATEST and for what does not exist."""
-    function = existing(ctx, params)
+    function = parse_name(params["FunctionName"], ctx.scope, params.get("Qualifier"))
     if function.qualifier == LATEST:
         raise invalid("We currently do not support adding policies for $LATEST.")
+    return _found(ctx, function)
+
+
+def _found(ctx: Context, function: FunctionName) -> FunctionName:
+    """The function, and its version or alias, are there. Raises AwsError."""
+    if not repository.exists(ctx.db, function):
+        raise replace(function, qualifier=None).missing()
+    qualifier = function.qualifier
+    if qualifier is None or qualifier == LATEST:
+        return function
+    if is_alias(qualifier):
+        if repository.alias_of(ctx.db, function, qualifier) is None:
+            raise not_found(f"Cannot find alias arn: {function.qualified_arn}")
+    elif repository.revision_of(ctx.db, function, qualifier) is None:
+        raise function.missing()
     return function
 
 
@@ -84,7 +102,7 @@ def _principal(text: str) -> str | dict[str, str]:
         return {"AWS": f"arn:aws:iam::{text}:root"}
     if text.startswith("arn:"):
         return {"AWS": text}
-    if "." in text:
+    if text.endswith(_SERVICES):
         return {"Service": text}
     raise invalid("The provided principal was invalid. Please check the principal and try again.")
 
@@ -158,7 +176,7 @@ def remove_permission(core: Core, ctx: Context, params: Params) -> Outcome:
     named = parse_name(params["FunctionName"], ctx.scope, params.get("Qualifier"))
     if not repository.exists(ctx.db, named):
         raise not_found(f"No policy found for: {named.arn}")
-    function = existing(ctx, params)
+    function = _found(ctx, named)
     sid = params["StatementId"]
     texts = repository.statements(ctx.db, function)
     if not texts:
@@ -172,7 +190,9 @@ def remove_permission(core: Core, ctx: Context, params: Params) -> Outcome:
 
 
 def get_policy(core: Core, ctx: Context, params: Params) -> Outcome:
-    function = existing(ctx, params)
+    function = parse_name(params["FunctionName"], ctx.scope, params.get("Qualifier"))
+    if not repository.exists(ctx.db, function):
+        raise replace(function, qualifier=None).missing()
     policy = policy_of(ctx, function)
     if policy is None:
         raise resource_missing()

@@ -23,6 +23,7 @@ from preheat.services.awslambda.domain import (
     invalid,
     not_found,
     parse_name,
+    refused_limit,
     timestamp,
 )
 from preheat.services.contract import Context, Outcome, Params, Reply
@@ -106,12 +107,12 @@ def _check_room(core: Core, ctx: Context, function: FunctionName, count: int) ->
     taken += repository.provisioned_total(ctx.db, function.scope, function.name) + others
     unreserved = core.account_concurrency - taken
     if count > unreserved:
-        raise invalid(
+        raise refused_limit(
             "Specified ConcurrentExecutions for function is greater than account's unreserved concurrency "
             f"[{max(0, unreserved)}]."
         )
     if unreserved - count < MIN_UNRESERVED:
-        raise invalid(
+        raise refused_limit(
             "Specified ConcurrentExecutions for function decreases account's UnreservedConcurrentExecution below its "
             f"minimum value of [{MIN_UNRESERVED}]."
         )
@@ -212,12 +213,14 @@ class ProvisionedLoop:
 
 
 def _state(core: Core, function: FunctionName, alias: Alias | None, config: ProvisionedConfig) -> Provisioned:
-    """The states of its versions as one. Of a moving alias it is that of the new version."""
+    """The states of its versions as one. Of a moving alias the status is that of the new version, and what is allocated
+    is what still serves it."""
     known = core.executor.provisioned(function.arn)
     wanted = {version: count for version, count in shares(alias, config).items() if count}
     if config.previous and alias is not None:
-        new = known.get(alias.version, NOTHING_YET)
-        return replace(new, status="IN_PROGRESS") if new.status == "READY" else new
+        new, serving = known.get(alias.version, NOTHING_YET), known.get(config.previous, NOTHING_YET)
+        status = "IN_PROGRESS" if new.status == "READY" else new.status
+        return replace(new, status=status, allocated=serving.allocated, available=serving.available)
     states = [known.get(version, NOTHING_YET) for version in wanted]
     failed = [state for state in states if state.status == "FAILED"]
     ready = all(state.status == "READY" for state in states)

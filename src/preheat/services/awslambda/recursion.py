@@ -15,16 +15,12 @@ from preheat.kernel.errors import AwsError
 from preheat.kernel.scope import Scope
 from preheat.services.awslambda import repository
 from preheat.services.awslambda.core import Core, Operation, existing
-from preheat.services.awslambda.domain import FunctionName, parse_name, violation
+from preheat.services.awslambda.domain import FunctionName, violation
 from preheat.services.contract import Context, Outcome, Params
 
 MAX_TURNS = 16
 MAX_MARKS = 32
 MODES = ("Allow", "Terminate")
-_NAME_PATTERN = (
-    r"(arn:(aws[a-zA-Z-]*)?:lambda:)?((eusc-)?[a-z]{2}((-gov)|(-iso([a-z]?)))?-[a-z]+-\d{1}:)?(\d{12}:)?(function:)?"
-    r"([a-zA-Z0-9-_]+)"
-)
 _ROOT = re.compile(r"1-[0-9a-f]{8}-[0-9a-f]{24}")
 _REQUEST = re.compile(r"[0-9a-f]{32}")
 _LINE = re.compile(r"(?:\d+:)?([0-9a-f]{8}):(\d{1,5})")
@@ -104,17 +100,8 @@ def check(ctx: Context, spec: FunctionSpec, traces: Iterable[str | None], reques
     )
 
 
-def _function(ctx: Context, params: Params) -> FunctionName:
-    """The function; versions and aliases have no setting of their own."""
-    if parse_name(params["FunctionName"], ctx.scope).qualifier:
-        raise violation(
-            params["FunctionName"], "functionName", f"Member must satisfy regular expression pattern: {_NAME_PATTERN}"
-        )
-    return existing(ctx, params)
-
-
 def put_function_recursion_config(core: Core, ctx: Context, params: Params) -> Outcome:
-    function = _function(ctx, params)
+    function = existing(ctx, params)
     mode = params["RecursiveLoop"]
     if mode not in MODES:
         raise violation(mode, "recursiveLoop", "Member must satisfy enum value set: [Allow, Terminate]")
@@ -123,7 +110,7 @@ def put_function_recursion_config(core: Core, ctx: Context, params: Params) -> O
 
 
 def get_function_recursion_config(core: Core, ctx: Context, params: Params) -> Outcome:
-    return {"RecursiveLoop": repository.recursion(ctx.db, _function(ctx, params))}
+    return {"RecursiveLoop": repository.recursion(ctx.db, existing(ctx, params))}
 
 
 OPERATIONS: dict[str, Operation] = {

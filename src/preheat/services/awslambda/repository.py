@@ -167,13 +167,14 @@ def referenced_packages(db: Database) -> set[str]:
 
 
 def usage(db: Database, scope: Scope) -> tuple[int, int]:
-    """Number of functions, and bytes of all their packages."""
+    """Number of functions, and bytes of all packages: those of their versions and of the layers."""
     count = db.value("SELECT count(*) FROM lambda_functions WHERE account = ? AND region = ?", *scope)
     size = db.value(
-        "SELECT coalesce(sum(json_extract(package, '$.size')), 0) FROM lambda_versions "
-        "WHERE account = ? AND region = ?",
-        *scope,
-    )
+        "SELECT coalesce(sum(json_extract(package, '$.size')), 0) FROM (SELECT package FROM lambda_versions "
+        "WHERE account = ? AND region = ? UNION ALL SELECT package FROM lambda_layers "
+        "WHERE account = ? AND region = ? AND deleted = 0)",
+        *scope, *scope,
+    )  # fmt: skip
     return count, size
 
 
@@ -329,8 +330,8 @@ def clear_statements(db: Database, function: FunctionName) -> None:
 
 
 def forget_qualifier(db: Database, function: FunctionName) -> None:
-    """What hangs on a version or an alias goes with it."""
-    for table in ("lambda_statements", "lambda_urls", "lambda_event_invoke", "lambda_provisioned"):
+    """What hangs on a version or an alias goes with it, but for the URL of an alias, which stays and is forbidden."""
+    for table in ("lambda_statements", "lambda_event_invoke", "lambda_provisioned"):
         db.run(f"DELETE FROM {table} WHERE {_OF} AND qualifier = ?", *_key(function), function.qualifier)
 
 

@@ -9,7 +9,7 @@ from preheat.services.awslambda.domain import MappingConfig, StreamConfig, as_da
 from preheat.services.contract import Context, Params
 
 DEFAULT_BATCH = 100
-POSITIONS = ("TRIM_HORIZON", "LATEST", "AT_TIMESTAMP")
+POSITIONS = ("LATEST", "AT_TIMESTAMP", "TRIM_HORIZON")
 TARGETS = ("sqs", "sns", "s3")
 READS = ("GetRecords", "GetShardIterator", "DescribeStream", "ListShards")
 """What the function's role must be allowed to do."""
@@ -18,6 +18,13 @@ OTHERS_ONLY = (
     "SelfManagedEventSource", "AmazonManagedKafkaEventSourceConfig", "SelfManagedKafkaEventSourceConfig",
     "DocumentDBEventSourceConfig", "LoggingConfig", "TumblingWindowInSeconds",
 )  # fmt: skip
+
+
+def check_position(params: Params) -> None:
+    """Raises ValidationException for a StartingPosition that there is not."""
+    position = params.get("StartingPosition")
+    if position is not None and position not in POSITIONS:
+        raise violation(position, "startingPosition", f"Member must satisfy enum value set: [{', '.join(POSITIONS)}]")
 
 
 def stream_named(ctx: Context, arn: Arn) -> str:
@@ -65,11 +72,16 @@ def _start(params: Params) -> dict[str, Any]:
     position = params.get("StartingPosition")
     if position is None:
         raise violation("null", "startingPosition", "Member must not be null")
-    if position not in POSITIONS:
-        raise violation(position, "startingPosition", f"Member must satisfy enum value set: [{', '.join(POSITIONS)}]")
     at = params.get("StartingPositionTimestamp")
-    if (position == "AT_TIMESTAMP") != (at is not None):
-        raise invalid("StartingPositionTimestamp must be given with the StartingPosition AT_TIMESTAMP, and only then.")
+    if position != "AT_TIMESTAMP" and at is not None:
+        raise invalid("Timestamp only valid with StartingPosition AT_TIMESTAMP")
+    if position == "AT_TIMESTAMP" and at is None:
+        raise invalid("StartingPositionTimestamp must be given with the StartingPosition AT_TIMESTAMP.")
+    if at is not None and at.timestamp() < 0:
+        raise invalid(
+            "Received Exception while reading from provided stream. class java.lang.Long can not be converted to a "
+            "Timestamp"
+        )
     return {"starting_position": position, "starting_at": at.timestamp() if at is not None else 0.0}
 
 

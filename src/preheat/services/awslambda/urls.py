@@ -5,15 +5,16 @@ import string
 from dataclasses import dataclass
 from typing import Any
 
+from preheat.kernel.errors import AwsError
 from preheat.kernel.scope import Scope
 from preheat.services.awslambda import repository
 from preheat.services.awslambda.core import Core, Operation, existing, marker, page, resource_missing
 from preheat.services.awslambda.domain import (
-    LATEST,
     FunctionName,
     check_range,
     conflict,
     invalid,
+    not_found,
     parse_name,
     timestamp,
     violation,
@@ -22,10 +23,6 @@ from preheat.services.contract import Context, Outcome, Params, Reply
 from preheat.store.database import Database
 
 _ALPHABET = string.ascii_lowercase + string.digits
-_NAME_PATTERN = (
-    r"(arn:(aws[a-zA-Z-]*)?:lambda:)?((eusc-)?[a-z]{2}((-gov)|(-iso([a-z]?)))?-[a-z]+-\d{1}:)?(\d{12}:)?(function:)?"
-    r"([a-zA-Z0-9-_]{1,64})(:((?!\d+$)[0-9a-zA-Z-_]+))?"
-)
 _LENGTHS = {"AllowOrigins": (1, 253), "AllowMethods": (0, 6), "AllowHeaders": (0, 1024), "ExposeHeaders": (0, 1024)}
 """The least and most characters of each entry."""
 _LIMITS = {"AllowOrigins": 100, "AllowMethods": 6, "AllowHeaders": 100, "ExposeHeaders": 100}
@@ -62,17 +59,14 @@ def url_text(endpoint: str, url_id: str, region: str) -> str:
     return f"{scheme}://{url_id}.lambda-url.{region}.localhost" + (f":{port}/" if port.isdigit() else "/")
 
 
-def _function(ctx: Context, params: Params) -> FunctionName:
-    """The function or alias; $LATEST by that name and versions have no URL."""
-    qualifier, name = params.get("Qualifier"), params["FunctionName"]
-    if qualifier and (qualifier.isdigit() or qualifier == LATEST):
-        raise violation(
-            qualifier, "qualifier", r"Member must satisfy regular expression pattern: ((?!^\d+$)^[0-9a-zA-Z-_]+$)"
-        )
-    inner = parse_name(name, ctx.scope, qualifier).qualifier
-    if inner and inner != qualifier and (inner.isdigit() or inner == LATEST):
-        raise violation(name, "functionName", f"Member must satisfy regular expression pattern: {_NAME_PATTERN}")
-    return existing(ctx, params)
+def _function(ctx: Context, params: Params, *, unqualified: bool = False) -> FunctionName:
+    """The function or alias; $LATEST by that name and versions have no URL. Raises AwsError."""
+    try:
+        return existing(ctx, params, unqualified=unqualified)
+    except AwsError as error:
+        if error.message.startswith("Function not found"):
+            raise not_found("Function does not exist") from error
+        raise
 
 
 def _answer(core: Core, row: Any) -> Params:
@@ -95,7 +89,7 @@ def _check(auth: str, mode: str, cors: Params | None) -> None:
     if auth not in ("NONE", "AWS_IAM"):
         raise violation(auth, "authType", "Member must satisfy enum value set: [NONE, AWS_IAM]")
     if mode not in ("BUFFERED", "RESPONSE_STREAM"):
-        raise violation(mode, "invokeMode", "Member must satisfy enum value set: [BUFFERED, RESPONSE_STREAM]")
+        raise violation(mode, "invokeMode", "Member must satisfy enum value set: [RESPONSE_STREAM, BUFFERED]")
     for member, limit in _LIMITS.items():
         if len((cors or {}).get(member) or []) > limit:
             raise violation(
@@ -132,11 +126,18 @@ def create_function_url_config(core: Core, ctx: Context, params: Params) -> Outc
     repository.save_url(ctx.db, function, url_id, auth, mode, text, ctx.now, ctx.now)
     output = _answer(core, repository.url_of(ctx.db, function))
     del output["LastModifiedTime"]
-    return Reply(output, 201)
+    return Reply(_spoken(output, params), 201)
+
+
+def _spoken(output: Params, params: Params) -> Params:
+    """The answer to a change: a mode that nobody asked for is not spoken of."""
+    if not params.get("InvokeMode") and output["InvokeMode"] == "BUFFERED":
+        del output["InvokeMode"]
+    return output
 
 
 def _existing_url(ctx: Context, params: Params) -> tuple[FunctionName, Any]:
-    function = _function(ctx, params)
+    function = parse_name(params["FunctionName"], ctx.scope, params.get("Qualifier"))
     row = repository.url_of(ctx.db, function)
     if row is None:
         raise resource_missing()
@@ -148,6 +149,7 @@ def get_function_url_config(core: Core, ctx: Context, params: Params) -> Outcome
 
 
 def update_function_url_config(core: Core, ctx: Context, params: Params) -> Outcome:
+    _function(ctx, params)
     function, row = _existing_url(ctx, params)
     auth = params.get("AuthType") or row["auth_type"]
     mode = params.get("InvokeMode") or row["invoke_mode"]
@@ -156,7 +158,7 @@ def update_function_url_config(core: Core, ctx: Context, params: Params) -> Outc
         text = json.dumps(params["Cors"]) if params["Cors"] else None
     _check(auth, mode, params.get("Cors"))
     repository.save_url(ctx.db, function, row["url_id"], auth, mode, text, row["created"], ctx.now)
-    return _answer(core, repository.url_of(ctx.db, function))
+    return _spoken(_answer(core, repository.url_of(ctx.db, function)), params)
 
 
 def delete_function_url_config(core: Core, ctx: Context, params: Params) -> Outcome:
@@ -166,7 +168,7 @@ def delete_function_url_config(core: Core, ctx: Context, params: Params) -> Outc
 
 
 def list_function_url_configs(core: Core, ctx: Context, params: Params) -> Outcome:
-    function = existing(ctx, params, unqualified=True)
+    function = _function(ctx, params, unqualified=True)
     key, limit = page(params)
     after = key.removeprefix("=") if key else ""
     found = repository.urls(ctx.db, function, after, limit + 1, inclusive=not key)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from preheat.services.awslambda import provisioned, repository, snapshots
-from preheat.services.awslambda.configuration import answer, pending
+from preheat.services.awslambda.configuration import answer, listed
 from preheat.services.awslambda.core import Core, Operation, existing, layer_sizes, load, marker, page
 from preheat.services.awslambda.domain import (
     LATEST,
@@ -17,6 +17,8 @@ from preheat.services.awslambda.domain import (
     conflict,
     invalid,
     not_found,
+    parse_name,
+    refused_limit,
     violation,
 )
 from preheat.services.contract import Context, Outcome, Params, Reply
@@ -50,11 +52,13 @@ def publish(
         policy_revision="",
     )  # fmt: skip
     repository.save_version(ctx.db, version)
+    repository.save_policy_revision(ctx.db, function, LATEST, ctx.entropy.uuid())
     if snapshots.wanted(version):
         repository.save_version_state(
             ctx.db, function, version.version, "Pending", "The function is being created.", "Creating"
         )
         snapshots.take(core, ctx, version)
+        return load(ctx, replace(function, qualifier=version.version))
     return version
 
 
@@ -72,7 +76,7 @@ def publish_version(core: Core, ctx: Context, params: Params) -> Outcome:
     def finish(ctx: Context, package: Package) -> Outcome:
         latest = _publishable(ctx, function, params)
         version = publish(core, ctx, function, latest, params.get("Description") or None, package)
-        return Reply(pending(answer(version, layer_sizes(ctx, version), qualified=True)), 201)
+        return Reply(answer(version, layer_sizes(ctx, version), qualified=True), 201)
 
     return frozen(core, ctx, package, finish)
 
@@ -97,7 +101,7 @@ def list_versions_by_function(core: Core, ctx: Context, params: Params) -> Outco
     key, limit = page(params)
     found = repository.versions(ctx.db, function, int(key) if key.isdecimal() else -1, limit + 1)
     output: Params = {
-        "Versions": [answer(version, layer_sizes(ctx, version), qualified=True) for version in found[:limit]]
+        "Versions": [listed(answer(version, layer_sizes(ctx, version), qualified=True)) for version in found[:limit]]
     }
     if len(found) > limit:
         last = found[limit - 1].version
@@ -157,7 +161,7 @@ def _check_weights(alias: Alias) -> None:
                 "configuration."
             )
         if alias.version == LATEST:
-            raise invalid("$LATEST is not supported for an alias pointing to more than 1 version")
+            raise refused_limit("$LATEST is not supported for an alias pointing to more than 1 version")
         if not version.isdecimal():
             raise violation(shown, member, _WEIGHED)
 
@@ -167,10 +171,12 @@ def _weights(params: Params) -> dict[str, float]:
 
 
 def create_alias(core: Core, ctx: Context, params: Params) -> Outcome:
-    function = existing(ctx, params, unqualified=True)
-    name = params["Name"]
+    name, function = params["Name"], parse_name(params["FunctionName"], ctx.scope)
     if not re.fullmatch(_ALIAS_PATTERN, name) or len(name) > 128:
         raise violation(name, "name", f"Member must satisfy regular expression pattern: {_ALIAS_PATTERN}")
+    if not repository.exists(ctx.db, function):
+        raise replace(function, qualifier=params["FunctionVersion"]).missing()
+    function = existing(ctx, params, unqualified=True)
     if repository.alias_of(ctx.db, function, name):
         raise conflict(f"Alias already exists: {function.arn}:{name}")
     alias = Alias(name, params["FunctionVersion"], params.get("Description", ""), _weights(params), ctx.entropy.uuid())
@@ -192,20 +198,20 @@ def get_alias(core: Core, ctx: Context, params: Params) -> Outcome:
 
 
 def update_alias(core: Core, ctx: Context, params: Params) -> Outcome:
+    """The answer has the weights that were asked for; those of an alias on its way are read by GetAlias."""
     function, alias = _existing_alias(ctx, params)
     check_revision(params.get("RevisionId"), alias.revision)
-    changed = Alias(
+    asked = Alias(
         alias.name,
         params.get("FunctionVersion") or alias.version,
         params.get("Description", alias.description),
         _weights(params) if "RoutingConfig" in params else provisioned.own_weights(ctx, function, alias),
         ctx.entropy.uuid(),
     )
-    _check_alias(ctx, function, changed)
-    changed = provisioned.moved(core, ctx, function, alias, changed)
-    repository.save_alias(ctx.db, function, changed)
+    _check_alias(ctx, function, asked)
+    repository.save_alias(ctx.db, function, provisioned.moved(core, ctx, function, alias, asked))
     provisioned.apply(core, ctx, function)
-    return _alias_answer(function, changed)
+    return _alias_answer(function, asked)
 
 
 def delete_alias(core: Core, ctx: Context, params: Params) -> Outcome:

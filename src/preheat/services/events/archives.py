@@ -7,7 +7,7 @@ from preheat.kernel.errors import AwsError
 from preheat.kernel.scope import Arn, Scope
 from preheat.services.constraints import check_choice, check_number, check_text
 from preheat.services.contract import Context, Operation, Outcome, Params
-from preheat.services.events import domain, repository
+from preheat.services.events import domain, managed, repository
 from preheat.services.events.domain import BusName, bad_parameter, bus_named, moment
 from preheat.services.events.routing import Router
 from preheat.services.events.rules import Rules
@@ -150,7 +150,7 @@ class Archives:
         archive = self._found(ctx, {"ArchiveName": name})
         self._router.changed(ctx, BusName(archive.scope, archive.bus))
         ctx.db.notify(ARCHIVES)
-        return {"ArchiveArn": archive.arn, "State": "ENABLED", "CreationTime": moment(archive.created)}
+        return {"ArchiveArn": archive.arn, "State": _state(ctx, archive), "CreationTime": moment(archive.created)}
 
     def update_archive(self, ctx: Context, params: Params) -> Outcome:
         self._checked(params)
@@ -172,7 +172,7 @@ class Archives:
         return {
             "ArchiveName": archive.name,
             "EventSourceArn": domain.bus_arn(archive.scope, archive.bus),
-            "State": "ENABLED",
+            "State": _state(ctx, archive),
             "RetentionDays": archive.retention_days,
             "SizeBytes": size,
             "EventCount": count,
@@ -186,7 +186,10 @@ class Archives:
     def describe_archive(self, ctx: Context, params: Params) -> Outcome:
         archive = self._found(ctx, params)
         output = {"ArchiveArn": archive.arn, **self._shown(ctx, archive)}
-        for member, value in (("Description", archive.description), ("EventPattern", archive.pattern)):
+        reason = managed.REASON if output["State"] == "DISABLED" else None
+        for member, value in (
+            ("Description", archive.description), ("EventPattern", archive.pattern), ("StateReason", reason)
+        ):  # fmt: skip
             if value is not None:
                 output[member] = value
         return output
@@ -194,11 +197,7 @@ class Archives:
     def list_archives(self, ctx: Context, params: Params) -> Outcome:
         domain.check_name(params, "NamePrefix", 48)
         check_choice(params, "State", STATES)
-        given = [member for member in ("NamePrefix", "EventSourceArn", "State") if params.get(member)]
-        if len(given) > 1:
-            raise domain.invalid(
-                "At most one filter is allowed for ListArchives. Use either : State, EventSourceArn, or NamePrefix."
-            )
+        _check_filters(params, "ListArchives")
         rows = ctx.db.all(
             f"SELECT {_ARCHIVE} FROM events_archives WHERE account = ? AND region = ? ORDER BY name", *ctx.scope
         )
@@ -206,8 +205,8 @@ class Archives:
         if params.get("EventSourceArn"):
             bus = self._source(ctx, params["EventSourceArn"])
             found = [archive for archive in found if archive.bus == bus.name]
-        if params.get("State", "ENABLED") != "ENABLED":
-            found = []
+        if params.get("State"):
+            found = [archive for archive in found if _state(ctx, archive) == params["State"]]
         found = [archive for archive in found if archive.name.startswith(params.get("NamePrefix", ""))]
         return domain.paged(
             found, params, "Archives", lambda archive: archive.name, lambda archive: self._shown(ctx, archive)
@@ -291,6 +290,7 @@ class Archives:
     def list_replays(self, ctx: Context, params: Params) -> Outcome:
         domain.check_name(params, "NamePrefix")
         check_choice(params, "State", REPLAY_STATES)
+        _check_filters(params, "ListReplays")
         rows = ctx.db.all(
             f"SELECT {_REPLAY} FROM events_replays WHERE account = ? AND region = ? ORDER BY name", *ctx.scope
         )
@@ -356,6 +356,17 @@ class Archives:
             "UPDATE events_replays SET state = ?, reason = ?, ended = ? WHERE row = ?",
             state, reason, ctx.now, replay.row,
         )  # fmt: skip
+
+
+def _check_filters(params: Params, operation: str) -> None:
+    if sum(bool(params.get(member)) for member in ("NamePrefix", "EventSourceArn", "State")) > 1:
+        raise domain.invalid(
+            f"At most one filter is allowed for {operation}. Use either : State, EventSourceArn, or NamePrefix."
+        )
+
+
+def _state(ctx: Context, archive: Archive) -> str:
+    return "DISABLED" if managed.broken(ctx.db, archive.row) else "ENABLED"
 
 
 def _shown_replay(replay: Replay) -> Params:

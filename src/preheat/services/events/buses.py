@@ -7,9 +7,9 @@ from typing import Any
 from preheat.identity.policy import MalformedPolicy, parse
 from preheat.kernel.errors import AwsError
 from preheat.kernel.scope import Arn, Scope
-from preheat.services.constraints import check_text
+from preheat.services.constraints import Violations, check_text
 from preheat.services.contract import Context, Operation, Outcome, Params
-from preheat.services.events import domain, repository
+from preheat.services.events import domain, managed, repository
 from preheat.services.events.domain import DEFAULT_BUS, NAMESPACE, Bus, BusName, Rejected, bad_parameter, bus_named
 from preheat.services.events.routing import Router
 from preheat.services.events.rules import bus_of
@@ -44,7 +44,7 @@ class Buses:
         check_text(params, "Name", 256, domain.BUS_NAME, 1)
         name = params["Name"]
         if params.get("EventSourceName"):
-            raise domain.invalid("Preheat does not implement partner event sources.")
+            raise domain.not_found(f"Event source {params['EventSourceName']} does not exist.")
         if "/" in name:
             raise domain.invalid("Event bus name must not contain '/'.")
         dead_letter = _checked(params)
@@ -73,7 +73,7 @@ class Buses:
         found = repository.bus(ctx.db, *name)
         if found is None:
             raise domain.no_bus(name.name)
-        return found if found.created else found._replace(created=ctx.now, modified=ctx.now)
+        return _dated(ctx, found)
 
     def describe_event_bus(self, ctx: Context, params: Params) -> Outcome:
         check_text(params, "Name", 1_600, domain.BUS_REFERENCE, 1)
@@ -81,12 +81,13 @@ class Buses:
         bus = repository.bus(ctx.db, *name)
         if bus is None:
             raise domain.no_bus(name.name)
+        bus = _dated(ctx, bus)
         return {**_shown(bus), **_settings(bus)}
 
     def list_event_buses(self, ctx: Context, params: Params) -> Outcome:
         check_text(params, "NamePrefix", 256, domain.BUS_NAME, 1)
         prefix = params.get("NamePrefix", "")
-        found = [bus for bus in repository.buses(ctx.db, ctx.scope) if bus.name.startswith(prefix)]
+        found = [_dated(ctx, bus) for bus in repository.buses(ctx.db, ctx.scope) if bus.name.startswith(prefix)]
         return domain.paged(found, params, "EventBuses", lambda bus: bus.name, _shown)
 
     def delete_event_bus(self, ctx: Context, params: Params) -> Outcome:
@@ -104,7 +105,12 @@ class Buses:
     # -- permissions --------------------------------------------------------------------------------------------------
 
     def put_permission(self, ctx: Context, params: Params) -> Outcome:
-        check_text(params, "EventBusName", 256, PERMISSION_BUS, 1)
+        wrong = Violations()
+        wrong.text(params, "EventBusName", 256, PERMISSION_BUS, 1)
+        wrong.text(params, "Action", 64, r"events:[a-zA-Z]+", 1)
+        wrong.text(params, "Principal", 12, r"(\d{12}|\*)", 1)
+        wrong.text(params, "StatementId", 64, r"[a-zA-Z0-9-_]+", 1)
+        wrong.refuse()
         bus = self._named(ctx, params)
         if params.get("Policy"):
             if any(params.get(member) for member in ("Action", "Principal", "StatementId", "Condition")):
@@ -129,9 +135,7 @@ class Buses:
             return {}
         if not params.get("StatementId"):
             raise domain.invalid("Parameter StatementId is required.")
-        if bus.policy is None:
-            raise domain.not_found("EventBus does not have a policy.")
-        policy = json.loads(bus.policy)
+        policy = json.loads(bus.policy) if bus.policy is not None else {"Statement": []}
         kept = [one for one in policy["Statement"] if one.get("Sid") != params["StatementId"]]
         if len(kept) == len(policy["Statement"]):
             raise domain.not_found("Statement with the provided id does not exist.")
@@ -142,7 +146,7 @@ class Buses:
     # -- tags ---------------------------------------------------------------------------------------------------------
 
     def _tagged(self, ctx: Context, params: Params) -> tuple[dict[str, str], Any]:
-        """(the tags of a rule or bus, a function that stores others)."""
+        """(the tags of a rule or bus, a function that stores others). A managed rule has none and takes none."""
         try:
             arn = Arn.parse(params["ResourceARN"])
         except ValueError:
@@ -154,9 +158,13 @@ class Buses:
         if parts is None:
             raise bad_parameter("ResourceARN", "Only rules and event buses can be tagged.")
         bus_name = parts[1] or DEFAULT_BUS
-        rule = repository.rule(ctx.db, Scope(arn.account, arn.region), bus_name, parts[2])
+        scope = Scope(arn.account, arn.region)
+        rule = repository.rule(ctx.db, scope, bus_name, parts[2])
         if rule is None:
-            raise domain.no_rule(parts[2], bus_name)
+            other = managed.rule(ctx.db, BusName(scope, bus_name), parts[2])
+            if other is None:
+                raise domain.no_rule(parts[2], bus_name)
+            return {}, lambda tags: managed.check_own(other)
         return rule.tags, lambda tags: repository.change_rule(ctx.db, rule._replace(tags=tags))
 
     def tag_resource(self, ctx: Context, params: Params) -> Outcome:
@@ -179,6 +187,8 @@ class Buses:
         if params.get("EndpointId"):
             raise domain.invalid("Preheat does not implement global endpoints.")
         entries = params["Entries"]
+        if len(entries) > domain.MAX_ENTRIES:
+            raise domain.too_many_entries(entries)
         domain.check_count("entries", entries, domain.MAX_ENTRIES)
         size = sum(map(domain.entry_size, entries))
         record = ctx.machine.meter.record
@@ -219,10 +229,13 @@ class Buses:
         return {"EventId": event_id}
 
     def receive(self, ctx: Context, bus_text: str | None, event: dict[str, Any], trace: str | None = None) -> None:
-        """An event of another bus's rule, as it is. Raises ResourceNotFoundException."""
+        """An event of another bus's rule, as it is; one that crosses into another region gets an id of its own there.
+        Raises ResourceNotFoundException."""
         bus = bus_named(ctx.scope, bus_text)
         if repository.bus(ctx.db, *bus) is None:
             raise domain.no_bus(bus.name)
+        if event["region"] != bus.scope.region:
+            event = {**event, "id": ctx.entropy.uuid()}
         self._router.route(ctx, bus, event, trace=trace, forwarded=True)
 
     def publish(
@@ -243,6 +256,15 @@ def _checked(params: Params) -> str | None:
     return params.get("DeadLetterConfig", {}).get("Arn")
 
 
+def _dated(ctx: Context, bus: Bus) -> Bus:
+    """The default bus begins when somebody first looks at it."""
+    if bus.created:
+        return bus
+    dated = bus._replace(created=ctx.now, modified=ctx.now)
+    repository.put_bus(ctx.db, dated)
+    return dated
+
+
 def _settings(bus: Bus) -> Params:
     output: Params = {}
     if bus.description is not None:
@@ -253,9 +275,12 @@ def _settings(bus: Bus) -> Params:
 
 
 def _shown(bus: Bus) -> Params:
-    output: Params = {"Name": bus.name, "Arn": bus.arn}
-    if bus.created:
-        output |= {"CreationTime": domain.moment(bus.created), "LastModifiedTime": domain.moment(bus.modified)}
+    output: Params = {
+        "Name": bus.name,
+        "Arn": bus.arn,
+        "CreationTime": domain.moment(bus.created),
+        "LastModifiedTime": domain.moment(bus.modified),
+    }
     if bus.policy is not None:
         output["Policy"] = bus.policy
     if bus.description is not None:
@@ -268,9 +293,8 @@ def _with_statement(bus: Bus, params: Params) -> str:
     for member in ("Action", "Principal", "StatementId"):
         if not params.get(member):
             raise domain.invalid(f"Parameter {member} must be specified.")
-    check_text(params, "Action", 64, r"events:[a-zA-Z]+", 1)
-    check_text(params, "Principal", 12, r"(\d{12}|\*)", 1)
-    check_text(params, "StatementId", 64, r"[a-zA-Z0-9-_]+", 1)
+    if params["Action"] != "events:PutEvents":
+        raise domain.invalid("Provided value in parameter 'action' is not supported.")
     principal = params["Principal"]
     statement: Params = {
         "Sid": params["StatementId"],

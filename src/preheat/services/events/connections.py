@@ -12,7 +12,7 @@ from urllib.parse import quote, urlencode
 
 from preheat.kernel.errors import AwsError
 from preheat.kernel.scope import Arn, Scope
-from preheat.services.constraints import check_choice, check_number, check_text
+from preheat.services.constraints import Violations, check_choice
 from preheat.services.contract import Context, Operation, Outcome, Params
 from preheat.services.events import domain
 from preheat.services.events.domain import moment
@@ -24,11 +24,14 @@ KINDS = {
     "OAUTH_CLIENT_CREDENTIALS": ("OAuthParameters", ("ClientParameters", "AuthorizationEndpoint", "HttpMethod")),
 }
 SECRET_MEMBERS = ("Password", "ApiKeyValue", "ClientSecret")
-METHODS = ("POST", "GET", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE")
+METHODS = ("HEAD", "POST", "PATCH", "DELETE", "PUT", "GET", "OPTIONS")
 CONNECTION_STATES = (
     "CREATING", "UPDATING", "DELETING", "AUTHORIZED", "DEAUTHORIZED", "AUTHORIZING", "DEAUTHORIZING", "ACTIVE",
     "FAILED_CONNECTIVITY",
 )  # fmt: skip
+CONNECTION_ARN = (
+    r"^arn:aws([a-z]|\-)*:events:([a-z]|\d|\-)*:([0-9]{12})?:connection\/[\.\-_A-Za-z0-9]+\/[\-A-Za-z0-9]+$"
+)
 DEFAULT_RATE = 300
 TIMEOUT_S = 5.0
 ENDPOINT = re.compile(r"https?://[^\s]+")
@@ -138,7 +141,6 @@ class Connections:
         return found
 
     def create_connection(self, ctx: Context, params: Params) -> Outcome:
-        domain.check_name(params)
         _check_connection(params)
         name, kind, given = params["Name"], params["AuthorizationType"], params["AuthParameters"]
         _check_auth(kind, given)
@@ -159,8 +161,8 @@ class Connections:
         return _times(self._connection(ctx, params), authorized=False)
 
     def update_connection(self, ctx: Context, params: Params) -> Outcome:
-        found = self._connection(ctx, params)
         _check_connection(params)
+        found = self._connection(ctx, params)
         kind = params.get("AuthorizationType", found.type)
         stored = ctx.call("secretsmanager", "GetSecretValue", {"SecretId": found.secret})["SecretString"]
         given = _merged(_parameters(found.type, stored), params.get("AuthParameters", {}))
@@ -230,10 +232,14 @@ class Connections:
         return found
 
     def _check_destination(self, ctx: Context, params: Params) -> None:
-        check_text(params, "Description", 512)
-        check_text(params, "InvocationEndpoint", 2_048, least=1)
-        check_choice(params, "HttpMethod", METHODS)
-        check_number(params, "InvocationRateLimitPerSecond", 1)
+        wrong = Violations()
+        wrong.text(params, "Name", 64, domain.NAME, 1)
+        wrong.text(params, "Description", 512)
+        wrong.text(params, "ConnectionArn", 1_600, CONNECTION_ARN, 1)
+        wrong.text(params, "InvocationEndpoint", 2_048, least=1)
+        wrong.choice(params, "HttpMethod", METHODS)
+        wrong.number(params, "InvocationRateLimitPerSecond", 1)
+        wrong.refuse()
         endpoint = params.get("InvocationEndpoint")
         if endpoint is not None and ENDPOINT.fullmatch(endpoint) is None:
             raise domain.bad_parameter("InvocationEndpoint", "It is not an http or https URL.")
@@ -243,7 +249,6 @@ class Connections:
             raise domain.not_found(f"Connection '{name}' does not exist.")
 
     def create_api_destination(self, ctx: Context, params: Params) -> Outcome:
-        domain.check_name(params)
         self._check_destination(ctx, params)
         name = params["Name"]
         if destination(ctx.db, "name", ctx.scope, name) is not None:
@@ -407,8 +412,11 @@ def _times(found: Connection, *, authorized: bool = True) -> Params:
 
 
 def _check_connection(params: Params) -> None:
-    check_choice(params, "AuthorizationType", ("BASIC", "OAUTH_CLIENT_CREDENTIALS", "API_KEY"))
-    check_text(params, "Description", 512)
+    wrong = Violations()
+    wrong.text(params, "Name", 64, domain.NAME, 1)
+    wrong.text(params, "Description", 512)
+    wrong.choice(params, "AuthorizationType", ("BASIC", "OAUTH_CLIENT_CREDENTIALS", "API_KEY"))
+    wrong.refuse()
     for member in ("KmsKeyIdentifier", "InvocationConnectivityParameters"):
         if params.get(member):
             raise domain.invalid(f"Preheat does not implement {member}.")

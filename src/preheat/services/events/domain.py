@@ -37,7 +37,8 @@ TOO_MANY = "The requested resource exceeds the maximum number allowed."
 
 
 class Rule(NamedTuple):
-    """`next_at` is when a schedule is due (epoch seconds), `anchor` where a rate counts from."""
+    """`next_at` is when a schedule is due (epoch seconds), `anchor` where a rate counts from, `managed_by` the service
+    whose rule it is when it is not the user's."""
 
     row: int
     account: str
@@ -52,6 +53,7 @@ class Rule(NamedTuple):
     tags: dict[str, str]
     anchor: float
     next_at: float | None
+    managed_by: str | None = None
 
     @property
     def scope(self) -> Scope:
@@ -156,6 +158,29 @@ def check_count(member: str, value: list[Any], most: int) -> None:
         raise violated(member, f"[{len(value)} items]", f"have length less than or equal to {most}")
     if not value:
         raise violated(member, "[]", "have length greater than or equal to 1")
+
+
+def too_many_entries(entries: list[dict[str, Any]]) -> AwsError:
+    """AWS shows what it was sent as its own Java objects."""
+    shown = ", ".join(map(_as_java, entries))
+    return violated("entries", f"[{shown}]", f"have length less than or equal to {MAX_ENTRIES}")
+
+
+def _as_java(entry: dict[str, Any]) -> str:
+    at, resources = entry.get("Time"), entry.get("Resources")
+    members = {
+        "time": None if at is None else at.astimezone(UTC).strftime("%a %b %d %H:%M:%S UTC %Y"),
+        "source": entry.get("Source"),
+        "resources": None if resources is None else f"[{', '.join(resources)}]",
+        "detailType": entry.get("DetailType"),
+        "detail": entry.get("Detail"),
+        "eventBusName": entry.get("EventBusName"),
+        "traceHeader": entry.get("TraceHeader"),
+        "kmsKeyIdentifier": None,
+        "internalMetadata": None,
+    }
+    shown = ", ".join(f"{name}={'null' if value is None else value}" for name, value in members.items())
+    return f"PutEventsRequestEntry({shown})"
 
 
 def check_tags(present: dict[str, str], given: list[dict[str, str]]) -> dict[str, str]:

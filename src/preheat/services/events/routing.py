@@ -96,7 +96,8 @@ class Router:
                     plan.index.add(rule.row, pattern)
                     plan.members |= _members(pattern)
             rows = ctx.db.all(
-                "SELECT row, pattern FROM events_archives WHERE account = ? AND region = ? AND bus = ?",
+                "SELECT row, pattern FROM events_archives WHERE account = ? AND region = ? AND bus = ?"
+                " AND row NOT IN (SELECT archive FROM events_archive_breaks)",
                 *bus.scope, bus.name,
             )  # fmt: skip
             plan.archives = [(row[0], None if row[1] is None else self.pattern(row[1])) for row in rows]

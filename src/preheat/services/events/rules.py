@@ -7,9 +7,9 @@ from typing import Any
 
 from preheat.kernel.errors import AwsError
 from preheat.kernel.scope import Arn
-from preheat.services.constraints import check_choice, check_number, check_text
+from preheat.services.constraints import Violations, check_text
 from preheat.services.contract import Context, Operation, Outcome, Params
-from preheat.services.events import domain, repository, transform
+from preheat.services.events import domain, managed, repository, transform
 from preheat.services.events.domain import (
     BUS_REFERENCE,
     DEFAULT_BUS,
@@ -49,9 +49,16 @@ def rule_of(ctx: Context, params: Params, member: str = "Name") -> Rule:
     """Raises ResourceNotFoundException."""
     domain.check_name(params, member)
     bus = bus_of(ctx, params)
-    found = repository.rule(ctx.db, *bus, params[member])
+    found = repository.rule(ctx.db, *bus, params[member]) or managed.rule(ctx.db, bus, params[member])
     if found is None:
         raise domain.no_rule(params[member], bus.name)
+    return found
+
+
+def own_rule_of(ctx: Context, params: Params, member: str = "Name") -> Rule:
+    """Raises ResourceNotFoundException, ManagedRuleException."""
+    found = rule_of(ctx, params, member)
+    managed.check_own(found)
     return found
 
 
@@ -94,11 +101,7 @@ class Rules:
     # -- rules ------------------------------------------------------------------------------------------------------
 
     def put_rule(self, ctx: Context, params: Params) -> Outcome:
-        domain.check_name(params)
-        check_choice(params, "State", domain.STATES)
-        check_text(params, "Description", 512)
-        check_text(params, "ScheduleExpression", MAX_SCHEDULE)
-        check_text(params, "RoleArn", 1_600, least=1)
+        _check_rule(params)
         bus = bus_of(ctx, params)
         pattern, schedule = params.get("EventPattern") or None, params.get("ScheduleExpression") or None
         if pattern is None and schedule is None:
@@ -113,6 +116,8 @@ class Rules:
         if pattern is not None:
             self.compiled(pattern)
         present = repository.rule(ctx.db, *bus, params["Name"])
+        if present is None:
+            managed.check_own(managed.rule(ctx.db, bus, params["Name"]))
         if present is None and repository.count_rules(ctx.db, *bus) >= self._most:
             raise domain.too_many()
         tags = domain.check_tags({} if present is None else present.tags, params.get("Tags", []))
@@ -144,27 +149,31 @@ class Rules:
 
     def list_rules(self, ctx: Context, params: Params) -> Outcome:
         domain.check_name(params, "NamePrefix")
-        found = repository.rules(ctx.db, *bus_of(ctx, params))
-        prefix = params.get("NamePrefix", "")
-        rules = [rule for rule in found if rule.name.startswith(prefix)]
+        bus, prefix = bus_of(ctx, params), params.get("NamePrefix", "")
+        found = [*repository.rules(ctx.db, *bus), *managed.rules(ctx.db, bus)]
+        rules = sorted((rule for rule in found if rule.name.startswith(prefix)), key=lambda rule: rule.name)
         return domain.paged(rules, params, "Rules", lambda rule: rule.name, _shown)
 
     def delete_rule(self, ctx: Context, params: Params) -> Outcome:
         """A rule that is not there is no mistake."""
         domain.check_name(params)
         bus = bus_of(ctx, params)
-        rule = repository.rule(ctx.db, *bus, params["Name"])
+        rule = repository.rule(ctx.db, *bus, params["Name"]) or managed.rule(ctx.db, bus, params["Name"])
         if rule is None:
             return {}
-        if repository.targets(ctx.db, rule.row):
+        managed.check_force(rule, params.get("Force", False))
+        if _targets(ctx, rule):
             raise invalid("Rule can't be deleted since it has targets.")
-        repository.delete_rule(ctx.db, rule.row)
+        if rule.managed_by is None:
+            repository.delete_rule(ctx.db, rule.row)
+        else:
+            managed.take(ctx.db, rule, whole=True)
         self._changed(ctx, rule)
         return {}
 
     def _switch(self, state: str) -> Callable[[Context, Params], Outcome]:
         def switch(ctx: Context, params: Params) -> Outcome:
-            rule = rule_of(ctx, params)
+            rule = own_rule_of(ctx, params)
             anchor = ctx.now if state == "ENABLED" and not rule.enabled else rule.anchor
             changed = self._timed(ctx, rule._replace(state=state, anchor=anchor))
             repository.change_rule(ctx.db, changed)
@@ -187,12 +196,17 @@ class Rules:
     # -- targets ----------------------------------------------------------------------------------------------------
 
     def put_targets(self, ctx: Context, params: Params) -> Outcome:
-        rule = rule_of(ctx, params, "Rule")
         domain.check_count("targets", params["Targets"], 100)
+        _check_members(params)
+        for target in params["Targets"]:
+            if _ARN.fullmatch(target["Arn"]) is None:
+                raise bad_parameter(target["Arn"], "Provided Arn is not in correct format.")
+        for target in params["Targets"]:
+            _check_target(target)
+        rule = own_rule_of(ctx, params, "Rule")
         present = {target["Id"] for target in repository.targets(ctx.db, rule.row)}
         for target in params["Targets"]:
-            check_target(target, rule)
-            _check_service(ctx, target["Arn"])
+            _check_here(ctx, target, rule)
             present.add(target["Id"])
         if len(present) > domain.MAX_TARGETS:
             raise domain.too_many()
@@ -202,8 +216,9 @@ class Rules:
         return {"FailedEntryCount": 0, "FailedEntries": []}
 
     def remove_targets(self, ctx: Context, params: Params) -> Outcome:
-        rule = rule_of(ctx, params, "Rule")
         domain.check_count("ids", params["Ids"], 100)
+        rule = rule_of(ctx, params, "Rule")
+        managed.check_force(rule, params.get("Force", False))
         failed = [
             {
                 "TargetId": identifier,
@@ -211,14 +226,14 @@ class Rules:
                 "ErrorMessage": f"Rule {rule.name} does not have a target with the Id {identifier}.",
             }
             for identifier in params["Ids"]
-            if not repository.delete_target(ctx.db, rule.row, identifier)
+            if not _remove(ctx, rule, identifier)
         ]
         self._changed(ctx, rule)
         return {"FailedEntryCount": len(failed), "FailedEntries": failed}
 
     def list_targets_by_rule(self, ctx: Context, params: Params) -> Outcome:
         rule = rule_of(ctx, params, "Rule")
-        found = repository.targets(ctx.db, rule.row)
+        found = _targets(ctx, rule)
         return domain.paged(found, params, "Targets", lambda target: target["Id"], lambda target: target)
 
     def list_rule_names_by_target(self, ctx: Context, params: Params) -> Outcome:
@@ -228,6 +243,20 @@ class Rules:
         return domain.paged(names, params, "RuleNames", lambda name: name, lambda name: name)
 
 
+def _targets(ctx: Context, rule: Rule) -> list[Params]:
+    return repository.targets(ctx.db, rule.row) if rule.managed_by is None else managed.targets(ctx.db, rule)
+
+
+def _remove(ctx: Context, rule: Rule, identifier: str) -> bool:
+    """Whether there was such a target."""
+    if rule.managed_by is None:
+        return repository.delete_target(ctx.db, rule.row, identifier) > 0
+    there = any(target["Id"] == identifier for target in managed.targets(ctx.db, rule))
+    if there:
+        managed.take(ctx.db, rule, whole=False)
+    return there
+
+
 def _shown(rule: Rule) -> Params:
     output: Params = {"Name": rule.name, "Arn": rule.arn, "State": rule.state, "EventBusName": rule.bus}
     for member, value in (
@@ -235,6 +264,7 @@ def _shown(rule: Rule) -> Params:
         ("ScheduleExpression", rule.schedule),
         ("Description", rule.description),
         ("RoleArn", rule.role),
+        ("ManagedBy", rule.managed_by),
     ):
         if value is not None:
             output[member] = value
@@ -244,42 +274,65 @@ def _shown(rule: Rule) -> Params:
 # -- what a target may be --------------------------------------------------------------------------------------------
 
 
-def check_target(target: Params, rule: Rule) -> None:
-    """Raises ValidationException."""
-    domain.check_name(target, "Id")
+def _check_rule(params: Params) -> None:
+    wrong = Violations()
+    wrong.text(params, "Name", 64, domain.NAME, 1)
+    wrong.text(params, "ScheduleExpression", MAX_SCHEDULE)
+    wrong.text(params, "EventPattern", domain.MAX_PATTERN)
+    wrong.choice(params, "State", domain.STATES)
+    wrong.text(params, "Description", 512)
+    wrong.text(params, "RoleArn", 1_600, least=1)
+    wrong.text(params, "EventBusName", 1_600, BUS_REFERENCE, 1)
+    wrong.refuse()
+
+
+def _check_members(params: Params) -> None:
+    """What the model asks of each member of PutTargets. Raises ValidationException."""
+    wrong = Violations()
+    wrong.text(params, "Rule", 64, domain.NAME, 1)
+    wrong.text(params, "EventBusName", 1_600, BUS_REFERENCE, 1)
+    for number, target in enumerate(params["Targets"], 1):
+        where = f"targets.{number}.member"
+        wrong.text(target, "Id", 64, domain.NAME, 1, f"{where}.id")
+        wrong.text(target, "Arn", 1_600, least=1, path=f"{where}.arn")
+        wrong.text(target, "RoleArn", 1_600, least=1, path=f"{where}.roleArn")
+        wrong.text(target, "Input", 8_192, path=f"{where}.input")
+        wrong.text(target, "InputPath", 256, path=f"{where}.inputPath")
+        template = f"{where}.inputTransformer.inputTemplate"
+        wrong.text(target.get("InputTransformer", {}), "InputTemplate", 8_192, least=1, path=template)
+        group = f"{where}.sqsParameters.messageGroupId"
+        wrong.text(target.get("SqsParameters", {}), "MessageGroupId", 100, path=group)
+        policy, path = target.get("RetryPolicy", {}), f"{where}.retryPolicy"
+        wrong.number(policy, "MaximumRetryAttempts", 0, DEFAULT_RETRIES, f"{path}.maximumRetryAttempts")
+        wrong.number(policy, "MaximumEventAgeInSeconds", 60, DEFAULT_AGE_S, f"{path}.maximumEventAgeInSeconds")
+    wrong.refuse()
+
+
+def _check_target(target: Params) -> None:
+    """What holds for a target of any rule. Raises ValidationException."""
     name, arn = target["Id"], target["Arn"]
-    if _ARN.fullmatch(arn) is None:
-        raise bad_parameter(arn, "Provided Arn is not in correct format.")
+    kind = Arn.parse(arn).service
+    transform.check(target)
+    if kind == "sqs" and arn.endswith(".fifo") and not target.get("SqsParameters", {}).get("MessageGroupId"):
+        raise invalid(f"Parameter(s) SqsParameters must be specified for target: {name}.")
+    _check_extras(target, kind)
+    _check_dead_letters(target)
+
+
+def _check_here(ctx: Context, target: Params, rule: Rule) -> None:
+    """Raises ValidationException for a target that nothing can reach, here or without a role."""
+    arn = target["Arn"]
     kind = Arn.parse(arn).service
     if kind not in TARGET_KINDS:
         raise bad_parameter(arn, f"Preheat does not deliver EventBridge events to {kind} targets.")
     for member in NOT_HERE:
         if target.get(member):
-            raise invalid(f"Preheat does not implement {member} of target {name}.")
-    _check_sizes(target)
-    transform.check(target)
+            raise invalid(f"Preheat does not implement {member} of target {target['Id']}.")
     if kind in SERVICE_OF and not (target.get("RoleArn") or rule.role):
         raise invalid(f"RoleArn is required for target {arn}.")
-    if kind == "sqs" and arn.endswith(".fifo") and not target.get("SqsParameters", {}).get("MessageGroupId"):
-        raise invalid(f"Parameter(s) SqsParameters must be specified for target: {name}.")
-    _check_extras(target, kind)
-    _check_retries(target)
-
-
-def _check_service(ctx: Context, arn: str) -> None:
-    """Raises ValidationException for a target that nothing can reach."""
-    service = SERVICE_OF.get(Arn.parse(arn).service)
+    service = SERVICE_OF.get(kind)
     if service is not None and service not in ctx.machine.services:
         raise bad_parameter(arn, f"Preheat does not implement {service}.")
-
-
-def _check_sizes(target: Params) -> None:
-    check_text(target, "Arn", 1_600, least=1)
-    check_text(target, "RoleArn", 1_600, least=1)
-    check_text(target, "Input", 8_192)
-    check_text(target, "InputPath", 256)
-    check_text(target.get("InputTransformer", {}), "InputTemplate", 8_192, least=1)
-    check_text(target.get("SqsParameters", {}), "MessageGroupId", 100)
 
 
 def _check_extras(target: Params, kind: str) -> None:
@@ -295,11 +348,7 @@ def _check_extras(target: Params, kind: str) -> None:
             raise invalid(f"Invalid PartitionKeyPath for target {target['Id']}.") from None
 
 
-def _check_retries(target: Params) -> None:
-    policy = target.get("RetryPolicy", {})
-    where = "targets.1.member.retryPolicy"
-    check_number(policy, "MaximumRetryAttempts", 0, DEFAULT_RETRIES, f"{where}.maximumRetryAttempts")
-    check_number(policy, "MaximumEventAgeInSeconds", 60, DEFAULT_AGE_S, f"{where}.maximumEventAgeInSeconds")
+def _check_dead_letters(target: Params) -> None:
     queue = target.get("DeadLetterConfig", {}).get("Arn")
     if queue is None:
         return

@@ -63,6 +63,12 @@ CREATE TABLE IF NOT EXISTS events_archived (
 );
 CREATE INDEX IF NOT EXISTS events_archived_by_time ON events_archived (archive, at, row);
 
+-- Archives whose managed rule, or its target, was taken away by force.
+CREATE TABLE IF NOT EXISTS events_archive_breaks (
+    archive INTEGER PRIMARY KEY REFERENCES events_archives (row) ON DELETE CASCADE,
+    rule_gone INTEGER NOT NULL
+);
+
 -- What was replayed last is (`done_at`, `done_row`).
 CREATE TABLE IF NOT EXISTS events_replays (
     row INTEGER PRIMARY KEY,

@@ -138,13 +138,22 @@ def body(
         "aws.events.rule-arn": rule_arn,
         "aws.events.rule-name": rule_name,
         "aws.events.event.ingestion-time": ingested,
-        "aws.events.event": {name: value for name, value in event.items() if name != "detail"},
+        "aws.events.event": _without_detail(event),
         "aws.events.event.json": event,
     }
     for key, path in transformer.get("InputPathsMap", {}).items():
         value = find(path, event)
         values[key] = "" if value is _MISSING else value
     return _fill(transformer["InputTemplate"], values)
+
+
+def _without_detail(event: dict[str, Any]) -> dict[str, Any]:
+    """The event as `<aws.events.event>` tells it: no detail, a name of its own for the detail-type, another order."""
+    names = {
+        "id": "id", "account": "account", "detailType": "detail-type", "time": "time", "source": "source",
+        "region": "region", "resources": "resources", "version": "version", "replay-name": "replay-name",
+    }  # fmt: skip
+    return {shown: event[name] for shown, name in names.items() if name in event}
 
 
 def _fill(template: str, values: dict[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """IAM: users, roles, groups, policies; and what the rest of the platform asks of it about an access key or a caller."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -67,6 +68,13 @@ class IamService:
             return root_of(_claimed_key(request.headers.get("authorization", "")))
         return self._authenticator.authenticate(
             request, lambda access_key, token: known_key(db, access_key, token), enforce=strict, now=now
+        )
+
+    def identify_form(self, db: Database, fields: Mapping[str, str], *, enforce: bool, now: float) -> Identity:
+        """Who signed a form posted to an S3 bucket, by its fields (names in lower case). Raises AwsError."""
+        strict = enforce or self._any_keys(db)
+        return self._authenticator.authenticate_form(
+            fields, lambda access_key, token: known_key(db, access_key, token), enforce=strict, now=now
         )
 
     def lookup(self, ctx: Context, access_key: str, token: str | None = None) -> Known | None:

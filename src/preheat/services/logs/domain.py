@@ -20,6 +20,8 @@ MAX_PAGE_EVENTS = 10_000
 _GROUP = re.compile(r"[.\-_/#A-Za-z0-9]{1,512}\Z")
 _STREAM = re.compile(r"[^:*]{1,512}\Z")
 
+_IDENTIFIER = re.compile(r"[\w#+=/:,.@-]*", re.ASCII)
+
 NO_GROUP = "The specified log group does not exist."
 NO_STREAM = "The specified log stream does not exist."
 
@@ -41,9 +43,10 @@ def _check_name(name: str | None, member: str, pattern: re.Pattern[str], shown: 
             f"1 validation error detected: Value null at '{member}' failed to satisfy constraint: "
             "Member must not be null"
         )
-    if not 1 <= len(name) <= 512:
-        bound = "greater than or equal to 1" if not name else "less than or equal to 512"
-        raise violation(name, member, f"Member must have length {bound}")
+    if len(name) > 512:
+        raise invalid("Invalid LogGroup or LogStream, both must have length less than or equal to 512.")
+    if not name:
+        raise violation(name, member, "Member must have length greater than or equal to 1")
     if not pattern.match(name):
         raise violation(name, member, f"Member must satisfy regular expression pattern: {shown}")
     return name
@@ -63,8 +66,11 @@ def group_of(params: dict[str, Any]) -> str:
     if identifier is None:
         return group_name(params.get("logGroupName"))
     if "logGroupName" in params:
-        raise AwsError(
-            "ValidationException", "LogGroup name and LogGroup identifier are mutually exclusive parameters."
+        raise AwsError("ValidationException", "LogGroup name and LogGroup ARN are mutually exclusive parameters.")
+    if not _IDENTIFIER.fullmatch(identifier):
+        raise invalid(
+            "1 validation error detected: Value at 'logGroupIdentifier' failed to satisfy constraint: "
+            rf"Member must satisfy regular expression pattern: {_IDENTIFIER.pattern}"
         )
     return group_name(group_of_arn(identifier) if identifier.startswith("arn:") else identifier)
 
@@ -83,6 +89,22 @@ def page_limit(params: dict[str, Any], default: int, most: int) -> int:
         bound = "greater than or equal to 1" if limit < 1 else f"less than or equal to {most}"
         raise violation(limit, "limit", f"Member must have value {bound}")
     return limit
+
+
+def check_length(params: dict[str, Any], member: str, most: int, least: int = 1) -> None:
+    """An absent member passes."""
+    value = params.get(member)
+    if value is not None and not least <= len(value) <= most:
+        bound = f"less than or equal to {most}" if len(value) > most else f"greater than or equal to {least}"
+        raise violation(value, member, f"Member must have length {bound}")
+
+
+def read_place(token: str) -> tuple[str, str]:
+    """`<name>*<group>` of a list of filters. Raises InvalidParameterException."""
+    name, star, group = token.rpartition("*")
+    if not star:
+        raise invalid("The specified nextToken is invalid.")
+    return name, group
 
 
 class Position(NamedTuple):

@@ -298,11 +298,11 @@ class _ColumnParser(_JsonParser):
 
 def _words(text: str) -> Test:
     """A test of the words of a message, one column for each; `...` stands for any number of words."""
-    columns = [column.strip() for column in _COLUMN.findall(text)] if text.strip() else []
-    names = [re.split(r"[\s=!<>]", column.lstrip("( "), maxsplit=1)[0] for column in columns]
-    if not columns or names.count("...") > 1:
+    columns, names = _columns(text)
+    if not columns:
+        return lambda message: True
+    if names.count("...") > 1:
         raise BadPattern("a space-delimited pattern names the columns, with ... at most once")
-    gap = names.index("...") if "..." in names else None
     plain = [name for name in names if name != "..."]
     for name in plain:
         if not _NAME.match(name):
@@ -314,12 +314,50 @@ def _words(text: str) -> Test:
     ]  # fmt: skip
 
     def matches(message: str) -> bool:
-        found = [bracketed or quoted or word for bracketed, quoted, word in _WORD.findall(message)]
-        if len(found) < len(plain) or (gap is None and len(found) > len(plain)):
-            return False
-        if gap is not None:
-            found = found[:gap] + found[len(found) - (len(plain) - gap) :]
-        document = dict(zip(plain, found, strict=True))
-        return all(test(document) for test in tests)
+        document = _by_column(names, message)
+        return document is not None and all(test(document) for test in tests)
 
     return matches
+
+
+def _columns(text: str) -> tuple[list[str], list[str]]:
+    """The columns of a space-delimited pattern, with and without their conditions."""
+    columns = [column.strip() for column in _COLUMN.findall(text)] if text.strip() else []
+    return columns, [re.split(r"[\s=!<>]", column.lstrip("( "), maxsplit=1)[0] for column in columns]
+
+
+def _by_column(names: list[str], message: str) -> dict[str, str] | None:
+    """A message's words by column name; None when it has not as many."""
+    plain = [name for name in names if name != "..."]
+    found = [bracketed or quoted or word for bracketed, quoted, word in _WORD.findall(message)]
+    if len(found) < len(plain) or ("..." not in names and len(found) > len(plain)):
+        return None
+    if "..." in names:
+        gap = names.index("...")
+        found = found[:gap] + found[len(found) - (len(plain) - gap) :]
+    return dict(zip(plain, found, strict=True))
+
+
+def extracted(pattern: str, message: str) -> dict[str, str]:
+    """What a pattern reads off a message that it matches: `$name` of its columns, `$.selector` of its conditions."""
+    text = pattern.strip()
+    if text.startswith("["):
+        document = _by_column(_columns(text[1:-1])[1], message) or {}
+        return {f"${name}": word for name, word in document.items()}
+    selectors = [match["path"] for match in _TOKEN.finditer(text[1:-1]) if match["path"]] if text[:1] == "{" else []
+    values = {selector: selected(pattern, selector, message) for selector in selectors}
+    return {selector: found for selector, value in values.items() if (found := _text(value)) is not None}
+
+
+def selected(pattern: str, selector: str, message: str) -> Any:
+    """The value that `$.a.b` (of JSON) or `$name` (a column of the pattern) stands for; None when there is none."""
+    if selector.startswith(("$.", "$[")):
+        try:
+            found = _read(msgspec.json.decode(message), _path(selector))
+        except msgspec.DecodeError:
+            return None
+        return found[0] if found else None
+    text = pattern.strip()
+    if not text.startswith("["):
+        return None
+    return (_by_column(_columns(text[1:-1])[1], message) or {}).get(selector[1:])

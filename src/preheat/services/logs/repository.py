@@ -1,8 +1,9 @@
 """The SQL of CloudWatch Logs."""
 
+import json
 from collections.abc import Sequence
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from preheat.kernel.errors import AwsError
 from preheat.kernel.scope import Scope
@@ -34,6 +35,17 @@ class Stream(NamedTuple):
     first_ms: int | None
     last_ms: int | None
     ingested_ms: int | None
+
+
+class Filter(NamedTuple):
+    """`kind` is "metric" or "subscription"; `settings` are the members that are special to it."""
+
+    group: str
+    kind: str
+    name: str
+    pattern: str
+    created_ms: int
+    settings: dict[str, Any]
 
 
 class Event(NamedTuple):
@@ -80,6 +92,7 @@ def delete_group(db: Database, group: Group) -> None:
     db.run("DELETE FROM logs_groups WHERE id = ?", group.id)
     db.run("DELETE FROM logs_streams WHERE group_id = ?", group.id)
     db.run("DELETE FROM logs_tags WHERE group_id = ?", group.id)
+    db.run("DELETE FROM logs_filters WHERE group_id = ?", group.id)
     db.run("INSERT INTO logs_debris (group_id) VALUES (?)", group.id)
     db.notify(CLEAN_TOPIC)
 
@@ -97,6 +110,65 @@ def list_groups(db: Database, scope: Scope, prefix: str, pattern: str, after: st
         limit,
     )
     return [Group(*row) for row in rows]
+
+
+_FILTER = (
+    "SELECT g.name, f.kind, f.name, f.pattern, f.created_ms, f.settings "
+    "FROM logs_filters f JOIN logs_groups g ON g.id = f.group_id"
+)
+
+
+def _filter(row: Sequence[Any]) -> Filter:
+    return Filter(*row[:5], json.loads(row[5]))
+
+
+def put_filter(db: Database, group: Group, kind: str, name: str, pattern: str, now_ms: int, settings: Any) -> None:
+    db.run(
+        "INSERT OR REPLACE INTO logs_filters (group_id, kind, name, pattern, created_ms, settings) "
+        "VALUES (?, ?, ?, ?, ?, ?)",
+        group.id,
+        kind,
+        name,
+        pattern,
+        now_ms,
+        json.dumps(settings),
+    )
+
+
+def find_filter(db: Database, group: Group, kind: str, name: str) -> Filter | None:
+    row = db.one(f"{_FILTER} WHERE f.group_id = ? AND f.kind = ? AND f.name = ?", group.id, kind, name)
+    return None if row is None else _filter(row)
+
+
+def delete_filter(db: Database, group: Group, kind: str, name: str) -> None:
+    db.run("DELETE FROM logs_filters WHERE group_id = ? AND kind = ? AND name = ?", group.id, kind, name)
+
+
+def filters_of(db: Database, group_id: int) -> list[Filter]:
+    return [_filter(row) for row in db.all(f"{_FILTER} WHERE f.group_id = ? ORDER BY f.kind, f.name", group_id)]
+
+
+def list_filters(db: Database, scope: Scope, kind: str, prefix: str, after: tuple[str, str]) -> list[Filter]:
+    """Those of every group, by name and group; `after` is (name, group) of the last one seen."""
+    rows = db.all(
+        f"{_FILTER} WHERE g.account = ? AND g.region = ? AND f.kind = ? AND f.name >= ? AND f.name < ? "
+        "AND (f.name, g.name) > (?, ?) ORDER BY f.name, g.name",
+        *scope,
+        kind,
+        prefix,
+        prefix + LAST_CHARACTER,
+        *after,
+    )
+    return [_filter(row) for row in rows]
+
+
+def count_filters(db: Database, group_id: int, kind: str) -> int:
+    return db.value("SELECT COUNT(*) FROM logs_filters WHERE group_id = ? AND kind = ?", group_id, kind)
+
+
+def last_event(db: Database) -> int:
+    """The id of the event that was written last."""
+    return db.value("SELECT MAX(id) FROM logs_events") or 0
 
 
 def find_stream(db: Database, group: Group, name: str) -> Stream | None:

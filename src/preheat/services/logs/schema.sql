@@ -41,6 +41,17 @@ CREATE TABLE IF NOT EXISTS logs_debris (
     stream_id INTEGER
 );
 
+-- Metric filters and subscription filters; `settings` is what is special to the kind, in JSON.
+CREATE TABLE IF NOT EXISTS logs_filters (
+    group_id INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    name TEXT NOT NULL,
+    pattern TEXT NOT NULL,
+    created_ms INTEGER NOT NULL,
+    settings TEXT NOT NULL,
+    PRIMARY KEY (group_id, kind, name)
+) WITHOUT ROWID;
+
 CREATE TABLE IF NOT EXISTS logs_tags (
     group_id INTEGER NOT NULL,
     key TEXT NOT NULL,

@@ -1,5 +1,6 @@
 """CloudWatch Logs: groups, streams, events, retention, filters."""
 
+import re
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
@@ -9,7 +10,7 @@ from preheat.execution.contract import LogLine
 from preheat.kernel.errors import AwsError
 from preheat.kernel.scope import Scope
 from preheat.services.contract import Context, Loop, Operation, Platform
-from preheat.services.logs import repository
+from preheat.services.logs import metric_filters, repository, subscriptions
 from preheat.services.logs.domain import (
     DAY_MS,
     MAX_PAGE_BYTES,
@@ -39,7 +40,10 @@ SCAN_CHUNK = 500
 SCAN_MOST = 10_000
 EVENTS_PER_STEP = 1_000
 MAX_LISTED = 50
+MOST_LISTED = 1_000
 MAX_TAGS = 50
+NAME_PATTERN = r"(\^?[\.\-_\/#A-Za-z0-9]{3,24})(\|\^?[\.\-_\/#A-Za-z0-9]{3,24}){0,4}"
+_NAME_PATTERN = re.compile(NAME_PATTERN)
 MAX_STREAM_NAMES = 100
 FOREVER_MS = 2**62
 
@@ -97,27 +101,54 @@ def describe_log_groups(ctx: Context, params: Params) -> Params:
     if wanted:
         names = [group_of({"logGroupIdentifier": identifier}) for identifier in wanted]
         found = [repository.find_group(ctx.db, ctx.scope, name) for name in names]
-        return {"logGroups": [_describe_group(ctx.scope, group) for group in found if group is not None]}
+        return {"logGroups": [_describe_group(ctx, group) for group in found if group is not None]}
     groups = repository.list_groups(ctx.db, ctx.scope, prefix or "", pattern or "", after, limit + 1)
     group_class = params.get("logGroupClass")
     out: Params = {
         "logGroups": [
-            _describe_group(ctx.scope, group)
+            _describe_group(ctx, group)
             for group in groups[:limit]
             if group_class in (None, group.group_class)
         ]
     }
+    if pattern is not None:
+        for found_group in out["logGroups"]:
+            del found_group["storedBytes"], found_group["deletionProtectionEnabled"]
     if len(groups) > limit:
         out["nextToken"] = groups[limit - 1].name
     return out
 
 
-def _describe_group(scope: Scope, group: Group) -> Params:
-    arn = _group_arn(scope, group.name)
+def list_log_groups(ctx: Context, params: Params) -> Params:
+    """`logGroupNamePattern`: a part of the name, from its start with `^`; several parted by `|`."""
+    limit = page_limit(params, MAX_LISTED, MOST_LISTED)
+    for member in ("accountIdentifiers", "includeLinkedAccounts", "dataSources", "fieldIndexNames", "logGroupTags"):
+        if params.get(member):
+            raise invalid(f"Preheat does not support {member}")
+    text = params.get("logGroupNamePattern", "")
+    if "logGroupNamePattern" in params and not _NAME_PATTERN.fullmatch(text):
+        raise violation(text, "logGroupNamePattern", f"Member must satisfy regular expression pattern: {NAME_PATTERN}")
+    parts, group_class = text.split("|"), params.get("logGroupClass")
+
+    def wanted(group: Group) -> bool:
+        named = any(group.name.startswith(part[1:]) if part[:1] == "^" else part in group.name for part in parts)
+        return named and group_class in (None, group.group_class)
+
+    groups = repository.list_groups(ctx.db, ctx.scope, "", "", params.get("nextToken", ""), -1)
+    found = [group for group in groups if wanted(group)]
+    shown = []
+    for group in found[:limit]:
+        arn = _group_arn(ctx.scope, group.name)
+        shown.append({"logGroupName": group.name, "logGroupArn": arn, "logGroupClass": group.group_class})
+    return {"logGroups": shown, **({"nextToken": found[limit - 1].name} if len(found) > limit else {})}
+
+
+def _describe_group(ctx: Context, group: Group) -> Params:
+    arn = _group_arn(ctx.scope, group.name)
     out: Params = {
         "logGroupName": group.name,
         "creationTime": group.created_ms,
-        "metricFilterCount": 0,
+        "metricFilterCount": repository.count_filters(ctx.db, group.id, metric_filters.KIND),
         "arn": f"{arn}:*",
         "storedBytes": group.bytes,
         "logGroupClass": group.group_class,
@@ -221,23 +252,6 @@ def _describe_stream(scope: Scope, group: Group, stream: Stream) -> Params:
 
 
 # -- events -----------------------------------------------------------------------------------------------------------
-
-
-def put_log_events(ctx: Context, params: Params) -> Params:
-    group = repository.require_group(ctx.db, ctx.scope, group_name(params.get("logGroupName")))
-    stream = repository.require_stream(ctx.db, group, stream_name(params.get("logStreamName")))
-    if params.get("entity"):
-        raise invalid("Preheat does not support entity: log data is not associated with entities")
-    now_ms = ctx.now_ms
-    batch = check_batch(params.get("logEvents", []), now_ms, group.retention_days)
-    repository.add_events(ctx.db, group.id, stream.id, batch.kept, now_ms)
-    for _, message in batch.kept:
-        measure(ctx.machine.meter, ctx.scope, message)
-    ctx.db.notify(repository.topic(group.name))
-    out: Params = {"nextSequenceToken": f"{now_ms:056d}"}
-    if batch.rejected:
-        out["rejectedLogEventsInfo"] = batch.rejected
-    return out
 
 
 def _window(ctx: Context, params: Params, group: Group) -> tuple[int, int]:
@@ -379,28 +393,66 @@ class LogsService:
             "CreateLogStream": create_log_stream,
             "DeleteLogGroup": delete_log_group,
             "DeleteLogStream": delete_log_stream,
+            "DeleteMetricFilter": metric_filters.delete_metric_filter,
             "DeleteRetentionPolicy": delete_retention_policy,
+            "DeleteSubscriptionFilter": subscriptions.delete_subscription_filter,
             "DescribeLogGroups": describe_log_groups,
             "DescribeLogStreams": describe_log_streams,
+            "DescribeMetricFilters": metric_filters.describe_metric_filters,
+            "DescribeSubscriptionFilters": subscriptions.describe_subscription_filters,
             "FilterLogEvents": self.filter_log_events,
             "GetLogEvents": get_log_events,
+            "ListLogGroups": list_log_groups,
             "ListTagsForResource": list_tags,
             "ListTagsLogGroup": list_tags,
-            "PutLogEvents": put_log_events,
+            "PutLogEvents": self.put_log_events,
             "PutLogGroupDeletionProtection": put_log_group_deletion_protection,
+            "PutMetricFilter": metric_filters.put_metric_filter,
             "PutRetentionPolicy": put_retention_policy,
+            "PutSubscriptionFilter": subscriptions.put_subscription_filter,
             "TagLogGroup": tag_resource,
             "TagResource": tag_resource,
+            "TestMetricFilter": metric_filters.test_metric_filter,
             "UntagLogGroup": untag_resource,
             "UntagResource": untag_resource,
         }
+
+    def put_log_events(self, ctx: Context, params: Params) -> Params:
+        group = repository.require_group(ctx.db, ctx.scope, group_name(params.get("logGroupName")))
+        stream = repository.require_stream(ctx.db, group, stream_name(params.get("logStreamName")))
+        if params.get("entity"):
+            raise invalid("Preheat does not support entity: log data is not associated with entities")
+        now_ms = ctx.now_ms
+        batch = check_batch(params.get("logEvents", []), now_ms, group.retention_days)
+        repository.add_events(ctx.db, group.id, stream.id, batch.kept, now_ms)
+        for _, message in batch.kept:
+            measure(ctx.machine.meter, ctx.scope, message)
+        self._filter(ctx, group, stream.name, batch.kept)
+        ctx.db.notify(repository.topic(group.name))
+        out: Params = {"nextSequenceToken": f"{now_ms:056d}"}
+        if batch.rejected:
+            out["rejectedLogEventsInfo"] = batch.rejected
+        return out
+
+    def _filter(self, ctx: Context, group: Group, stream: str, events: list[tuple[int, str]]) -> None:
+        """Hold a batch that was just written, (epoch milliseconds, message), against the group's filters."""
+        filters = repository.filters_of(ctx.db, group.id) if events else []
+        first = repository.last_event(ctx.db) - len(events) + 1 if filters else 0
+        for found in filters:
+            matches = self._compiled(found.pattern)
+            if found.kind == metric_filters.KIND:
+                metric_filters.count(ctx.machine.meter, ctx.scope, found, matches, events)
+            else:
+                placed = [(Position(at, first + number), message) for number, (at, message) in enumerate(events)]
+                subscriptions.send(ctx, found, matches, stream, placed)
 
     def append(self, ctx: Context, lines: Iterable[LogLine]) -> None:
         """Write lines in bulk; groups and streams that do not exist are made. `ctx.db.notify(topic(group))` wakes
         whoever follows the group."""
         batches: dict[tuple[str, str], list[tuple[int, str]]] = {}
         for line in lines:
-            batches.setdefault((line.log_group, line.log_stream), []).append((line.at, line.message))
+            text = f"{line.message}\n" if line.ended else line.message
+            batches.setdefault((line.log_group, line.log_stream), []).append((line.at, text))
             measure(ctx.machine.meter, ctx.scope, line.message)
         now_ms = ctx.now_ms
         for (group, stream), events in batches.items():
@@ -411,6 +463,7 @@ class LogsService:
             found = repository.find_stream(ctx.db, known, stream)
             number = repository.add_stream(ctx.db, known.id, stream, now_ms) if found is None else found.id
             repository.add_events(ctx.db, known.id, number, events, now_ms)
+            self._filter(ctx, known, stream, events)
             ctx.db.notify(repository.topic(group))
 
     def filter_log_events(self, ctx: Context, params: Params) -> Params:

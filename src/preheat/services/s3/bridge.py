@@ -10,6 +10,7 @@ KIND = "EventBridgeConfiguration"
 SOURCE = "aws.s3"
 _EVENTS = {
     "s3:ObjectCreated:Put": ("Object Created", {"reason": "PutObject"}),
+    "s3:ObjectCreated:Post": ("Object Created", {"reason": "PostObject"}),
     "s3:ObjectCreated:Copy": ("Object Created", {"reason": "CopyObject"}),
     "s3:ObjectCreated:CompleteMultipartUpload": ("Object Created", {"reason": "CompleteMultipartUpload"}),
     "s3:ObjectRemoved:Delete": (

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import msgspec
 
 from preheat.kernel.errors import AwsError
+from preheat.kernel.secure import scheme_of
 from preheat.services.contract import Context, Operation, Outcome, Params, Reply
 from preheat.services.s3 import checksums, domain, repository
 from preheat.services.s3.checksums import CRCS, FULL_ONLY, MEMBER, Buffer, Measured
@@ -214,7 +215,7 @@ class Multipart:
         )
         host = "s3.amazonaws.com" if ctx.request is None else ctx.request.headers.get("host", "s3.amazonaws.com")
         return {
-            "Location": f"http://{host}/{bucket.name}/{domain.url_encoded(upload.key)}",
+            "Location": f"{scheme_of(ctx.request)}://{host}/{bucket.name}/{domain.url_encoded(upload.key)}",
             "Bucket": bucket.name,
             "Key": upload.key,
             "ETag": f'"{plan.etag}"',

@@ -30,6 +30,7 @@ EMITTED = frozenset(
     {
         "s3:ObjectCreated:*",
         "s3:ObjectCreated:Put",
+        "s3:ObjectCreated:Post",
         "s3:ObjectCreated:Copy",
         "s3:ObjectCreated:CompleteMultipartUpload",
         "s3:ObjectRemoved:*",
@@ -40,7 +41,7 @@ EMITTED = frozenset(
     }
 )
 _NEVER = re.compile(
-    r"s3:(ObjectCreated:Post|ObjectRemoved:DeleteMarkerCreated|ObjectRestore:.*|Replication:.*|LifecycleExpiration:.*|"
+    r"s3:(ObjectRemoved:DeleteMarkerCreated|ObjectRestore:.*|Replication:.*|LifecycleExpiration:.*|"
     r"LifecycleTransition|IntelligentTiering|ObjectAcl:Put|ReducedRedundancyLostObject|ObjectAnnotation:.*|"
     r"ObjectRetention:Put)"
 )

@@ -95,13 +95,14 @@ class Objects:
         if "ContentType" not in attributes.headers:
             attributes.headers["ContentType"] = "binary/octet-stream"
         algorithm, expected = checksums.requested(params)
+        event = "Post" if ctx.request is not None and ctx.request.method == "POST" else "Put"
 
         def finish(inner: Context, measured: Measured, blob: str | None) -> Outcome:
             final = attributes
             if algorithm is not None and measured.checksum is not None:
                 final = msgspec.structs.replace(attributes, checksum=(algorithm, measured.checksum, "FULL_OBJECT"))
             etag = measured.md5.hex()
-            self.store(inner, bucket, params, measured.size, etag, final, blob, None if blob else bytes(body), "Put")
+            self.store(inner, bucket, params, measured.size, etag, final, blob, None if blob else bytes(body), event)
             return {"ETag": f'"{etag}"', **checksum_fields(final), **sse_fields(final)}
 
         if len(body) <= domain.INLINE_BYTES:

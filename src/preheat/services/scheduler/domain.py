@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 
 from preheat.kernel.errors import AwsError
 from preheat.kernel.scope import Arn, Scope
-from preheat.services.constraints import check_choice, check_number, check_text
+from preheat.services.constraints import Violations
 from preheat.services.schedules import At, Rate, ScheduleError, next_time, parse, zone
 from preheat.services.schedules.retries import DEFAULT_AGE_S, DEFAULT_RETRIES
 
 DEFAULT_GROUP = "default"
 NAME = r"^[0-9a-zA-Z-_.]+$"
+TOKEN = r"^[a-zA-Z0-9-_]+$"
 UNIVERSAL = re.compile(r"arn:aws:scheduler:::aws-sdk:([\w-]+):(\w+)")
 TARGET_KINDS = ("lambda", "sqs", "sns", "events", "states", "kinesis", "firehose")
 READING = (
@@ -89,19 +90,13 @@ def conflict(kind: str, name: str) -> AwsError:
     return AwsError("ConflictException", f"{kind} {name} already exists.", 409)
 
 
-def check_schedule(given: dict[str, Any]) -> None:
-    """Raises ValidationException. Moments are epoch seconds."""
-    check_text(given, "Name", 64, NAME, 1)
-    check_text(given, "GroupName", 64, NAME, 1)
-    check_text(given, "ScheduleExpression", 256, least=1)
-    check_text(given, "Description", 512)
-    check_text(given, "ScheduleExpressionTimezone", 50, least=1)
-    check_choice(given, "State", ("ENABLED", "DISABLED"))
-    check_choice(given, "ActionAfterCompletion", ("NONE", "DELETE"))
+def check_schedule(given: dict[str, Any], token: str | None = None) -> None:
+    """Raises ValidationException. Moments are epoch seconds, `token` is the request's ClientToken."""
+    _check_members({**given, "ClientToken": token})
     if given.get("KmsKeyArn"):
         raise invalid("Preheat does not implement KmsKeyArn: there is no KMS.")
     try:
-        expression = parse(given["ScheduleExpression"], one_time=True)
+        expression = parse(given["ScheduleExpression"], scheduler=True)
     except ScheduleError:
         raise invalid(f"Invalid Schedule Expression {given['ScheduleExpression']}.") from None
     try:
@@ -115,33 +110,60 @@ def check_schedule(given: dict[str, Any]) -> None:
     _check_target(given["Target"])
 
 
+def _check_members(given: dict[str, Any]) -> None:
+    """What the model asks of each member."""
+    wrong = Violations()
+    wrong.text(given, "Name", 64, NAME, 1)
+    wrong.text(given, "GroupName", 64, NAME, 1)
+    wrong.text(given, "ScheduleExpression", 256, least=1)
+    wrong.text(given, "Description", 512)
+    wrong.text(given, "ScheduleExpressionTimezone", 50, least=1)
+    wrong.choice(given, "State", ("ENABLED", "DISABLED"))
+    wrong.choice(given, "ActionAfterCompletion", ("NONE", "DELETE"))
+    wrong.text(given, "ClientToken", 64, TOKEN, 1)
+    window, target = given["FlexibleTimeWindow"], given["Target"]
+    wrong.choice(window, "Mode", ("OFF", "FLEXIBLE"), "flexibleTimeWindow.mode")
+    wrong.number(window, "MaximumWindowInMinutes", 1, 1_440, "flexibleTimeWindow.maximumWindowInMinutes")
+    wrong.text(target, "Arn", 1_600, least=1, path="target.arn")
+    wrong.text(target, "RoleArn", 1_600, ROLE, 1, "target.roleArn")
+    wrong.text(target.get("DeadLetterConfig", {}), "Arn", 1_600, QUEUE, 1, "target.deadLetterConfig.arn")
+    policy, path = target.get("RetryPolicy", {}), "target.retryPolicy"
+    wrong.number(policy, "MaximumRetryAttempts", 0, DEFAULT_RETRIES, f"{path}.maximumRetryAttempts")
+    wrong.number(policy, "MaximumEventAgeInSeconds", 60, DEFAULT_AGE_S, f"{path}.maximumEventAgeInSeconds")
+    wrong.refuse()
+
+
+def check_group(params: dict[str, Any]) -> None:
+    """The name, tags and token of a request about a group. Raises ValidationException."""
+    wrong = Violations()
+    wrong.text(params, "Name", 64, NAME, 1)
+    wrong.text(params, "ClientToken", 64, TOKEN, 1)
+    for number, tag in enumerate(params.get("Tags", ()), 1):
+        wrong.text(tag, "Key", 128, least=1, path=f"tags.{number}.member.key")
+        wrong.text(tag, "Value", 256, least=1, path=f"tags.{number}.member.value")
+    wrong.refuse()
+
+
 def check_start(given: dict[str, Any], before: float | None, now: float) -> None:
     """Raises ValidationException for a StartDate that has passed, unless it is that of `before`; a one-time schedule
     has no use for it."""
     start = given.get("StartDate")
-    if start is None or start == before or isinstance(parse(given["ScheduleExpression"], one_time=True), At):
+    if start is None or start == before or isinstance(parse(given["ScheduleExpression"], scheduler=True), At):
         return
     if start < now - START_GRACE_S:
         raise invalid("The StartDate you specify cannot be earlier than 5 minutes ago.")
 
 
 def _check_window(window: dict[str, Any]) -> None:
-    check_choice(window, "Mode", ("OFF", "FLEXIBLE"))
     minutes = window.get("MaximumWindowInMinutes")
     if window["Mode"] == "FLEXIBLE":
         if minutes is None:
             raise invalid("The MaximumWindowInMinutes is required for the mode FLEXIBLE.")
-        check_number(window, "MaximumWindowInMinutes", 1, 1_440)
     elif minutes is not None:
         raise invalid("The MaximumWindowInMinutes is only supported for the mode FLEXIBLE.")
 
 
 def _check_target(target: dict[str, Any]) -> None:
-    check_text(target, "Arn", 1_600, least=1)
-    check_text(target, "RoleArn", 1_600, ROLE, 1)
-    check_text(target.get("DeadLetterConfig", {}), "Arn", 1_600, QUEUE, 1)
-    check_number(target.get("RetryPolicy", {}), "MaximumRetryAttempts", 0, DEFAULT_RETRIES)
-    check_number(target.get("RetryPolicy", {}), "MaximumEventAgeInSeconds", 60, DEFAULT_AGE_S)
     for member in NOT_HERE:
         if target.get(member):
             raise invalid(f"Preheat does not implement {member}.")
@@ -173,12 +195,18 @@ def _check_target(target: dict[str, Any]) -> None:
         raise invalid("SqsParameters.MessageGroupId must be given for a FIFO queue.")
 
 
+def shown_target(target: dict[str, Any]) -> dict[str, Any]:
+    """With the retry policy that acts where none, or only a part of one, was given."""
+    retries = {"MaximumEventAgeInSeconds": DEFAULT_AGE_S, "MaximumRetryAttempts": DEFAULT_RETRIES}
+    return {**target, "RetryPolicy": retries | target.get("RetryPolicy", {})}
+
+
 def due_after(given: dict[str, Any], modified: float, after: float) -> float | None:
     """The scheduled time after `after`, None when there is none any more. A rate counts from its StartDate, which is
     due itself, or from when the schedule was made or changed."""
     if given.get("State", "ENABLED") != "ENABLED":
         return None
-    expression = parse(given["ScheduleExpression"], one_time=True)
+    expression = parse(given["ScheduleExpression"], scheduler=True)
     timezone = zone(given.get("ScheduleExpressionTimezone", "UTC"))
     if isinstance(expression, At):
         return next_time(expression, after, timezone)

@@ -217,7 +217,7 @@ class SchedulerService:
 
     def create_schedule(self, ctx: Context, params: Params) -> Outcome:
         given, token = _given(params), params.get("ClientToken")
-        domain.check_schedule(given)
+        domain.check_schedule(given, params.get("ClientToken"))
         _check_target(ctx, given["Target"])
         group = self._group(ctx, params.get("GroupName"))[0]
         self._check_open(ctx, group)
@@ -252,7 +252,7 @@ class SchedulerService:
     def update_schedule(self, ctx: Context, params: Params) -> Outcome:
         """What is not given is as in a new schedule."""
         given = _given(params)
-        domain.check_schedule(given)
+        domain.check_schedule(given, params.get("ClientToken"))
         _check_target(ctx, given["Target"])
         found = self._found(ctx, params)
         domain.check_start(given, found.given.get("StartDate"), ctx.now)
@@ -265,6 +265,7 @@ class SchedulerService:
     def get_schedule(self, ctx: Context, params: Params) -> Outcome:
         found = self._found(ctx, params)
         shown = {name: moment(value) if name in MOMENTS else value for name, value in found.given.items()}
+        shown["Target"] = domain.shown_target(found.given["Target"])
         return {
             "Arn": found.arn, "ScheduleExpressionTimezone": "UTC", "State": "ENABLED", "ActionAfterCompletion": "NONE",
             **shown, "GroupName": found.group, "CreationDate": moment(found.created),
@@ -335,7 +336,7 @@ class SchedulerService:
         return ctx.scope.arn("scheduler", f"schedule-group/{name}")
 
     def create_schedule_group(self, ctx: Context, params: Params) -> Outcome:
-        check_text(params, "Name", 64, domain.NAME, 1)
+        domain.check_group(params)
         name = params["Name"]
         tags, token = {tag["Key"]: tag["Value"] for tag in params.get("Tags", ())}, params.get("ClientToken")
         there = ctx.db.value(
@@ -393,6 +394,7 @@ class SchedulerService:
         return name, tags, created
 
     def tag_resource(self, ctx: Context, params: Params) -> Outcome:
+        domain.check_group(params)
         name, tags, created = self._tagged(ctx, params)
         self._check_open(ctx, name)
         self._put_group(ctx, name, tags | {tag["Key"]: tag["Value"] for tag in params["Tags"]}, created)

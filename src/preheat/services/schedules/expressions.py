@@ -7,7 +7,7 @@ from datetime import UTC, datetime, tzinfo
 from preheat.services.schedules.cron import Cron, ScheduleError, parse_cron
 
 UNIT_S = {"minute": 60, "hour": 3_600, "day": 86_400}
-_RATE = re.compile(r"rate\(\s*(\d{1,10})\s+(minute|hour|day)(s?)\s*\)")
+_RATE = re.compile(r"rate\((\d{1,10})\s+(minute|hour|day)(s?)\)")
 _AT = re.compile(r"at\((\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2})\)")
 _CRON = re.compile(r"cron\((.*)\)", re.DOTALL)
 
@@ -27,24 +27,25 @@ class At:
 Expression = Rate | Cron | At
 
 
-def parse(text: str, *, one_time: bool = False) -> Expression:
-    """`one_time`: at(...) is allowed. Raises ScheduleError."""
+def parse(text: str, *, scheduler: bool = False) -> Expression:
+    """As a rule of EventBridge has it, or EventBridge Scheduler: that takes at(...) too, and a unit in the singular or
+    plural with any number. Raises ScheduleError."""
     rate = _RATE.fullmatch(text)
     if rate is not None:
         count = int(rate[1])
-        if count == 0 or (count == 1) == bool(rate[3]):
+        if count == 0 or (not scheduler and (count == 1) == bool(rate[3])):
             raise ScheduleError("a rate is 1 of a unit, or more of units: rate(1 minute), rate(5 minutes)")
         return Rate(count * UNIT_S[rate[2]])
     cron = _CRON.fullmatch(text)
     if cron is not None:
         return parse_cron(cron[1])
-    at = _AT.fullmatch(text) if one_time else None
+    at = _AT.fullmatch(text) if scheduler else None
     if at is not None:
         try:
             return At(datetime.fromisoformat(at[1]))
         except ValueError as error:
             raise ScheduleError(str(error)) from error
-    raise ScheduleError("not rate(...)" + (", cron(...) or at(...)" if one_time else " or cron(...)"))
+    raise ScheduleError("not rate(...)" + (", cron(...) or at(...)" if scheduler else " or cron(...)"))
 
 
 def zone(name: str) -> tzinfo:

@@ -1,5 +1,6 @@
 """SNS's rules, pure: names, errors, topics and subscriptions as values. Texts and limits: aws_facts section 3."""
 
+import base64
 import re
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -8,6 +9,7 @@ import msgspec
 
 from preheat.kernel.errors import AwsError
 from preheat.kernel.scope import Arn, Scope
+from preheat.services.contract import Params
 
 SERVICE = "sns.amazonaws.com"
 DEFAULT_MAX_BYTES = 262_144
@@ -22,6 +24,8 @@ PROTOCOLS = ("http", "https", "email", "email-json", "sms", "sqs", "application"
 NAME = re.compile(r"[A-Za-z0-9_-]{1,256}\Z")
 FIFO_NAME = re.compile(r"[A-Za-z0-9_-]{1,251}\.fifo\Z")
 PHONE = re.compile(r"\+?[1-9][0-9]{1,14}\Z")
+SEPARATED = re.compile(r"(?<=[0-9])[./-](?=[0-9])")
+"""A point, slash or hyphen between two digits of a phone number."""
 PUNCTUATED = re.compile(r"[A-Za-z0-9!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~]{1,128}\Z")
 DEFAULT_POLICY_ACTIONS = (
     "GetTopicAttributes", "SetTopicAttributes", "AddPermission", "RemovePermission", "DeleteTopic", "Subscribe",
@@ -112,7 +116,7 @@ def invalid_value(message: str) -> AwsError:
 
 
 def not_found(what: str) -> AwsError:
-    """`what`: "Topic" or "Subscription"."""
+    """`what`: "Topic", "Subscription", "Endpoint" or "PlatformApplication"."""
     return AwsError("NotFound", f"{what} does not exist", 404)
 
 
@@ -156,6 +160,27 @@ def subscription_uid(arn: str) -> str:
     if len(parts) < 7:
         raise invalid("SubscriptionId")
     return parts[6]
+
+
+def page_token(last: str) -> str:
+    """The NextToken of a page that ends with `last`."""
+    return base64.b64encode(last.encode()).decode()
+
+
+def read_page(params: Params) -> str:
+    """Where the page before this one ended, "" for the first. Raises InvalidParameter."""
+    try:
+        return base64.b64decode(params.get("NextToken") or "", validate=True).decode()
+    except ValueError:
+        raise invalid("NextToken") from None
+
+
+def read_number(params: Params) -> int:
+    """The row after which a page begins, 0 for the first. Raises InvalidParameter."""
+    last = read_page(params)
+    if last and not last.isdecimal():
+        raise invalid("NextToken")
+    return int(last or 0)
 
 
 def default_policy(arn: str, account: str) -> str:

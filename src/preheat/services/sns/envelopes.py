@@ -9,6 +9,8 @@ from preheat.services.sns.domain import Subscription, Topic
 from preheat.services.sns.messages import Message, instant, notification, shown_attributes
 from preheat.services.sns.signing import CERTIFICATE_PATH, Signer
 
+LAMBDA_SIGNATURE_VERSION = "1"
+"""What AWS tells functions even when the signature is one of version 2 (recorded 2024)."""
 AGENT = "Amazon Simple Notification Service Agent"
 CONFIRM = (
     "You have chosen to subscribe to the topic {arn}.\nTo confirm the subscription, visit the SubscribeURL included in "
@@ -79,7 +81,7 @@ class Envelopes:
             "Subject": message.subject,
             "Message": document["Message"],
             "Timestamp": message.timestamp,
-            "SignatureVersion": signed["SignatureVersion"],
+            "SignatureVersion": LAMBDA_SIGNATURE_VERSION,
             "Signature": signed["Signature"],
             "SigningCertUrl": signed["SigningCertURL"],
             "UnsubscribeUrl": self.unsubscribe_url(subscription),
@@ -129,6 +131,8 @@ def web_headers(
         "x-amz-sns-topic-arn": topic.arn,
         "Content-Type": content_type,
         "User-Agent": AGENT,
+        "Accept-Encoding": "gzip,deflate",
+        "Connection": "Keep-Alive",
     }
     if kind != "SubscriptionConfirmation":
         headers["x-amz-sns-subscription-arn"] = subscription.arn

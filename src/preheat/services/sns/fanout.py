@@ -20,6 +20,7 @@ from preheat.kernel.scope import Arn, Scope
 from preheat.services.contract import Context, Params, Principal
 from preheat.services.deliveries import Counts, Delivery, emit, trace_header
 from preheat.services.sns import policies, status
+from preheat.services.sns.devices import DeviceRows
 from preheat.services.sns.domain import SERVICE, Subscription, Topic
 from preheat.services.sns.envelopes import Envelopes, web_headers
 from preheat.services.sns.filters import ATTRIBUTES, Filter, Subject, compile_filter
@@ -77,8 +78,9 @@ class Tally:
 
 
 class FanOut:
-    def __init__(self, rows: SnsRepository, envelopes: Envelopes) -> None:
+    def __init__(self, rows: SnsRepository, devices: DeviceRows, envelopes: Envelopes) -> None:
         self._rows = rows
+        self._devices = devices
         self._envelopes = envelopes
         self._routes: dict[int, Routes] = {}
         self._senders: dict[str, Callable[[Context, Route, Message], bool]] = {
@@ -89,6 +91,7 @@ class FanOut:
             "email": self._to_mail,
             "email-json": self._to_mail,
             "sms": self._to_phone,
+            "application": self._to_device,
         }
 
     def __call__(self, ctx: Context, message: Message) -> None:
@@ -184,7 +187,7 @@ class FanOut:
         params: Params = {"QueueUrl": route.queue_url, "MessageBody": body}
         if attributes:
             params["MessageAttributes"] = attributes
-        if message.group is not None and (message.topic.fifo or not route.fifo):
+        if message.group is not None and message.topic.fifo == route.fifo:
             params["MessageGroupId"] = message.group
         if message.dedup is not None and route.fifo:
             params["MessageDeduplicationId"] = message.dedup
@@ -288,6 +291,20 @@ class FanOut:
         text = f"{name[:SMS_PREFIX]}> {message.text('sms')}" if name else message.text("sms")
         sender = sms_sender(message.attributes, self._rows.sms_settings(topic.scope))
         self._rows.send(ctx.now_ms, "sms", sender, route.subscription.endpoint, "", text, topic.arn)
+        return True
+
+    def _to_device(self, ctx: Context, route: Route, message: Message) -> bool:
+        """What a device does not take is a delivery that fails for good, for its dead letter queue and its metrics."""
+        endpoint = route.subscription.endpoint
+        device = self._devices.by_arn(endpoint)
+        if device is None or not device.enabled or not device.application.enabled:
+            body = self._envelopes.notification(ctx, message, route.subscription)
+            self._emit(ctx, route, message, self._delivery(route, message, endpoint, body, ladder=policies.MANAGED))
+            return False
+        text, application = message.text(device.application.platform), device.application.name
+        self._rows.send(
+            ctx.now_ms, "application", application, endpoint, message.subject or "", text, message.topic.arn
+        )
         return True
 
 

@@ -142,8 +142,9 @@ def _check_attribute_value(name: str, kind: str, attribute: Params) -> None:
         raise invalid_value(f"Could not cast message attribute '{name}' value to number.")
 
 
-def texts(params: Params) -> dict[str, str]:
-    """The message for each protocol, of a request's Message and MessageStructure. Raises InvalidParameter."""
+def texts(params: Params, protocol: str = "default") -> dict[str, str]:
+    """The message for each protocol, of a request's Message and MessageStructure. A text for the `protocol` to which
+    alone it goes will do instead of the default. Raises InvalidParameter."""
     structure = params.get("MessageStructure")
     if structure is None:
         return {"default": params["Message"]}
@@ -156,7 +157,7 @@ def texts(params: Params) -> dict[str, str]:
     if not isinstance(document, dict):
         raise invalid("Message Structure - JSON message body failed to parse")
     found = {name: text for name, text in document.items() if isinstance(text, str)}
-    if "default" not in found:
+    if "default" not in found and protocol not in found:
         raise invalid("Message Structure - No default entry in JSON message body")
     return found
 

@@ -2,11 +2,15 @@
 
 import re
 
+from preheat.kernel.errors import AwsError
 from preheat.services.contract import Context, Outcome, Params
 from preheat.services.sns.domain import PHONE, invalid
 from preheat.services.sns.repository import SnsRepository
 
 SENDER_ID = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9]{1,11}\Z")
+UNSUPPORTED = (
+    "DeliveryStatusIAMRole", "DeliveryStatusSuccessSamplingRate", "MonthlySpendLimit", "UsageReportS3Bucket",
+)  # fmt: skip
 TYPES = ("Promotional", "Transactional")
 
 
@@ -26,8 +30,10 @@ class PhoneOperations:
                 good = SENDER_ID.match(value) is not None
             elif name == "DefaultSMSType":
                 good = value in TYPES
-            else:
+            elif name in UNSUPPORTED:
                 raise invalid(f"{name} is not supported by Preheat: no text message leaves this machine")
+            else:
+                raise AwsError("InvalidParameter", f"{name} is not a valid attribute")
             if not good:
                 raise invalid(f"{name}: Invalid value [{value}]")
         self._rows.set_sms_settings(ctx.scope, settings)

@@ -50,7 +50,7 @@ def check_topic_policy(text: str, prefix: str) -> None:
     _check_retries(http.get("defaultHealthyRetryPolicy"), "http.defaultHealthyRetryPolicy", prefix)
     _check_throttle(http.get("defaultThrottlePolicy"), "http.defaultThrottlePolicy", prefix)
     _check_request(http.get("defaultRequestPolicy"), CONTENT_TYPES, prefix)
-    if not isinstance(http.get("disableSubscriptionOverrides", False), bool):
+    if not isinstance(http.get("disableSubscriptionOverrides") or False, bool):
         raise invalid(f"{prefix}DeliveryPolicy: http.disableSubscriptionOverrides must be a boolean")
 
 
@@ -129,12 +129,29 @@ def _check_request(given: Any, types: tuple[str, ...], prefix: str) -> None:
         raise invalid(f"{prefix}DeliveryPolicy: headerContentType is not supported")
 
 
+def shown_topic_policy(text: str) -> dict[str, Any]:
+    """A topic's delivery policy as AWS shows it again: what was given, without what is null (recorded 2024)."""
+    given = msgspec.json.decode(text).get("http") or {}
+    kept = {name: value for name, value in given.items() if value is not None}
+    names = ("defaultHealthyRetryPolicy", "disableSubscriptionOverrides", "defaultThrottlePolicy",
+             "defaultRequestPolicy")  # fmt: skip
+    kept.setdefault("disableSubscriptionOverrides", False)
+    return {"http": {name: kept[name] for name in names if name in kept}}
+
+
+def shown_subscription_policy(text: str) -> dict[str, Any]:
+    """A subscription's delivery policy as AWS shows it again: every part of it, null where none was given."""
+    given = msgspec.json.decode(text)
+    parts = ("healthyRetryPolicy", "sicklyRetryPolicy", "throttlePolicy", "requestPolicy")
+    return {**{name: given.get(name) for name in parts}, "guaranteed": given.get("guaranteed", False)}
+
+
 def effective_topic_policy(text: str | None) -> dict[str, Any]:
     """A topic's delivery policy with the system's defaults."""
     http = (msgspec.json.decode(text).get("http") or {}) if text else {}
     effective = {
         "defaultHealthyRetryPolicy": {**HEALTHY, **(http.get("defaultHealthyRetryPolicy") or {})},
-        "disableSubscriptionOverrides": http.get("disableSubscriptionOverrides", False),
+        "disableSubscriptionOverrides": http.get("disableSubscriptionOverrides") or False,
         "defaultRequestPolicy": {"headerContentType": CONTENT_TYPE, **(http.get("defaultRequestPolicy") or {})},
     }
     if http.get("defaultThrottlePolicy"):

@@ -8,6 +8,7 @@ from typing import Any
 from preheat.kernel.errors import AwsError
 from preheat.services.contract import Context, Outcome, Params
 from preheat.services.sns import messages
+from preheat.services.sns.devices import DeviceRows, check_reachable
 from preheat.services.sns.domain import DEFAULT_MAX_BYTES, PHONE, Topic, invalid
 from preheat.services.sns.fanout import NAMESPACE, FanOut, sms_sender
 from preheat.services.sns.messages import Message
@@ -24,8 +25,9 @@ FindTopic = Callable[[Context, str, str], Topic]
 class Publishing:
     """`find` resolves a topic's ARN (and the name of the member it came in)."""
 
-    def __init__(self, rows: SnsRepository, fan_out: FanOut, find: FindTopic) -> None:
+    def __init__(self, rows: SnsRepository, devices: DeviceRows, fan_out: FanOut, find: FindTopic) -> None:
         self._rows = rows
+        self._devices = devices
         self._fan_out = fan_out
         self._find = find
 
@@ -40,7 +42,7 @@ class Publishing:
         if arn is None:
             raise invalid("TopicArn or TargetArn Reason: no value for required parameter")
         if ":endpoint/" in arn:
-            raise invalid("TargetArn Reason: No endpoint found for the target arn specified")
+            return self._push(ctx, params, arn)
         topic = self._find(ctx, arn, member)
         messages.check_group(params, topic)
         size = messages.size_of(params)
@@ -99,6 +101,31 @@ class Publishing:
         ctx.db.after_commit(count)
         return {"MessageId": ctx.entropy.uuid()}
 
+    def _push(self, ctx: Context, params: Params, arn: str) -> Params:
+        """A notification to one device."""
+        device = self._devices.by_arn(arn, "TargetArn")
+        if device is None or "TargetArn" not in params:
+            raise invalid("TargetArn Reason: No endpoint found for the target arn specified")
+        check_reachable(device)
+        if messages.size_of(params) > DEFAULT_MAX_BYTES:
+            raise invalid("Message too long")
+        application = device.application
+        text = messages.texts(params, application.platform)
+        self._rows.send(
+            ctx.now_ms, "application", application.name, arn, params.get("Subject") or "",
+            text.get(application.platform) or text["default"], "",
+        )  # fmt: skip
+        record, scope, names = ctx.machine.meter.record, application.scope, {
+            "Application": application.name, "Platform": application.platform,
+        }  # fmt: skip
+
+        def count() -> None:
+            record(scope, NAMESPACE, "NumberOfMessagesPublished", **names)
+            record(scope, NAMESPACE, "NumberOfNotificationsDelivered", **names)
+
+        ctx.db.after_commit(count)
+        return {"MessageId": ctx.entropy.uuid()}
+
     # -- batches --------------------------------------------------------------------------------------------------
 
     def publish_batch(self, ctx: Context, params: Params) -> Outcome:
@@ -112,8 +139,9 @@ class Publishing:
             )
         for position, entry in enumerate(entries, 1):
             messages.check_attributes(entry.get("MessageAttributes") or {}, position)
-            messages.check_group(entry, topic)
         texts = [messages.texts(entry) for entry in entries]
+        for entry in entries:
+            messages.check_group(entry, topic)
         done: list[Params] = []
         failed: list[Params] = []
         for entry, size, text in zip(entries, sizes, texts):

@@ -45,7 +45,27 @@ CREATE TABLE IF NOT EXISTS sns_deduplication (
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS sns_deduplication_expiry ON sns_deduplication (expires_at);
 
--- Mails and text messages, which leave this machine nowhere.
+CREATE TABLE IF NOT EXISTS sns_applications (
+    id INTEGER PRIMARY KEY,
+    account TEXT NOT NULL,
+    region TEXT NOT NULL,
+    platform TEXT NOT NULL,
+    name TEXT NOT NULL,
+    attributes TEXT NOT NULL,
+    UNIQUE (account, region, platform, name)
+);
+
+CREATE TABLE IF NOT EXISTS sns_devices (
+    id INTEGER PRIMARY KEY,
+    application_id INTEGER NOT NULL,
+    uid TEXT NOT NULL,
+    token TEXT NOT NULL,
+    attributes TEXT NOT NULL,
+    UNIQUE (application_id, uid),
+    UNIQUE (application_id, token)
+);
+
+-- Mails, text messages and pushed notifications, which leave this machine nowhere.
 CREATE TABLE IF NOT EXISTS sns_outbox (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     at INTEGER NOT NULL,

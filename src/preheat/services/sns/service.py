@@ -6,11 +6,13 @@ from typing import Any
 from preheat.identity.vault import Vault
 from preheat.kernel.scope import Scope
 from preheat.services.contract import Context, Operation, Platform
+from preheat.services.sns.devices import DeviceRows
 from preheat.services.sns.envelopes import Envelopes
 from preheat.services.sns.fanout import FanOut
 from preheat.services.sns.messages import instant
 from preheat.services.sns.phones import PhoneOperations
 from preheat.services.sns.publishing import Publishing
+from preheat.services.sns.push import PushOperations
 from preheat.services.sns.repository import SnsRepository
 from preheat.services.sns.signing import Signer
 from preheat.services.sns.subscriptions import SubscriptionOperations
@@ -29,10 +31,12 @@ class SnsService:
         signer = self._signer = Signer(rows, vault, platform.entropy, platform.background)
         platform.db.on_undo.append(signer.forget)
         envelopes = Envelopes(platform.settings.endpoint, signer)
-        fan_out = FanOut(rows, envelopes)
+        devices = DeviceRows(platform.db)
+        fan_out = FanOut(rows, devices, envelopes)
         topics = TopicOperations(rows, signer, fan_out.forget)
-        subscriptions = SubscriptionOperations(rows, topics, envelopes)
-        publishing = Publishing(rows, fan_out, topics.find)
+        subscriptions = SubscriptionOperations(rows, devices, topics, envelopes)
+        publishing = Publishing(rows, devices, fan_out, topics.find)
+        push = PushOperations(devices)
         phones = PhoneOperations(rows)
         self.loops = [Expiry(rows)]
         self.operations: dict[str, Operation] = {
@@ -60,6 +64,16 @@ class SnsService:
             "CheckIfPhoneNumberIsOptedOut": phones.check_if_phone_number_is_opted_out,
             "ListPhoneNumbersOptedOut": phones.list_phone_numbers_opted_out,
             "OptInPhoneNumber": phones.opt_in_phone_number,
+            "CreatePlatformApplication": push.create_platform_application,
+            "GetPlatformApplicationAttributes": push.get_platform_application_attributes,
+            "SetPlatformApplicationAttributes": push.set_platform_application_attributes,
+            "DeletePlatformApplication": push.delete_platform_application,
+            "ListPlatformApplications": push.list_platform_applications,
+            "CreatePlatformEndpoint": push.create_platform_endpoint,
+            "GetEndpointAttributes": push.get_endpoint_attributes,
+            "SetEndpointAttributes": push.set_endpoint_attributes,
+            "DeleteEndpoint": push.delete_endpoint,
+            "ListEndpointsByPlatformApplication": push.list_endpoints_by_platform_application,
         }
 
     def certificate(self, ctx: Context) -> str:
@@ -67,7 +81,7 @@ class SnsService:
         return self._signer.certificate(ctx)
 
     def outbox(self, limit: int = 1_000) -> list[dict[str, Any]]:
-        """Mails and text messages that were sent, newest first."""
+        """Mails, text messages and pushed notifications that were sent, newest first."""
         return [{**row, "at": instant(row["at"] / 1_000)} for row in self._rows.sent(limit)]
 
     def topic_policy(self, arn: str) -> str | None:

@@ -5,6 +5,7 @@ server's own."""
 import base64
 from typing import Any, NamedTuple
 
+from preheat.identity.certificates import DAY_S, draft, key_bytes, pem_of, serial_of
 from preheat.identity.vault import Vault
 from preheat.kernel.entropy import Entropy
 from preheat.kernel.stream import Background
@@ -12,8 +13,7 @@ from preheat.services.contract import Context, Outcome
 from preheat.services.sns.repository import SnsRepository
 
 KEY_BITS = 2_048
-YEARS_S = 10 * 365 * 86_400
-DAY_S = 86_400
+YEARS_S = 10 * 365 * DAY_S
 CERTIFICATE_PATH = "/_preheat/sns/SimpleNotificationService.pem"
 SIGNED = {
     "Notification": ("Message", "MessageId", "Subject", "Timestamp", "TopicArn", "Type"),
@@ -89,31 +89,14 @@ class Signer:
         self._key = None
 
     def _serial(self) -> int:
-        return int.from_bytes(self._entropy.bytes(16), "big") >> 1 | 1
+        return serial_of(self._entropy.bytes(16))
 
 
 def make_pair(serial: int, now: float) -> Pair:
     """A new key and its certificate, valid for ten years from `now` (epoch seconds)."""
-    from datetime import UTC, datetime
-
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric import rsa
-    from cryptography.x509.oid import NameOID
 
     key = rsa.generate_private_key(65_537, KEY_BITS)
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "sns.amazonaws.com (Preheat)")])
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(serial)
-        .not_valid_before(datetime.fromtimestamp(int(now) - DAY_S, UTC))
-        .not_valid_after(datetime.fromtimestamp(int(now) + YEARS_S, UTC))
-        .sign(key, hashes.SHA256())
-    )
-    der = key.private_bytes(
-        serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    return Pair(der, certificate.public_bytes(serialization.Encoding.PEM).decode())
+    drafted = draft("sns.amazonaws.com (Preheat)", None, key.public_key(), serial, now, YEARS_S)
+    return Pair(key_bytes(key, pem=False), pem_of(drafted.sign(key, hashes.SHA256())).decode())

@@ -62,10 +62,23 @@ def wanted(ctx: Context, asked: Feedback | None, message: Message, endpoint: str
 
 
 def report(ctx: Context, status: dict[str, Any], attempts: int, code: int, response: str, *, good: bool) -> None:
-    """Write what became of a delivery; `code` is what the endpoint answered, `response` its words."""
+    """Write what became of a delivery; `code` is what the endpoint answered, `response` its words. Of a function there
+    is the invocation's id instead, and no number of attempts (recorded 2023)."""
     role = status["success"] if good else status["failure"]
     if not role:
         return
+    delivery = {
+        "deliveryId": ctx.entropy.uuid(),
+        "destination": status["to"],
+        "providerResponse": response[:MAX_RESPONSE],
+        "dwellTimeMs": max(int((ctx.now - status["at"]) * 1_000), 0),
+        "attempts": attempts,
+        "statusCode": code,
+    }
+    if status["to"].startswith("arn:aws:lambda:"):
+        del delivery["attempts"]
+        if good:
+            delivery["providerResponse"] = msgspec.json.encode({"lambdaRequestId": ctx.request_id}).decode()
     document = {
         "notification": {
             "messageMD5Sum": status["md5"],
@@ -73,14 +86,7 @@ def report(ctx: Context, status: dict[str, Any], attempts: int, code: int, respo
             "topicArn": status["topic"],
             "timestamp": status["timestamp"].replace("T", " ").removesuffix("Z"),
         },
-        "delivery": {
-            "deliveryId": ctx.entropy.uuid(),
-            "destination": status["to"],
-            "providerResponse": response[:MAX_RESPONSE],
-            "dwellTimeMs": max(int((ctx.now - status["at"]) * 1_000), 0),
-            "attempts": attempts,
-            "statusCode": code,
-        },
+        "delivery": delivery,
         "status": "SUCCESS" if good else "FAILURE",
     }
     region, account, name = status["topic"].split(":")[3:6]

@@ -12,10 +12,12 @@ from preheat.kernel.scope import Arn
 from preheat.services.contract import Context, Outcome, Params
 from preheat.services.deliveries import Delivery, emit
 from preheat.services.sns import policies
+from preheat.services.sns.devices import DeviceRows
 from preheat.services.sns.domain import (
     PAGE,
     PHONE,
     PROTOCOLS,
+    SEPARATED,
     SERVICE,
     TOKEN_LENGTH,
     TOKEN_LIFE_MS,
@@ -24,8 +26,9 @@ from preheat.services.sns.domain import (
     invalid,
     not_authorized,
     not_found,
+    page_token,
+    read_number,
     subscription_uid,
-    topic_arn,
 )
 from preheat.services.sns.envelopes import Envelopes, web_headers
 from preheat.services.sns.fanout import MAILER, web_address
@@ -48,8 +51,11 @@ Check = Callable[[str, str, dict[str, str], Topic, str], None]
 
 
 class SubscriptionOperations:
-    def __init__(self, rows: SnsRepository, topics: TopicOperations, envelopes: Envelopes) -> None:
+    def __init__(
+        self, rows: SnsRepository, devices: DeviceRows, topics: TopicOperations, envelopes: Envelopes
+    ) -> None:
         self._rows = rows
+        self._devices = devices
         self._topics = topics
         self._envelopes = envelopes
 
@@ -61,6 +67,8 @@ class SubscriptionOperations:
         if not endpoint:
             raise invalid("Endpoint Reason: Please specify an endpoint")
         check_endpoint(topic, protocol, endpoint)
+        if protocol == "application":
+            self._check_device(endpoint)
         attributes = dict(params.get("Attributes") or {})
         check_attributes(attributes, topic, endpoint, "Attributes Reason: ")
         known = self._rows.by_endpoint(topic, protocol, endpoint)
@@ -69,6 +77,7 @@ class SubscriptionOperations:
             if known.state == "pending":
                 self._ask(ctx, topic, known, ended=False)
             return {"SubscriptionArn": self._shown_arn(known, params)}
+        attributes = {name: value for name, value in attributes.items() if value or name not in EMPTIED}
         check_room(topic, sum(self._rows.counts(topic).values()), protocol)
         self._check_filters(topic, attributes)
         waits = protocol in ASKED or (protocol == "sqs" and Arn.parse(endpoint).account != ctx.scope.account)
@@ -79,6 +88,14 @@ class SubscriptionOperations:
         if waits:
             self._ask(ctx, topic, made, ended=False)
         return {"SubscriptionArn": self._shown_arn(made, params)}
+
+    def _check_device(self, endpoint: str) -> None:
+        try:
+            found = self._devices.by_arn(endpoint)
+        except AwsError:
+            raise invalid("ApplicationEndpoint ARN") from None
+        if found is None:
+            raise invalid(f"Endpoint Reason: Endpoint does not exist for endpoint arn{endpoint}")
 
     def _shown_arn(self, subscription: Subscription, params: Params) -> str:
         hidden = subscription.state == "pending" and not params.get("ReturnSubscriptionArn")
@@ -110,13 +127,17 @@ class SubscriptionOperations:
             emit(ctx, Delivery(url, body, topic.arn, SERVICE, options={"headers": headers | login}, ladder=ladder))
 
     def confirm_subscription(self, ctx: Context, params: Params) -> Outcome:
-        token = params["Token"]
-        parts = topic_arn(params["TopicArn"])
+        """The token alone says which subscription it is; the ARN has to lead to its region (recorded 2023)."""
+        token, arn = params["Token"], params["TopicArn"].split(":")
+        if len(arn) < 6:
+            raise invalid("Topic")
         if not TOKEN.match(token):
             raise AwsError("InvalidParameter", "Invalid token")
         found = self._rows.by_token(token, ctx.now_ms)
-        if found is None or found.topic_arn != ":".join(("arn", *parts)):
+        if found is None:
             raise invalid("Token")
+        if arn[:5] != found.topic_arn.split(":")[:5]:
+            raise invalid("Topic")
         signed = ctx.principal.kind != "anonymous"
         if found.state != "confirmed":
             guarded = str(params.get("AuthenticateOnUnsubscribe", "")).lower() == "true" and signed
@@ -170,9 +191,11 @@ class SubscriptionOperations:
             values.pop("FilterPolicyScope", None)
         else:
             values.setdefault("FilterPolicyScope", ATTRIBUTES)
+        own = found.attributes.get("DeliveryPolicy")
+        if own is not None:
+            values["DeliveryPolicy"] = msgspec.json.encode(policies.shown_subscription_policy(own)).decode()
         if found.protocol in ("http", "https"):
             topic = self._rows.topic_of(found)
-            own = found.attributes.get("DeliveryPolicy")
             effective = policies.effective_policy(topic.attributes.get("DeliveryPolicy"), own)
             values["EffectiveDeliveryPolicy"] = msgspec.json.encode(effective).decode()
         return {"Attributes": values}
@@ -196,18 +219,11 @@ class SubscriptionOperations:
     # -- lists ----------------------------------------------------------------------------------------------------
 
     def list_subscriptions(self, ctx: Context, params: Params) -> Outcome:
-        return _page(self._rows.listed(ctx.scope, _after(params), PAGE + 1))
+        return _page(self._rows.listed(ctx.scope, read_number(params), PAGE + 1))
 
     def list_subscriptions_by_topic(self, ctx: Context, params: Params) -> Outcome:
         topic = self._topics.find(ctx, params["TopicArn"])
-        return _page(self._rows.listed_by_topic(topic, _after(params), PAGE + 1))
-
-
-def _after(params: Params) -> int:
-    token = params.get("NextToken")
-    if token and not token.isdecimal():
-        raise invalid("NextToken")
-    return int(token or 0)
+        return _page(self._rows.listed_by_topic(topic, read_number(params), PAGE + 1))
 
 
 def _page(found: list[Subscription]) -> Params:
@@ -223,7 +239,7 @@ def _page(found: list[Subscription]) -> Params:
     ]
     output: Params = {"Subscriptions": shown}
     if len(found) > PAGE:
-        output["NextToken"] = str(found[PAGE - 1].id)
+        output["NextToken"] = page_token(str(found[PAGE - 1].id))
     return output
 
 
@@ -239,7 +255,7 @@ def check_endpoint(topic: Topic, protocol: str, endpoint: str) -> None:
     """Raises InvalidParameter."""
     if protocol not in PROTOCOLS:
         raise invalid(f"Amazon SNS does not support this protocol string: {protocol}")
-    if protocol in ("application", "firehose"):
+    if protocol == "firehose":
         raise invalid(f"Protocol Reason: Preheat does not implement the protocol {protocol}")
     if topic.fifo and protocol != "sqs":
         raise invalid("Invalid parameter: Endpoint Reason: Please use FIFO SQS queue")
@@ -253,8 +269,8 @@ def check_endpoint(topic: Topic, protocol: str, endpoint: str) -> None:
             usable = False
         if not usable or not endpoint.isprintable() or " " in endpoint:
             raise invalid("Endpoint")
-    elif protocol == "sms" and not PHONE.match(endpoint):
-        raise invalid(f"Invalid SMS endpoint: {endpoint}")
+    elif protocol == "sms" and not PHONE.match(SEPARATED.sub("", endpoint)):
+        raise AwsError("InvalidParameter", f"Invalid SMS endpoint: {endpoint}")
     elif protocol in ("email", "email-json") and not EMAIL.match(endpoint):
         raise invalid("Email address")
     elif protocol in ("sqs", "lambda"):

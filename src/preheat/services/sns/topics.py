@@ -22,6 +22,8 @@ from preheat.services.sns.domain import (
     invalid,
     no_such_resource,
     not_found,
+    page_token,
+    read_page,
     topic_arn,
 )
 from preheat.services.sns.repository import SnsRepository
@@ -82,10 +84,11 @@ class TopicOperations:
         tags = {tag["Key"]: tag["Value"] for tag in given}
         check_tags(tags, len(given))
         for attribute, value in attributes.items():
+            attributes[attribute] = value = canonical(attribute, value)
             check_attribute(attribute, value, fifo == "true", "Attributes Reason: ")
         known = self._rows.topic(ctx.scope, name)
         if known is not None:
-            _compare(known, attributes, tags if given else None)
+            _compare(known, attributes, tags)
             return {"TopicArn": known.arn}
         stored = {attribute: value for attribute, value in attributes.items() if value != ""}
         topic = self._rows.create_topic(ctx.scope, name, stored, tags)
@@ -94,6 +97,8 @@ class TopicOperations:
 
     def delete_topic(self, ctx: Context, params: Params) -> Outcome:
         parts = topic_arn(params["TopicArn"])
+        if parts.region != ctx.scope.region:
+            raise invalid("TopicArn")
         topic = self._rows.topic(Scope(parts.account, parts.region), parts.resource)
         if topic is not None:
             self._rows.delete_topic(topic)
@@ -101,10 +106,10 @@ class TopicOperations:
         return {}
 
     def list_topics(self, ctx: Context, params: Params) -> Outcome:
-        topics = self._rows.topics(ctx.scope, params.get("NextToken") or "", PAGE + 1)
+        topics = self._rows.topics(ctx.scope, read_page(params), PAGE + 1)
         output: Params = {"Topics": [{"TopicArn": topic.arn} for topic in topics[:PAGE]]}
         if len(topics) > PAGE:
-            output["NextToken"] = topics[PAGE - 1].name
+            output["NextToken"] = page_token(topics[PAGE - 1].name)
         return output
 
     # -- attributes -----------------------------------------------------------------------------------------------
@@ -122,12 +127,16 @@ class TopicOperations:
             "EffectiveDeliveryPolicy": _json(policies.effective_topic_policy(topic.attributes.get("DeliveryPolicy"))),
         }
         if topic.fifo:
-            values |= {"FifoTopic": "true", **FIFO_ONLY}
-        return {"Attributes": {**values, **topic.attributes, "Policy": topic.policy}}
+            values |= {"FifoTopic": "true", "ContentBasedDeduplication": "false"}
+        values |= {**topic.attributes, "Policy": topic.policy}
+        if "DeliveryPolicy" in topic.attributes:
+            values["DeliveryPolicy"] = _json(policies.shown_topic_policy(topic.attributes["DeliveryPolicy"]))
+        return {"Attributes": values}
 
     def set_topic_attributes(self, ctx: Context, params: Params) -> Outcome:
         topic = self.find(ctx, params["TopicArn"])
-        name, value = params["AttributeName"], params.get("AttributeValue") or ""
+        name = params["AttributeName"]
+        value = canonical(name, params.get("AttributeValue") or "")
         check_attribute(name, value, topic.fifo, "")
         if name == "MaximumMessageSize" and value and int(value) > DEFAULT_MAX_BYTES:
             self._check_large(topic)
@@ -210,6 +219,11 @@ class TopicOperations:
         return {"Tags": [{"Key": key, "Value": value} for key, value in topic.tags.items()]}
 
 
+def canonical(name: str, value: str) -> str:
+    """An attribute's value as it is kept: what is true or false may be written in any case."""
+    return value.lower() if name == "ContentBasedDeduplication" else value
+
+
 def check_attribute(name: str, value: str, fifo: bool, prefix: str) -> None:
     """One attribute of a topic; `prefix` begins the reason of an error. Raises InvalidParameter."""
     if name == "ArchivePolicy":
@@ -278,9 +292,9 @@ def check_room(topic: Topic, count: int, protocol: str) -> None:
         raise AwsError("SubscriptionLimitExceeded", "Subscription limit exceeded for the topic", 403)
 
 
-def _compare(known: Topic, attributes: dict[str, str], tags: dict[str, str] | None) -> None:
-    """A topic that is created again must be given as it is."""
-    if tags is not None and tags != known.tags:
+def _compare(known: Topic, attributes: dict[str, str], tags: dict[str, str]) -> None:
+    """What is given of a topic that is created again must be as it is; some of its tags will do."""
+    if any(known.tags.get(key) != value for key, value in tags.items()):
         raise invalid("Tags Reason: Topic already exists with different tags")
     for name, value in attributes.items():
         if known.attributes.get(name, FIFO_ONLY.get(name, "")) != value:

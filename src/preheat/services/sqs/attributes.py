@@ -23,6 +23,7 @@ from preheat.services.sqs.domain import (
 
 DIGITS = re.compile(r"[0-9]{1,10}")
 MAX_SOURCES = 10
+SWITCHES = ("FifoQueue", "ContentBasedDeduplication", "SqsManagedSseEnabled")
 MAX_TAGS = 50
 TAG = re.compile(r"[\w\s.:/=+\-@]*\Z")
 
@@ -47,12 +48,12 @@ def check_attributes(attributes: dict[str, str], *, fifo: bool, create: bool) ->
             if not DIGITS.fullmatch(value) or not low <= int(value) <= high:
                 raise invalid_attribute_value(f"Invalid value for the parameter {name}.")
         elif name == "FifoQueue":
-            if not create:
+            if not fifo or (create and value != "true"):
+                raise invalid_attribute_name("Unknown Attribute FifoQueue.")
+            if value != "true":
                 raise invalid_attribute_value(
                     "Invalid value for the parameter FifoQueue. Reason: Modifying queue type is not supported."
                 )
-            if value != "true":
-                raise invalid_attribute_name("Unknown Attribute FifoQueue.")
         elif name in FIFO_ONLY:
             if not fifo:
                 if name == "ContentBasedDeduplication":
@@ -66,18 +67,28 @@ def check_attributes(attributes: dict[str, str], *, fifo: bool, create: bool) ->
             _check_document(name, value)
 
 
+def plain_booleans(attributes: dict[str, str]) -> dict[str, str]:
+    """`attributes` with True and False in small letters, as they are shown."""
+    return {name: value.lower() if name in SWITCHES else value for name, value in attributes.items()}
+
+
 def plain_numbers(attributes: dict[str, str]) -> dict[str, str]:
-    """`attributes` with their numbers as they are shown, without leading zeros."""
-    return {
+    """`attributes` with their numbers as they are shown: without leading zeros, in a RedrivePolicy without quotes."""
+    shown = {
         name: str(int(value)) if name in INTEGER_RANGES and value != "" else value
         for name, value in attributes.items()
     }
+    policy = msgspec.json.decode(shown["RedrivePolicy"]) if shown.get("RedrivePolicy") else {}
+    if isinstance(policy.get("maxReceiveCount"), str):
+        policy["maxReceiveCount"] = int(policy["maxReceiveCount"])
+        shown["RedrivePolicy"] = msgspec.json.encode(policy).decode()
+    return shown
 
 
-def check_tags(tags: dict[str, str]) -> None:
+def check_tags(queue_name: str, tags: dict[str, str]) -> None:
     """Raises InvalidParameterValue."""
     if len(tags) > MAX_TAGS:
-        raise invalid_value(f"Number of tags [{len(tags)}] exceeds the allowed maximum [{MAX_TAGS}].")
+        raise invalid_value(f"Too many tags added for queue {queue_name}.")
     for key, value in tags.items():
         if not 1 <= len(key) <= 128 or not TAG.match(key) or key.lower().startswith("aws:"):
             raise invalid_value(f"Value {key} for parameter TagKey is invalid. Reason: Tag keys have 1 to 128 letters, "

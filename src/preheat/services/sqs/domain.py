@@ -11,20 +11,24 @@ from typing import Any
 import msgspec
 
 from preheat.kernel.errors import AwsError
+from preheat.kernel.http import HttpRequest
 from preheat.kernel.scope import Scope
 
 MAX_MESSAGE_BYTES = 1_048_576
 DEDUPLICATION_WINDOW_MS = 300_000
 MAX_VISIBILITY_S = 43_200
 MAX_DIGITS = 38
+FORM = "application/x-www-form-urlencoded"
+QUEUE_PATH = re.compile(r"/[0-9]{12}/[A-Za-z0-9_.-]+/?\Z")
 NAME = re.compile(r"[A-Za-z0-9_-]{1,80}\Z")
 FIFO_NAME = re.compile(r"[A-Za-z0-9_-]{1,75}\.fifo\Z")
 ENTRY_ID = re.compile(r"[A-Za-z0-9_-]{1,80}\Z")
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
-ATTRIBUTE_NAME = re.compile(r"[A-Za-z0-9_.-]{1,256}\Z")
+ATTRIBUTE_NAME = re.compile(r"[\w.-]{1,256}\Z")
 PUNCTUATED = re.compile(r"[A-Za-z0-9!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~]{1,128}\Z")
 BAD_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 BAD_BYTES = bytes({*range(32)} - {*b"\t\n\r"})
+GOOD_TEXT = "the set of allowed characters is #x9 | #xA | #xD | [#x20-#xD7FF] | [#xE000-#xFFFD] | [#x10000-#x10FFFF]."
 INTEGER_RANGES = {
     "VisibilityTimeout": (0, 43_200, "30"),
     "DelaySeconds": (0, 900, "0"),
@@ -135,6 +139,13 @@ def invalid_value(message: str) -> AwsError:
     return AwsError("InvalidParameterValueException", message, query_code="InvalidParameterValue")
 
 
+def is_query(request: HttpRequest | None) -> bool:
+    """Whether a call came over the older protocol: as a form, or in the URL."""
+    if request is None:
+        return False
+    return request.headers.get("content-type", "").startswith(FORM) or "Action=" in request.query
+
+
 def wrong_queue_type(name: str, value: object) -> AwsError:
     """A parameter of FIFO queues for a standard one, or the other way round."""
     reason = "The request include parameter that is not valid for this queue type."
@@ -182,14 +193,18 @@ def check_body(body: str) -> None:
 
 def check_text(text: str) -> None:
     """Raises InvalidMessageContents for characters that XML does not have."""
+    found = _bad_character(text)
+    if found is not None:
+        raise AwsError("InvalidMessageContents",
+                       f"Invalid binary character '{found}' was found in the message body, {GOOD_TEXT}")  # fmt: skip
+
+
+def _bad_character(text: str) -> str | None:
+    """The first character that XML does not have, as `#x8`."""
     if text.isascii() and len(text.encode().translate(None, BAD_BYTES)) == len(text):
-        return
-    if BAD_TEXT.search(text):
-        raise AwsError(
-            "InvalidMessageContents",
-            "Invalid characters found. Valid unicode characters are #x9 | #xA | #xD | #x20 to #xD7FF | "
-            "#xE000 to #xFFFD | #x10000 to #x10FFFF",
-        )
+        return None
+    match = BAD_TEXT.search(text)
+    return None if match is None else f"#x{ord(match[0]):X}"
 
 
 def check_group_text(name: str, value: str) -> None:
@@ -236,8 +251,10 @@ def check_message_attributes(attributes: dict[str, Any]) -> None:
             raise invalid_value(f"Message (user) attribute '{name}' must contain a non-empty value of type '{base}'.")
         if base == "Number" and not _is_number(content):
             raise invalid_value(f"Can't cast the value of message (user) attribute '{name}' to a number.")
-        if base != "Binary":
-            check_text(content)
+        found = None if base == "Binary" else _bad_character(content)
+        if found is not None:
+            raise invalid_value(f"Invalid binary character '{found}' was found in the message attribute '{name}' "
+                                f"value, {GOOD_TEXT}")  # fmt: skip
 
 
 def _is_number(text: str) -> bool:
@@ -304,10 +321,10 @@ def parse_handle(handle: str) -> tuple[int, int, int]:
         raise bad_handle(handle) from error
 
 
-def check_entries(entries: list[dict[str, Any]]) -> None:
+def check_entries(entries: list[dict[str, Any]], operation: str) -> None:
     """The rules every batch shares."""
     if not entries:
-        raise simple("EmptyBatchRequest", "There should be at least one entry in the request.")
+        raise simple("EmptyBatchRequest", f"There should be at least one {operation}RequestEntry in the request.")
     if len(entries) > 10:
         raise simple("TooManyEntriesInBatchRequest",
                      f"Maximum number of entries per request are 10. You have sent {len(entries)}.")  # fmt: skip

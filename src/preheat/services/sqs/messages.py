@@ -16,6 +16,11 @@ from preheat.services.sqs.repository import NewMessage, SqsRepository
 
 NOTHING_BUT_A_BODY = 2
 """Members of the plainest message: where it goes (or its place in the batch) and its body."""
+ALONE, BATCHED = "are invalid", "cannot be validated"
+"""What AWS says of a message that is too long."""
+NO_DEDUPLICATION = (
+    "The queue should either have ContentBasedDeduplication enabled or MessageDeduplicationId provided explicitly"
+)
 FindQueue = Callable[[Context, Params], Queue]
 
 
@@ -50,11 +55,13 @@ class MessageOperations:
     def send_message_batch(self, ctx: Context, params: Params) -> Outcome:
         queue = self._find(ctx, params)
         entries = params["Entries"]
-        domain.check_entries(entries)
+        domain.check_entries(entries, "SendMessageBatch")
         total = sum(domain.message_size(entry) for entry in entries)
         if total > domain.MAX_MESSAGE_BYTES:
             raise domain.simple("BatchRequestTooLong", f"Batch requests cannot be longer than "
                                 f"{domain.MAX_MESSAGE_BYTES} bytes. You have sent {total} bytes.")  # fmt: skip
+        if queue.fifo:
+            _check_fifo_batch(queue, entries)
         self._quotas.spend(ctx, queue, "send", (entry.get("MessageGroupId") for entry in entries))
         plain = self._takes_plain(ctx, queue) and all(len(entry) == NOTHING_BUT_A_BODY for entry in entries)
         rows: list[tuple] = []
@@ -65,9 +72,9 @@ class MessageOperations:
             try:
                 if plain:
                     body = entry.get("MessageBody", "")
-                    rows.append(self._plain_row(ctx, queue, body, *_measured(queue, body)))
+                    rows.append(self._plain_row(ctx, queue, body, *_measured(queue, body, BATCHED)))
                 else:
-                    done.append(self._store(ctx, queue, entry, self._check(queue, entry)))
+                    done.append(self._store(ctx, queue, entry, self._check(queue, entry, BATCHED)))
             except AwsError as error:
                 failed.append(_failure(entry["Id"], error))
                 continue
@@ -91,15 +98,15 @@ class MessageOperations:
         sender = principal.user_id or principal.account
         return queue.id, now_ms + queue.delay_ms, now_ms, ctx.machine.entropy.uuid(), sender, md5, body
 
-    def _check(self, queue: Queue, params: Params) -> int:
-        """Validate one message; its size in bytes."""
+    def _check(self, queue: Queue, params: Params, verdict: str = ALONE) -> int:
+        """Validate one message; its size in bytes. `verdict` is said of one that is too long."""
         domain.check_body(params.get("MessageBody", ""))
         attributes = params.get("MessageAttributes")
         if attributes:
             domain.check_message_attributes(attributes)
         size = domain.message_size(params)
         if size > queue.max_bytes:
-            raise _too_long(queue)
+            raise _too_long(queue, verdict)
         system = params.get("MessageSystemAttributes")
         if system:
             domain.check_system_attributes(system)
@@ -119,8 +126,7 @@ class MessageOperations:
                 raise domain.wrong_queue_type("MessageDeduplicationId", dedup)
             domain.check_group_text("MessageDeduplicationId", dedup)
         elif queue.fifo and queue.attributes.get("ContentBasedDeduplication") != "true":
-            raise domain.invalid_value("The queue should either have ContentBasedDeduplication enabled or "
-                                       "MessageDeduplicationId provided explicitly")  # fmt: skip
+            raise domain.invalid_value(NO_DEDUPLICATION)
         return size
 
     def _store(self, ctx: Context, queue: Queue, params: Params, size: int) -> Params:
@@ -189,7 +195,7 @@ class MessageOperations:
     def delete_message_batch(self, ctx: Context, params: Params) -> Outcome:
         queue = self._find(ctx, params)
         entries = params["Entries"]
-        domain.check_entries(entries)
+        domain.check_entries(entries, "DeleteMessageBatch")
         self._quotas.spend(ctx, queue, "delete")
         done: list[Params] = []
         failed: list[Params] = []
@@ -247,7 +253,7 @@ class MessageOperations:
     def change_message_visibility_batch(self, ctx: Context, params: Params) -> Outcome:
         queue = self._find(ctx, params)
         entries = params["Entries"]
-        domain.check_entries(entries)
+        domain.check_entries(entries, "ChangeMessageVisibilityBatch")
         self._quotas.spend(ctx, queue, "visibility")
         done: list[Params] = []
         failed: list[Params] = []
@@ -266,14 +272,13 @@ class MessageOperations:
         message, nonce = self._handle(queue, handle)
         now_ms = ctx.now_ms
         row = self._rows.message(message)
-        if row is None or row["queue_id"] != queue.id or row["receipt"] != nonce or row["visible_at"] <= now_ms:
-            raise AwsError(
-                "MessageNotInflight",
-                f"Value {handle} for parameter ReceiptHandle is invalid. Reason: Message does not exist or is not "
-                "available for visibility timeout change.",
-                query_code="InvalidParameterValue",
-            )
-        longest = domain.received_at(nonce) + domain.MAX_VISIBILITY_S * 1_000
+        known = row is not None and row["queue_id"] == queue.id and not domain.came_after(row, nonce)
+        if not known or (queue.fifo and (row["receipt"] != nonce or row["visible_at"] <= now_ms)):
+            raise domain.invalid_value(f"Value {handle} for parameter ReceiptHandle is invalid. Reason: Message does "
+                                       "not exist or is not available for visibility timeout change.")  # fmt: skip
+        if row["visible_at"] <= now_ms:
+            return
+        longest = domain.received_at(row["receipt"]) + domain.MAX_VISIBILITY_S * 1_000
         visible_at = now_ms + timeout_s * 1_000
         if visible_at > longest:
             raise domain.invalid_value(f"Value {timeout_s} for parameter VisibilityTimeout is invalid. Reason: Total "
@@ -287,17 +292,27 @@ class MessageOperations:
         self.appears(ctx, queue, visible_at)
 
 
-def _measured(queue: Queue, body: str) -> tuple[int, str]:
+def _check_fifo_batch(queue: Queue, entries: list[Params]) -> None:
+    """What an entry of a batch lacks refuses the whole batch. Raises InvalidParameterValue."""
+    deduplicates = queue.attributes.get("ContentBasedDeduplication") == "true"
+    for entry in entries:
+        if "MessageGroupId" not in entry:
+            raise domain.invalid_value("The request must contain the parameter MessageGroupId.")
+        if not deduplicates and "MessageDeduplicationId" not in entry:
+            raise domain.invalid_value(NO_DEDUPLICATION)
+
+
+def _measured(queue: Queue, body: str, verdict: str = ALONE) -> tuple[int, str]:
     """(bytes, MD5) of a body that the queue takes. Raises AwsError."""
     size, md5 = domain.measured(body)
     if size > queue.max_bytes:
-        raise _too_long(queue)
+        raise _too_long(queue, verdict)
     return size, md5
 
 
-def _too_long(queue: Queue) -> AwsError:
+def _too_long(queue: Queue, verdict: str) -> AwsError:
     return domain.invalid_value(
-        f"One or more parameters are invalid. Reason: Message must be shorter than {queue.max_bytes} bytes."
+        f"One or more parameters {verdict}. Reason: Message must be shorter than {queue.max_bytes} bytes."
     )
 
 

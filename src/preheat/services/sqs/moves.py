@@ -78,8 +78,8 @@ class MoveOperations:
         if rate is not None:
             check_range("MaxNumberOfMessagesPerSecond", rate, 1, MAX_RATE, f"Must be between 1 and {MAX_RATE}.")
         if any(task.status == "RUNNING" for task in _tasks(self._db, source, MAX_LISTED)):
-            raise unsupported("There is already a task running. Only one active task is allowed for a source queue arn "
-                              "at a given time.")  # fmt: skip
+            raise invalid_value("There is already a task running. Only one active task is allowed for a source queue "
+                                "arn at a given time.")  # fmt: skip
         handle = _handle(ctx.entropy.uuid(), source.arn)
         visible = self._rows.depth(source, ctx.now_ms)[0]
         self._db.run(
@@ -93,7 +93,7 @@ class MoveOperations:
 
     def cancel(self, ctx: Context, params: Params) -> Outcome:
         handle = params["TaskHandle"]
-        source_of(handle)
+        self._resource(source_of(handle), "SourceArn")
         task = _task(self._db, "handle = ?", handle)
         if task is None:
             raise _gone("Task does not exist.")

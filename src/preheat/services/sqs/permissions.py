@@ -26,11 +26,9 @@ def with_permission(queue: Queue, label: str, accounts: list[str], actions: list
     """The queue's policy with one statement more. Raises AwsError."""
     _check_label(label)
     _check_actions(actions)
-    if not accounts:
-        raise missing("AWSAccountIds")
-    for account in accounts:
-        if not ACCOUNT.match(account):
-            raise invalid_value(f"Value {account} for parameter PrincipalId is invalid. Reason: Unable to verify.")
+    if not accounts or not all(map(ACCOUNT.match, accounts)):
+        raise invalid_value(f"Value [{', '.join(accounts)}] for parameter PrincipalId is invalid. Reason: Unable to "
+                            "verify.")  # fmt: skip
     document, statements = _policy(queue)
     if any(statement.get("Sid") == label for statement in statements):
         raise invalid_value(f"Value {label} for parameter Label is invalid. Reason: Already exists.")

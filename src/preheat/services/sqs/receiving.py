@@ -28,6 +28,7 @@ IN_FLIGHT_LIMIT = 120_000
 MOST_PER_RECEIVE = 10
 RECOUNT_MS = 1_000
 DEAD_PER_RECEIVE = 1_000
+EVERYTHING = frozenset(("All", "*", ".*"))
 FindQueue = Callable[[Context, Params], Queue]
 
 
@@ -77,7 +78,7 @@ class Receiver:
             if not queue.fifo:
                 raise domain.wrong_queue_type("ReceiveRequestAttemptId", attempt)
             domain.check_group_text("ReceiveRequestAttemptId", attempt)
-        wanted = _wanted_system_attributes(params)
+        wanted = _wanted_system_attributes(ctx, params)
         self._quotas.spend(ctx, queue, "receive")
         names = params.get("MessageAttributeNames")
         request = Request(limit, visibility, ctx.now + wait, wait > 0, wanted, names, attempt)
@@ -279,8 +280,11 @@ class Receiver:
         return len(heads) or 1
 
 
-def _wanted_system_attributes(params: Params) -> frozenset[str]:
-    names = [*(params.get("AttributeNames") or ()), *(params.get("MessageSystemAttributeNames") or ())]
+def _wanted_system_attributes(ctx: Context, params: Params) -> frozenset[str]:
+    """Over the older protocol the older of the two lists counts when both are given."""
+    older, newer = params.get("AttributeNames"), params.get("MessageSystemAttributeNames")
+    both = older and newer and not domain.is_query(ctx.request)
+    names = [*older, *newer] if both else older or newer or ()
     for name in names:
         if name != "All" and name not in SYSTEM_ATTRIBUTES:
             raise domain.invalid_attribute_name(f"Unknown Attribute {name}.")
@@ -304,7 +308,7 @@ def _system_attributes(row: Any) -> dict[str, str | None]:
 
 def _chosen(attributes: dict[str, Any], names: list[str]) -> dict[str, Any]:
     prefixes = tuple(name[:-2] for name in names if name.endswith(".*"))
-    everything = "All" in names or ".*" in names
+    everything = not EVERYTHING.isdisjoint(names)
     chosen = {}
     for name, value in attributes.items():
         if everything or name in names or (prefixes and name.startswith(prefixes)):

@@ -1,6 +1,7 @@
 """SQS's SQL. Times in epoch milliseconds; every method runs inside the machine's transaction."""
 
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 import msgspec
@@ -129,8 +130,6 @@ class SqsRepository:
 
     def delete_queue(self, queue: Queue, now: float) -> None:
         self.purge(queue)
-        for table in ("sqs_deduplication", "sqs_attempts"):
-            self.db.run(f"DELETE FROM {table} WHERE queue_id = ?", queue.id)
         self.db.run("DELETE FROM sqs_queues WHERE id = ?", queue.id)
         self.db.run(
             "INSERT OR REPLACE INTO sqs_deleted VALUES (?, ?, ?, ?)",
@@ -151,8 +150,11 @@ class SqsRepository:
         self.db.run("DELETE FROM sqs_deleted WHERE deleted_at <= ?", before)
 
     def purge(self, queue: Queue) -> None:
-        """Delete all messages: the first at once, those of a deep queue by and by (`drop_leftovers`)."""
+        """Delete all messages, and what deduplicates: the first at once, those of a deep queue by and by
+        (`drop_leftovers`)."""
         self.tenants.forget_queue(queue)
+        for table in ("sqs_deduplication", "sqs_attempts"):
+            self.db.run(f"DELETE FROM {table} WHERE queue_id = ?", queue.id)
         if self.holds_messages(queue):
             through = self.db.insert(INSERT_PLAIN, NO_QUEUE, 0, 0, "", "", "", "")
             self.db.run("INSERT OR REPLACE INTO sqs_leftovers VALUES (?, ?)", queue.id, through)
@@ -303,28 +305,21 @@ class SqsRepository:
         )  # fmt: skip
 
     def settle_group(self, queue: Queue, group_id: str) -> None:
-        """Set when the group may be received from again: when nothing of it is in flight and its head is visible."""
+        """Set when the group may be received from again: when its head is visible."""
         self._settle(queue.id, group_id)
 
     def _settle(self, queue_id: int, group_id: str) -> None:
-        row = self.db.one(
-            """SELECT max(CASE WHEN receive_count > 0 THEN visible_at ELSE 0 END), count(*) FROM
-                   (SELECT receive_count, visible_at FROM sqs_messages INDEXED BY sqs_by_group
-                    WHERE queue_id = ? AND group_id = ? AND sequence IS NOT NULL ORDER BY sequence LIMIT 20)""",
-            queue_id, group_id,
-        )  # fmt: skip
-        if row is None or row[1] == 0:
-            self.db.run("DELETE FROM sqs_groups WHERE queue_id = ? AND group_id = ?", queue_id, group_id)
-            return
         head = self.db.value(
             """SELECT visible_at FROM sqs_messages INDEXED BY sqs_by_group
                WHERE queue_id = ? AND group_id = ? AND sequence IS NOT NULL ORDER BY sequence LIMIT 1""",
             queue_id, group_id,
         )  # fmt: skip
+        if head is None:
+            self.db.run("DELETE FROM sqs_groups WHERE queue_id = ? AND group_id = ?", queue_id, group_id)
+            return
         self.db.run(
-            "UPDATE sqs_groups SET available_at = ? WHERE queue_id = ? AND group_id = ?",
-            max(row[0], head), queue_id, group_id,
-        )  # fmt: skip
+            "UPDATE sqs_groups SET available_at = ? WHERE queue_id = ? AND group_id = ?", head, queue_id, group_id
+        )
 
     def delay_anew(self, queue: Queue, now_ms: int) -> None:
         """A FIFO queue's delay was changed: it holds for the messages that lie in it, too."""
@@ -366,12 +361,12 @@ class SqsRepository:
         found: list[Any] = []
         for group_id in self.ready_groups(queue, now_ms, limit):
             if len(found) < limit:
-                found += self.db.all(
-                    """SELECT id, group_id, source_arn FROM sqs_messages INDEXED BY sqs_by_group
-                       WHERE queue_id = ? AND group_id = ? AND sequence IS NOT NULL AND visible_at <= ?
-                       ORDER BY sequence LIMIT ?""",
-                    queue.id, group_id, now_ms, limit - len(found),
+                rows = self.db.all(
+                    """SELECT id, group_id, source_arn, visible_at FROM sqs_messages INDEXED BY sqs_by_group
+                       WHERE queue_id = ? AND group_id = ? AND sequence IS NOT NULL ORDER BY sequence LIMIT ?""",
+                    queue.id, group_id, limit - len(found),
                 )  # fmt: skip
+                found += takewhile(lambda row: row["visible_at"] <= now_ms, rows)
         return found
 
     def redrive(self, row: Any, target: Queue, source: Queue, message_id: str, now_ms: int) -> None:

@@ -7,6 +7,7 @@ import msgspec
 
 from preheat.kernel.errors import AwsError
 from preheat.kernel.scope import Arn, Scope
+from preheat.kernel.secure import scheme_of
 from preheat.services.contract import Context, Operation, Outcome, Params, Platform
 from preheat.services.sqs import attributes as attributes_of
 from preheat.services.sqs import domain
@@ -103,7 +104,7 @@ class SqsService:
             account = ctx.scope.account
         queue = self._rows.queue(Scope(account, ctx.scope.region), name)
         if queue is None:
-            raise domain.no_such_queue(_is_query(ctx))
+            raise domain.no_such_queue(domain.is_query(ctx.request))
         if len(self._rows.by_url) >= KNOWN_URLS:
             self._rows.by_url.clear()
         self._rows.by_url[url, ctx.scope] = queue
@@ -111,14 +112,15 @@ class SqsService:
 
     def _url(self, ctx: Context, queue: Queue) -> str:
         host = ctx.request.headers.get("host") if ctx.request is not None else None
-        base = f"http://{host}" if host else self._endpoint
+        base = f"{scheme_of(ctx.request)}://{host}" if host else self._endpoint
         return f"{base}/{queue.scope.account}/{queue.name}"
 
     # -- queues ---------------------------------------------------------------------------------------------------
 
     def create_queue(self, ctx: Context, params: Params) -> Outcome:
         name = params["QueueName"]
-        attributes = dict(params.get("Attributes") or {})
+        _check_endpoint(ctx, "CreateQueue")
+        attributes = attributes_of.plain_booleans(params.get("Attributes") or {})
         fifo = attributes.get("FifoQueue") == "true" or name.endswith(".fifo")
         attributes_of.check_name(name, fifo)
         if name.endswith(".fifo") and attributes.get("FifoQueue") != "true":
@@ -128,7 +130,7 @@ class SqsService:
         attributes_of.check_attributes(attributes, fifo=fifo, create=True)
         attributes = attributes_of.plain_numbers(attributes)
         attributes_of.check_together(attributes)
-        attributes_of.check_tags(params.get("tags") or {})
+        attributes_of.check_tags(name, params.get("tags") or {})
         self._check_dead_letter_target(attributes, ctx.scope.arn("sqs", name), fifo)
         known = self._rows.queue(ctx.scope, name)
         if known is not None:
@@ -170,10 +172,11 @@ class SqsService:
         owner = params.get("QueueOwnerAWSAccountId") or ctx.scope.account
         queue = self._rows.queue(Scope(owner, ctx.scope.region), params["QueueName"])
         if queue is None:
-            raise domain.no_such_queue(_is_query(ctx))
+            raise domain.no_such_queue(domain.is_query(ctx.request))
         return {"QueueUrl": self._url(ctx, queue)}
 
     def list_queues(self, ctx: Context, params: Params) -> Outcome:
+        _check_endpoint(ctx, "ListQueues")
         limit = params.get("MaxResults")
         size = limit if limit is not None else PAGE
         domain.check_range("MaxResults", size, 1, PAGE, "MaxResults must be an integer between 1 and 1000.")
@@ -210,13 +213,14 @@ class SqsService:
         values = {
             name: default
             for name, (_, _, default) in domain.INTEGER_RANGES.items()
-            if name != "KmsDataKeyReusePeriodSeconds" or queue.attributes.get("KmsMasterKeyId")
         }
         values["SqsManagedSseEnabled"] = "true"
         if queue.fifo:
             values |= {"ContentBasedDeduplication": "false", "DeduplicationScope": "queue"}
             values["FifoThroughputLimit"] = "perQueue"
         values |= queue.attributes
+        if not queue.attributes.get("KmsMasterKeyId"):
+            values.pop("KmsDataKeyReusePeriodSeconds", None)
         values["QueueArn"] = queue.arn
         values["CreatedTimestamp"] = str(queue.created_s)
         values["LastModifiedTimestamp"] = str(queue.modified_s)
@@ -229,8 +233,9 @@ class SqsService:
 
     def set_queue_attributes(self, ctx: Context, params: Params) -> Outcome:
         queue = self._find(ctx, params)
-        attributes_of.check_attributes(params["Attributes"], fifo=queue.fifo, create=False)
-        changes = attributes_of.plain_numbers(params["Attributes"])
+        changes = attributes_of.plain_booleans(params["Attributes"])
+        attributes_of.check_attributes(changes, fifo=queue.fifo, create=False)
+        changes = attributes_of.plain_numbers(changes)
         self._check_dead_letter_target(changes, queue.arn, queue.fifo)
         merged = attributes_of.settle_encryption(queue.attributes, changes)
         attributes_of.check_together(merged)
@@ -263,15 +268,17 @@ class SqsService:
 
     def tag_queue(self, ctx: Context, params: Params) -> Outcome:
         queue = self._find(ctx, params)
-        attributes_of.check_tags(params["Tags"])
+        if not params["Tags"]:
+            raise domain.missing("Tags")
         tags = self._rows.tags(queue) | params["Tags"]
-        if len(tags) > attributes_of.MAX_TAGS:
-            raise domain.invalid_value(f"Too many tags added for queue {queue.name}.")
+        attributes_of.check_tags(queue.name, tags)
         self._rows.set_tags(queue, tags)
         return {}
 
     def untag_queue(self, ctx: Context, params: Params) -> Outcome:
         queue = self._find(ctx, params)
+        if not params["TagKeys"]:
+            raise domain.invalid_value("Tag keys must be between 1 and 128 characters in length.")
         tags = self._rows.tags(queue)
         for key in params["TagKeys"]:
             tags.pop(key, None)
@@ -312,10 +319,10 @@ class SqsService:
         return output
 
 
-def _is_query(ctx: Context) -> bool:
-    """Whether the call came over the older protocol."""
-    kind = ctx.request.headers.get("content-type") if ctx.request is not None else None
-    return kind is not None and kind.startswith("application/x-www-form-urlencoded")
+def _check_endpoint(ctx: Context, action: str) -> None:
+    """Raises InvalidAction for a call over the older protocol that was sent to a queue's URL."""
+    if ctx.request is not None and domain.is_query(ctx.request) and domain.QUEUE_PATH.match(ctx.request.path):
+        raise AwsError("InvalidAction", f"The action {action} is not valid for this endpoint.")
 
 
 class Expiry:

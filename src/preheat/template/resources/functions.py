@@ -92,9 +92,18 @@ def _configuration(resource: Resource, changed_only: bool) -> dict[str, Any]:
         value = resource.get(name, default if changed_only else None)
         if name == "VpcConfig" and value:
             value = {key: item for key, item in value.items() if key in ("SubnetIds", "SecurityGroupIds")}
+        if name == "LoggingConfig" and changed_only:
+            value = _logging(resource.physical_id, value)
         if value is not None:
             params[RENAMED.get(name, name)] = value
     return params
+
+
+def _logging(function: str, given: dict[str, Any]) -> dict[str, Any]:
+    """The whole of a LoggingConfig: an update leaves what it does not name as it was."""
+    whole = {"LogFormat": "Text", "LogGroup": f"/aws/lambda/{function}", **given}
+    levels = {"ApplicationLogLevel": "INFO", "SystemLogLevel": "INFO"} if whole["LogFormat"] == "JSON" else {}
+    return {**levels, **whole}
 
 
 def settled(name: str, qualifier: str | None = None) -> Script:

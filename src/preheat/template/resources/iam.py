@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from preheat.template.definition import Call, Made, Resource, ResourceType, Script, properties, tag_map
+from preheat.template.definition import Call, Failed, Made, Resource, ResourceType, Script, properties, tag_map
 
 KINDS = (("Roles", "Role", "RoleName"), ("Users", "User", "UserName"), ("Groups", "Group", "GroupName"))
 
@@ -119,8 +119,15 @@ def delete_user(resource: Resource) -> Script:
     return {}
 
 
+def _check_holders(resource: Resource) -> None:
+    """A policy must be on something; AWS looks when it is deleted, too."""
+    if not any(resource.get(plural) for plural, _, _ in KINDS):
+        raise Failed("At least one of [Groups,Roles,Users] must be non-empty.")
+
+
 def create_policy(resource: Resource) -> Script:
     yield Made(resource.name)
+    _check_holders(resource)
     yield from put_policy(resource)
     return {"Id": resource.name}
 
@@ -140,6 +147,7 @@ def put_policy(resource: Resource) -> Script:
 
 
 def delete_policy(resource: Resource) -> Script:
+    _check_holders(resource)
     for plural, kind, key in KINDS:
         for name in resource.get(plural) or ():
             yield Call("iam", f"Delete{kind}Policy", {key: name, "PolicyName": resource.properties["PolicyName"]})

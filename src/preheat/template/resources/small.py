@@ -67,6 +67,50 @@ def create_log_stream(resource: Resource) -> Script:
     return {}
 
 
+def put_metric_filter(resource: Resource) -> Script:
+    name = resource.physical_id or resource.name
+    made = [
+        {
+            **{member[0].lower() + member[1:]: value for member, value in given.items() if member != "Dimensions"},
+            **({"dimensions": tag_map(given["Dimensions"])} if given.get("Dimensions") else {}),
+        }
+        for given in resource.properties["MetricTransformations"]
+    ]
+    yield Call("logs", "PutMetricFilter", {**_filter(resource, name), "metricTransformations": made})
+    yield Made(name)
+    return {}
+
+
+def put_subscription_filter(resource: Resource) -> Script:
+    name = resource.physical_id or resource.name
+    chosen = {member[0].lower() + member[1:]: value for member, value in resource.pick(
+        "DestinationArn", "Distribution", "RoleArn"
+    ).items()}  # fmt: skip
+    yield Call("logs", "PutSubscriptionFilter", {**_filter(resource, name), **chosen})
+    yield Made(name)
+    return {}
+
+
+def _filter(resource: Resource, name: str) -> dict[str, Any]:
+    return {
+        "logGroupName": resource.properties["LogGroupName"],
+        "filterName": name,
+        "filterPattern": resource.properties["FilterPattern"],
+    }
+
+
+def delete_metric_filter(resource: Resource) -> Script:
+    group = resource.properties["LogGroupName"]
+    yield Call("logs", "DeleteMetricFilter", {"logGroupName": group, "filterName": resource.physical_id})
+    return {}
+
+
+def delete_subscription_filter(resource: Resource) -> Script:
+    group = resource.properties["LogGroupName"]
+    yield Call("logs", "DeleteSubscriptionFilter", {"logGroupName": group, "filterName": resource.physical_id})
+    return {}
+
+
 def delete_log_stream(resource: Resource) -> Script:
     params = {"logGroupName": resource.properties["LogGroupName"], "logStreamName": resource.physical_id}
     yield Call("logs", "DeleteLogStream", params)
@@ -197,6 +241,32 @@ TYPES = (
         name_limit=512,
     ),
     ResourceType(
+        "AWS::Logs::MetricFilter",
+        properties(
+            "FilterName FilterPattern LogGroupName MetricTransformations",
+            replaces="FilterName LogGroupName",
+            required="FilterPattern LogGroupName MetricTransformations",
+        ),
+        put_metric_filter,
+        delete_metric_filter,
+        put_metric_filter,
+        name_property="FilterName",
+        name_limit=512,
+    ),
+    ResourceType(
+        "AWS::Logs::SubscriptionFilter",
+        properties(
+            "DestinationArn Distribution FilterName FilterPattern LogGroupName RoleArn",
+            replaces="FilterName LogGroupName",
+            required="DestinationArn FilterPattern LogGroupName",
+        ),
+        put_subscription_filter,
+        delete_subscription_filter,
+        put_subscription_filter,
+        name_property="FilterName",
+        name_limit=512,
+    ),
+    ResourceType(
         "AWS::SSM::Parameter",
         properties(
             "AllowedPattern Description Name Tags Type Value",
@@ -210,6 +280,7 @@ TYPES = (
         attributes=("Type", "Value"),
         name_property="Name",
         name_limit=1011,
+        name_head="CFN",
         tags="map",
     ),
     ResourceType(

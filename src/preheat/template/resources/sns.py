@@ -48,7 +48,7 @@ def _feedback(given: Any) -> dict[str, str]:
 def create_topic(resource: Resource) -> Script:
     fifo = _is_fifo(resource)
     name = resource.name
-    if fifo and not name.endswith(".fifo"):
+    if fifo and not resource.get("TopicName"):
         name = f"{name[:251]}.fifo"
     arn = resource.scope.arn("sns", name)
     yield from unused(Call("sns", "GetTopicAttributes", {"TopicArn": arn}), resource.type, name)

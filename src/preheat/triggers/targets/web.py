@@ -49,12 +49,24 @@ def request(method: str, url: str, headers: dict[str, str], body: bytes, timeout
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         connection.request(method, path, body, headers)
         answer = connection.getresponse()
-        return answer.status, answer.read(MAX_ANSWER)
+        return answer.status, _plain(answer.read(MAX_ANSWER), answer.headers.get("Content-Encoding", ""))
     except (OSError, HTTPException, ValueError) as error:
         return str(error) or type(error).__name__
     finally:
         if connection is not None:
             connection.close()
+
+
+def _plain(body: bytes, coding: str) -> bytes:
+    """The beginning of an answer that may be compressed; as it came when it is not what `coding` says."""
+    if coding not in ("gzip", "deflate"):
+        return body
+    import zlib
+
+    try:
+        return zlib.decompressobj(zlib.MAX_WBITS | 32).decompress(body, MAX_ANSWER)
+    except zlib.error:
+        return body
 
 
 def _judge(ctx: Context, answer: tuple[int, bytes] | str) -> Outcome:

@@ -18,7 +18,7 @@ from ragkit.extract.web import html, xml
 
 __all__ = [
     "SUFFIXES", "Block", "Document", "Kind", "UnreadableFile", "UnsupportedFormat", "decode", "extract", "html",
-    "markdown", "pdf", "plain", "supported", "unwrapped",
+    "markdown", "pdf", "plain", "suffix", "supported", "unwrapped",
 ]  # fmt: skip
 
 MARKDOWN = frozenset((".md", ".markdown", ".mdx"))

@@ -12,7 +12,11 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
+from .logs import SOFT_BREAK
+
 HERE = __file__.rpartition("/")[0]
+LIBRARY = os.__file__.rpartition("/")[0] + "/"
+"""The interpreter's standard library."""
 
 
 class Fault(Exception):
@@ -51,8 +55,7 @@ def load(name: str) -> Callable[[Any, Any], Any]:
 
 
 def describe(error: BaseException, request_id: str) -> tuple[str, dict[str, Any]]:
-    """An exception's error type and AWS's document of it. Frames of the runtime and of the import system before the
-    function's own are left out."""
+    """An exception's error type and AWS's document of it. Frames of the runtime are left out."""
     if isinstance(error, Fault):
         error_type, trace = error.error_type, error.trace
     else:
@@ -62,7 +65,8 @@ def describe(error: BaseException, request_id: str) -> tuple[str, dict[str, Any]
 
 
 def log_text(document: dict[str, Any]) -> str:
-    """An uncaught error as one log event: its lines are joined by carriage returns. In the JSON format an object."""
+    """An uncaught error as one log event of several lines, indented by no-break spaces as AWS's runtime does it; no
+    line break ends it. In the JSON format an object."""
     if os.environ.get("AWS_LAMBDA_LOG_FORMAT", "").lower() == "json":
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         return json.dumps({"timestamp": stamp, "log_level": "ERROR", **document}) + "\n"
@@ -73,14 +77,25 @@ def log_text(document: dict[str, Any]) -> str:
     if document["stackTrace"]:
         lines.append("Traceback (most recent call last):")
         lines += document["stackTrace"]
-    return "\r".join(line for piece in lines for line in piece.splitlines()) + "\n"
+    return SOFT_BREAK.join(_indented(line) for piece in lines for line in piece.splitlines()) + SOFT_BREAK + "\n"
+
+
+def _indented(line: str) -> str:
+    text = line.lstrip(" ")
+    return "\xa0" * (len(line) - len(text)) + text
 
 
 def _stack(trace: TracebackType | None) -> list[str]:
+    """The frames as AWS's runtime shows them: no marks under the code, the standard library where AWS has it."""
     frames = traceback.extract_tb(trace)
     start = 0
-    while start < len(frames) and (
-        frames[start].filename.startswith((HERE, "<frozen importlib")) or "/importlib/" in frames[start].filename
-    ):
+    while start < len(frames) and frames[start].filename.startswith(HERE):
         start += 1
-    return traceback.format_list(frames[start:])
+    shown = [(_place(frame.filename), frame.lineno, frame.name, frame.line) for frame in frames[start:]]
+    return traceback.format_list(shown)
+
+
+def _place(filename: str) -> str:
+    if filename.startswith(LIBRARY) and "/site-packages/" not in filename:
+        return f"/var/lang/lib/python{sys.version_info[0]}.{sys.version_info[1]}/{filename[len(LIBRARY) :]}"
+    return filename

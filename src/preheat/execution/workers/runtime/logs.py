@@ -12,6 +12,8 @@ from typing import Any
 TEXT = "[%(levelname)s]\t%(asctime)s.%(msecs)03dZ\t%(aws_request_id)s\t%(message)s"
 STAMP = "%Y-%m-%dT%H:%M:%S"
 STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"aws_request_id", "message", "asctime", "taskName"}
+SOFT_BREAK = "\x1e\r"
+"""Between the lines of one log event; at the end of one, that no line break ends it."""
 LEVELS = {"TRACE": logging.DEBUG, "FATAL": logging.CRITICAL}
 
 
@@ -32,7 +34,7 @@ class LineHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            sys.stdout.write("\r".join(self.format(record).splitlines()) + "\n")
+            sys.stdout.write(SOFT_BREAK.join(self.format(record).splitlines()) + "\n")
             sys.stdout.flush()
         except Exception:
             self.handleError(record)

@@ -22,6 +22,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from . import confine
+from .logs import SOFT_BREAK
 
 PR_SET_CHILD_SUBREAPER = 36
 MAX_MESSAGE = 1024 * 1024
@@ -321,8 +322,8 @@ def _exit_status(error: BaseException) -> int:
         return 1
     import traceback
 
-    text = "\r".join("".join(traceback.format_exception(type(error), error, error.__traceback__)).splitlines()) + "\n"
-    os.write(2, text.encode(errors="backslashreplace"))
+    lines = "".join(traceback.format_exception(type(error), error, error.__traceback__)).splitlines()
+    os.write(2, f"{SOFT_BREAK.join(lines)}\n".encode(errors="backslashreplace"))
     return 1
 
 

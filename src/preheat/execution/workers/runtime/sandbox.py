@@ -39,13 +39,15 @@ CAPABILITY_VERSION = 0x20080522
 TASK = "/var/task"
 OPT = "/opt"
 TMP = "/tmp"
+RUNTIME = "/var/runtime"
 SYSTEM = ("/usr", "/etc", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix")
 DEVICES = ("null", "zero", "full", "random", "urandom")
 OLD = "/.old"
 HOSTS = "/etc/hosts"
 HOSTS_HERE = "/var/hosts"
 NAMES = b"\n127.0.0.1 sandbox.localdomain sandbox\n"
-LISTS = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "NODE_PATH", "LAMBDA_TASK_ROOT", "PWD", "TMPDIR", "HOME")
+TRUST = ("AWS_CA_BUNDLE", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS")
+LISTS = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "NODE_PATH", "LAMBDA_TASK_ROOT", "PWD", "TMPDIR", "HOME", *TRUST)
 
 
 class Refused(Exception):
@@ -88,9 +90,9 @@ def lay(libc: Any, ground: Ground, own_user: bool) -> None:
 
 def enter(libc: Any, view: dict, ground: Ground, own_user: bool, laid: bool = False) -> None:
     """Join the environment's namespace (`view["pins"]`: the server's pid and its descriptors of the user and the mount
-    namespace, -1 for none), or build one: `code`, `layers`, `roots` (what else must be seen, read-only; made by
-    `outermost`), `tmp_bytes`. With `own_user` a user namespace is asked for; `laid`: the common part is there. Raises
-    Refused, with nothing changed that matters, and Incomplete."""
+    namespace, -1 for none), or build one: `code`, `layers`, `trust` (a directory of certificates, or ""), `roots`
+    (what else must be seen, read-only; made by `outermost`), `tmp_bytes`. With `own_user` a user namespace is asked
+    for; `laid`: the common part is there. Raises Refused, with nothing changed that matters, and Incomplete."""
     if view["pins"]:
         join(libc, *view["pins"])
     else:
@@ -176,7 +178,8 @@ def translate(command: dict, view: dict) -> None:
 
 
 def _moved(path: str, view: dict, scratch: str) -> str:
-    for before, after in ((view["code"], TASK), *((layer, OPT) for layer in view["layers"]), (scratch, TMP)):
+    layers = [(layer, OPT) for layer in view["layers"]]
+    for before, after in ((view["code"], TASK), *layers, (scratch, TMP), (view["trust"], RUNTIME)):
         if before and (path == before or path.startswith(before + "/")):
             return after + path[len(before) :]
     return path
@@ -222,6 +225,8 @@ def _furnish(libc: Any, view: dict, ground: Ground) -> None:
     roots = _uncovered([*view["roots"], *ground.roots])
     shared = ground.shared()
     _bind(libc, OLD + view["code"], TASK)
+    if view["trust"]:
+        _bind(libc, OLD + view["trust"], RUNTIME)
     below_tmp = [root for root in roots if root.startswith(TMP + "/")]
     below_opt = [root for root in roots if root.startswith(OPT + "/")]
     _layers(libc, view["layers"], bool(below_opt))
