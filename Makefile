@@ -16,7 +16,7 @@ run: env
 	$(BIN)/preheat up --port $(PORT) $(if $(DOCS),--docs $(DOCS))
 
 test: env
-	$(BIN)/python -m pytest tests -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest tests -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 env: $(VENV)/.made
 

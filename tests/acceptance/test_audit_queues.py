@@ -289,7 +289,7 @@ def test_a_purge_once_a_minute_and_a_name_that_rests(later):
 
 
 def test_the_largest_message_and_batch(sqs):
-    url = make(sqs, "audit-large")
+    url = make(sqs, "audit-largest")
     attributes = {"a": {"DataType": "String", "StringValue": "x" * 100}}
     body = "x" * (MIB - 107)
     send(sqs, url, body, MessageAttributes=attributes)

@@ -23,6 +23,14 @@ def indexes(rag):
     return {one["indexName"] for one in found}
 
 
+def upkeep(rag):
+    """What the function that looks after the index has logged."""
+    logs = rag.server.client("logs")
+    groups = [one["logGroupName"] for one in logs.describe_log_groups()["logGroups"]]
+    (group,) = [one for one in groups if "MaintainFunction" in one]
+    return "\n".join(one["message"] for one in logs.filter_log_events(logGroupName=group)["events"])
+
+
 def test_a_rebuild_answers_all_the_while_then_switches_and_leaves_nothing_behind(rag):
     rag.put("keepers.md", LONG)
     rag.put("broken.pdf", b"%PDF-1.4 and nothing more", status="failed")
@@ -55,8 +63,11 @@ def test_a_rebuild_answers_all_the_while_then_switches_and_leaves_nothing_behind
 
 def test_a_recipe_that_cannot_be_made_never_takes_over(rag):
     rag.put("keepers.md", LONG)
+    before = rag.outputs["IndexRecipe"]
     rag.deploy(EmbeddingModelId="no.such-model")
-    wait_for(lambda: len(rag.row("keepers.md").get("recipes", {})) == 1, what="the attempt")
+    wait_for(lambda: "the index is not made" in upkeep(rag), what="the attempt")
+    assert "no.such-model" in upkeep(rag) and "switched" not in upkeep(rag)
+    assert list(rag.row("keepers.md")["recipes"]) == [before]
     events = rag.ask("Who wound the clockwork every four hours?")
     assert events[0][1]["mode"] == "hybrid" and events[0][1]["passages"]
     rag.deploy()

@@ -5,11 +5,14 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote_plus
 
+from ragkit.embed import NO_MODEL, EmbeddingUnavailable
+from ragkit.resilience import passing
 from ragkit.trace import current
 from ragkit.versions import Recipe
 
 from handlers import wiring
 
+TRIED = "a passage"
 ASKED = 100
 
 
@@ -32,6 +35,17 @@ def outstanding(row: dict[str, Any] | None, tag: str, recipes: Sequence[Recipe])
         return True
     made = row.get("recipes", {})
     return any(made.get(recipe.id) != tag for recipe in recipes)
+
+
+def refusal(recipe: Recipe) -> EmbeddingUnavailable | None:
+    """Why the recipe's model embeds nothing, whatever the text; None when it does, or may a moment later."""
+    if recipe.model in ("", NO_MODEL):
+        return None
+    try:
+        wiring.embedder(recipe).documents([TRIED])
+    except EmbeddingUnavailable as error:
+        return None if passing(error) or passing(error.__cause__) else error
+    return None
 
 
 def found_of(bucket: str, key: str) -> dict[str, Any]:

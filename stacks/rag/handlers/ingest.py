@@ -34,7 +34,7 @@ from ragkit.trace import Trace, begun, plain, within
 from ragkit.versions import Recipe
 
 from handlers import wiring
-from handlers.documents import found_of
+from handlers.documents import found_of, refusal
 
 LONGEST_FILE, LARGE_FILE = 50 * 1024 * 1024, 1024 * 1024
 KEPT_MB = 400
@@ -323,7 +323,8 @@ def _alone(
     stored = _tried(store.replace_all, {key: chunks}, None, recipe.model)
     if isinstance(stored, Exception):
         return Done(error=stored)
-    done = _indexed(recipe, chunks, found, stored[key], note, code(error) == "ValidationException")
+    whole = code(error) == "ValidationException" and refusal(recipe) is None
+    done = _indexed(recipe, chunks, found, stored[key], note, whole)
     return Done(done.details, error if _passing(error) else None)
 
 

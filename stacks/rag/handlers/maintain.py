@@ -21,12 +21,14 @@ from ragkit.trace import Trace, begun, current
 from ragkit.versions import GRACE_S, NoIndex, Recipe
 
 from handlers import capacity, wiring
-from handlers.documents import found_of, outstanding, rows_of
+from handlers.documents import TRIED, found_of, outstanding, refusal, rows_of
 
 PAGE = 500
 LOOKS_AT_ONCE = 8
 BATCH = 10
 LONGEST_PAUSE_S = 10
+REFUSED_PAUSE_S = 900
+"""Until an index whose model refuses everything is looked at again."""
 SETTLE_S = 15
 """After a switch: what was being indexed meanwhile is looked at once more."""
 LONGEST_REASON = 1_000
@@ -103,7 +105,7 @@ def _try(recipe: Recipe) -> None:
     if recipe.model in ("", NO_MODEL):
         return
     try:
-        numbers = len(wiring.embedder(recipe).query("a passage"))
+        numbers = len(wiring.embedder(recipe).query(TRIED))
     except EmbeddingUnavailable as error:
         if not transient(error):
             raise
@@ -226,7 +228,11 @@ def _finish(missing: int, round: int) -> None:
     if _waiting():
         _ask({"phase": "finish", "missing": missing, "round": round}, 1)
     elif missing:
-        _ask({"phase": "objects", "round": round + 1}, min(LONGEST_PAUSE_S, 1 + round))
+        refused = refusal(versions.building)
+        if refused is not None:
+            Trace().warn("the index is not made", index=versions.building.index, error=str(refused))
+        pause = min(LONGEST_PAUSE_S, 1 + round) if refused is None else REFUSED_PAUSE_S
+        _ask({"phase": "objects", "round": round + 1}, pause)
     elif registry.switch(versions.building, int(time.time())):
         Trace().info("switched", live=versions.building.index, retired=versions.live.index)
         _ask({"phase": "objects"}, SETTLE_S)
