@@ -153,15 +153,21 @@ def choose_version(ctx: Context, function: FunctionName) -> tuple[str, bool]:
     return alias.version, False
 
 
-def existing(ctx: Context, params: Params, *, unqualified: bool = False) -> FunctionName:
-    """The function (and version or alias) that a request names. Raises AwsError 404 when there is none;
-    with `unqualified` a qualifier in the name is dropped."""
+def existing(ctx: Context, params: Params, *, unqualified: bool = False, otherwise: str = "") -> FunctionName:
+    """The function (and version or alias) that a request names. Raises AwsError 404 when there is none, with the text
+    `otherwise` where an operation has its own; with `unqualified` a qualifier in the name is dropped."""
     function = parse_name(params["FunctionName"], ctx.scope, params.get("Qualifier"))
     if unqualified and function.qualifier:
         function = FunctionName(function.scope, function.name)
-    found = load(ctx, function) if function.qualifier else repository.exists(ctx.db, function)
-    if not found:
-        raise function.missing()
+    try:
+        if function.qualifier:
+            load(ctx, function)
+        elif not repository.exists(ctx.db, function):
+            raise function.missing()
+    except AwsError:
+        if otherwise:
+            raise not_found(otherwise) from None
+        raise
     return function
 
 

@@ -22,6 +22,7 @@ from preheat.services.contract import Context, Outcome, Params, Reply
 from preheat.services.deliveries import role_principal
 
 SIDES = {"OnSuccess": ("lambda", "sqs", "sns", "events"), "OnFailure": ("lambda", "sqs", "sns", "events", "s3")}
+NO_FUNCTION = "The function doesn't exist."
 UNIMPLEMENTED = 501
 """The status of a service that this platform was built without."""
 _ARN_PATTERN = (
@@ -144,18 +145,8 @@ def _answer(function: FunctionName, config: Params, modified: float) -> Params:
     }
 
 
-def _function(ctx: Context, params: Params, *, unqualified: bool = False) -> FunctionName:
-    """The function, version or alias. Raises AwsError."""
-    try:
-        return existing(ctx, params, unqualified=unqualified)
-    except AwsError as error:
-        if error.message.startswith("Function not found"):
-            raise not_found("The function doesn't exist.") from error
-        raise
-
-
 def put_function_event_invoke_config(core: Core, ctx: Context, params: Params) -> Outcome:
-    function = _function(ctx, params)
+    function = existing(ctx, params, otherwise=NO_FUNCTION)
     config = _asked(ctx, function, params)
     repository.save_event_invoke(ctx.db, function, config, ctx.now)
     return _answer(function, config, ctx.now)
@@ -170,7 +161,7 @@ def _existing_config(ctx: Context, params: Params) -> tuple[FunctionName, Params
 
 
 def update_function_event_invoke_config(core: Core, ctx: Context, params: Params) -> Outcome:
-    _function(ctx, params)
+    existing(ctx, params, otherwise=NO_FUNCTION)
     function, config, _ = _existing_config(ctx, params)
     merged = {**config, **_asked(ctx, function, params)}
     repository.save_event_invoke(ctx.db, function, merged, ctx.now)
@@ -188,7 +179,7 @@ def delete_function_event_invoke_config(core: Core, ctx: Context, params: Params
 
 
 def list_function_event_invoke_configs(core: Core, ctx: Context, params: Params) -> Outcome:
-    function = _function(ctx, params, unqualified=True)
+    function = existing(ctx, params, unqualified=True, otherwise=NO_FUNCTION)
     key, limit = page(params)
     rows = repository.event_invokes(ctx.db, function, key, limit + 1)
     output: Params = {

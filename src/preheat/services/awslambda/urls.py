@@ -5,7 +5,6 @@ import string
 from dataclasses import dataclass
 from typing import Any
 
-from preheat.kernel.errors import AwsError
 from preheat.kernel.scope import Scope
 from preheat.services.awslambda import repository
 from preheat.services.awslambda.core import Core, Operation, existing, marker, page, resource_missing
@@ -14,7 +13,6 @@ from preheat.services.awslambda.domain import (
     check_range,
     conflict,
     invalid,
-    not_found,
     parse_name,
     timestamp,
     violation,
@@ -26,6 +24,7 @@ _ALPHABET = string.ascii_lowercase + string.digits
 _LENGTHS = {"AllowOrigins": (1, 253), "AllowMethods": (0, 6), "AllowHeaders": (0, 1024), "ExposeHeaders": (0, 1024)}
 """The least and most characters of each entry."""
 _LIMITS = {"AllowOrigins": 100, "AllowMethods": 6, "AllowHeaders": 100, "ExposeHeaders": 100}
+NO_FUNCTION = "Function does not exist"
 _METHODS = ("GET", "PUT", "HEAD", "POST", "PATCH", "DELETE", "*")
 
 
@@ -57,16 +56,6 @@ def url_text(endpoint: str, url_id: str, region: str) -> str:
     scheme, _, rest = endpoint.partition("://")
     port = rest.partition("/")[0].rpartition(":")[2]
     return f"{scheme}://{url_id}.lambda-url.{region}.localhost" + (f":{port}/" if port.isdigit() else "/")
-
-
-def _function(ctx: Context, params: Params, *, unqualified: bool = False) -> FunctionName:
-    """The function or alias; $LATEST by that name and versions have no URL. Raises AwsError."""
-    try:
-        return existing(ctx, params, unqualified=unqualified)
-    except AwsError as error:
-        if error.message.startswith("Function not found"):
-            raise not_found("Function does not exist") from error
-        raise
 
 
 def _answer(core: Core, row: Any) -> Params:
@@ -112,7 +101,7 @@ def _check(auth: str, mode: str, cors: Params | None) -> None:
 
 
 def create_function_url_config(core: Core, ctx: Context, params: Params) -> Outcome:
-    function = _function(ctx, params)
+    function = existing(ctx, params, otherwise=NO_FUNCTION)
     auth, mode = params["AuthType"], params.get("InvokeMode") or "BUFFERED"
     cors = params.get("Cors")
     _check(auth, mode, cors)
@@ -149,7 +138,7 @@ def get_function_url_config(core: Core, ctx: Context, params: Params) -> Outcome
 
 
 def update_function_url_config(core: Core, ctx: Context, params: Params) -> Outcome:
-    _function(ctx, params)
+    existing(ctx, params, otherwise=NO_FUNCTION)
     function, row = _existing_url(ctx, params)
     auth = params.get("AuthType") or row["auth_type"]
     mode = params.get("InvokeMode") or row["invoke_mode"]
@@ -168,7 +157,7 @@ def delete_function_url_config(core: Core, ctx: Context, params: Params) -> Outc
 
 
 def list_function_url_configs(core: Core, ctx: Context, params: Params) -> Outcome:
-    function = _function(ctx, params, unqualified=True)
+    function = existing(ctx, params, unqualified=True, otherwise=NO_FUNCTION)
     key, limit = page(params)
     after = key.removeprefix("=") if key else ""
     found = repository.urls(ctx.db, function, after, limit + 1, inclusive=not key)

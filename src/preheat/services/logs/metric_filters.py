@@ -89,12 +89,17 @@ def _check_transformation(given: Params, pattern: str) -> None:
 
 
 def delete_metric_filter(ctx: Context, params: Params) -> Params:
+    return dropped(ctx, params, KIND)
+
+
+def dropped(ctx: Context, params: Params, kind: str) -> Params:
+    """Raises ResourceNotFoundException when the group has no such filter."""
     name = group_name(params.get("logGroupName"))
     check_filter_name(params)
     group = repository.require_group(ctx.db, ctx.scope, name)
-    if repository.find_filter(ctx.db, group, KIND, params["filterName"]) is None:
-        raise AwsError("ResourceNotFoundException", "The specified metric filter does not exist.")
-    repository.delete_filter(ctx.db, group, KIND, params["filterName"])
+    if repository.find_filter(ctx.db, group, kind, params["filterName"]) is None:
+        raise AwsError("ResourceNotFoundException", f"The specified {kind} filter does not exist.")
+    repository.delete_filter(ctx.db, group, kind, params["filterName"])
     return {}
 
 

@@ -12,7 +12,14 @@ from preheat.services.contract import Context
 from preheat.services.deliveries import Delivery, emit
 from preheat.services.logs import repository
 from preheat.services.logs.domain import Position, check_length, event_id, group_name, invalid, violation
-from preheat.services.logs.metric_filters import LIMIT, check_filter_name, checked_pattern, listed, refuse_extras
+from preheat.services.logs.metric_filters import (
+    LIMIT,
+    check_filter_name,
+    checked_pattern,
+    dropped,
+    listed,
+    refuse_extras,
+)
 from preheat.services.logs.patterns import Test
 from preheat.services.logs.repository import Filter
 
@@ -97,13 +104,7 @@ def _sender(ctx: Context, function: str, source: str) -> str:
 
 
 def delete_subscription_filter(ctx: Context, params: Params) -> Params:
-    name = group_name(params.get("logGroupName"))
-    check_filter_name(params)
-    group = repository.require_group(ctx.db, ctx.scope, name)
-    if repository.find_filter(ctx.db, group, KIND, params["filterName"]) is None:
-        raise AwsError("ResourceNotFoundException", "The specified subscription filter does not exist.")
-    repository.delete_filter(ctx.db, group, KIND, params["filterName"])
-    return {}
+    return dropped(ctx, params, KIND)
 
 
 def describe_subscription_filters(ctx: Context, params: Params) -> Params:
