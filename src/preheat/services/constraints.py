@@ -10,7 +10,7 @@ from preheat.kernel.errors import ValidationError
 
 
 def violated(member: str, value: Any, constraint: str) -> ValidationError:
-    return _refusal([_violation(member, value, constraint)])
+    return refusal([violation(member, value, f"Member must {constraint}")])
 
 
 class Violations:
@@ -52,12 +52,12 @@ class Violations:
             self._add(shown, value, f"have value less than or equal to {most}")
 
     def _add(self, shown: str, value: Any, constraint: str) -> None:
-        self._found.append(_violation(shown, value, constraint))
+        self._found.append(violation(shown, value, f"Member must {constraint}"))
 
     def refuse(self) -> None:
         """Raises ValidationException when anything was found."""
         if self._found:
-            raise _refusal(self._found)
+            raise refusal(self._found)
 
 
 def check_text(given: dict[str, Any], member: str, most: int, pattern: str = "", least: int = 0) -> None:
@@ -82,11 +82,12 @@ def check_number(given: dict[str, Any], member: str, least: int, most: int | Non
     found.refuse()
 
 
-def _violation(member: str, value: Any, constraint: str) -> str:
-    return f"Value '{value}' at '{member}' failed to satisfy constraint: Member must {constraint}"
+def violation(member: str, value: Any, constraint: str) -> str:
+    return f"Value '{value}' at '{member}' failed to satisfy constraint: {constraint}"
 
 
-def _refusal(found: list[str]) -> ValidationError:
+def refusal(found: list[str]) -> ValidationError:
+    """Every violation of a request in one ValidationException."""
     counted = "1 validation error" if len(found) == 1 else f"{len(found)} validation errors"
     return ValidationError(f"{counted} detected: {'; '.join(found)}")
 

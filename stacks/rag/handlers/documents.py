@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import quote_plus
 
 from ragkit.embed import NO_MODEL, EmbeddingUnavailable
-from ragkit.resilience import passing
+from ragkit.resilience import Refused, transient
 from ragkit.trace import current
 from ragkit.versions import Recipe
 
@@ -44,8 +44,13 @@ def refusal(recipe: Recipe) -> EmbeddingUnavailable | None:
     try:
         wiring.embedder(recipe).documents([TRIED])
     except EmbeddingUnavailable as error:
-        return None if passing(error) or passing(error.__cause__) else error
+        return None if momentary(error) else error
     return None
+
+
+def momentary(error: EmbeddingUnavailable) -> bool:
+    """Whether the same text may well be embedded later."""
+    return transient(error) or isinstance(error.__cause__, Refused)
 
 
 def found_of(bucket: str, key: str) -> dict[str, Any]:

@@ -28,13 +28,13 @@ from ragkit.chunking import Chunk, chunk
 from ragkit.embed import NO_MODEL, EmbeddingUnavailable, code
 from ragkit.extract import Document, UnreadableFile, UnsupportedFormat, extract, supported
 from ragkit.extract.apart import extract_apart
-from ragkit.resilience import Deadline, Refused, transient
+from ragkit.resilience import Deadline
 from ragkit.store import Stored
 from ragkit.trace import Trace, begun, plain, within
 from ragkit.versions import Recipe
 
 from handlers import wiring
-from handlers.documents import found_of, refusal
+from handlers.documents import found_of, momentary, refusal
 
 LONGEST_FILE, LARGE_FILE = 50 * 1024 * 1024, 1024 * 1024
 KEPT_MB = 400
@@ -283,7 +283,7 @@ def _index(
         return {key: _indexed(recipe, wanted[key], found[key], together[key]) for key in wanted}
     if isinstance(together, OutOfTime):
         return dict.fromkeys(wanted, Done(error=together))
-    known = together if isinstance(together, EmbeddingUnavailable) and _passing(together) else None
+    known = together if isinstance(together, EmbeddingUnavailable) and momentary(together) else None
     done = {}
     for key in wanted:
         with within(ids[key]):
@@ -325,11 +325,7 @@ def _alone(
         return Done(error=stored)
     whole = code(error) == "ValidationException" and refusal(recipe) is None
     done = _indexed(recipe, chunks, found, stored[key], note, whole)
-    return Done(done.details, error if _passing(error) else None)
-
-
-def _passing(error: EmbeddingUnavailable) -> bool:
-    return transient(error) or isinstance(error.__cause__, Refused)
+    return Done(done.details, error if momentary(error) else None)
 
 
 def _indexed(

@@ -6,6 +6,7 @@ from typing import Any
 
 from preheat.kernel.errors import AwsError
 from preheat.kernel.scope import Arn, Scope
+from preheat.services import constraints
 from preheat.services.awslambda import repository
 from preheat.services.awslambda.configuration import OFFERED, known_runtime
 from preheat.services.awslambda.core import Core, Operation, marker, page, resource_missing
@@ -102,19 +103,18 @@ def _check_compatible(runtimes: list[str], architectures: list[str]) -> None:
     """Raises AwsError for values that AWS does not know."""
     found = []
     if not all(known_runtime(runtime) for runtime in runtimes):
-        found.append(
-            f"Value '[{', '.join(runtimes)}]' at 'compatibleRuntimes' failed to satisfy constraint: Member must "
-            f"satisfy enum value set: [{OFFERED}]"
-        )
+        shown = f"[{', '.join(runtimes)}]"
+        found.append(constraints.violation(
+            "compatibleRuntimes", shown, f"Member must satisfy enum value set: [{OFFERED}]"
+        ))  # fmt: skip
     if not all(architecture in ARCHITECTURES for architecture in architectures):
-        found.append(
-            f"Value '[{', '.join(architectures)}]' at 'compatibleArchitectures' failed to satisfy constraint: Member "
-            f"must satisfy constraint: [Member must satisfy enum value set: [{', '.join(ARCHITECTURES)}], Member must "
-            "not be null]"
-        )
+        shown, known = f"[{', '.join(architectures)}]", ", ".join(ARCHITECTURES)
+        found.append(constraints.violation(
+            "compatibleArchitectures", shown,
+            f"Member must satisfy constraint: [Member must satisfy enum value set: [{known}], Member must not be null]",
+        ))  # fmt: skip
     if found:
-        count = f"{len(found)} validation error{'s' if len(found) > 1 else ''} detected: "
-        raise AwsError("ValidationException", count + "; ".join(found))
+        raise constraints.refusal(found)
 
 
 def _check_asked(params: Params) -> None:

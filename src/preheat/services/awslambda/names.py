@@ -4,8 +4,8 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from preheat.kernel.errors import AwsError
 from preheat.services.awslambda.domain import invalid
+from preheat.services.constraints import refusal, violation
 from preheat.services.contract import Context, Outcome, Params
 
 _ARN = r"(arn:(aws[a-zA-Z-]*)?:lambda:)?((eusc-)?[a-z]{2}((-gov)|(-iso([a-z]?)))?-[a-z]+-\d{1}:)?(\d{12}:)?(function:)?"
@@ -97,15 +97,13 @@ def check(operation: str, bounds: Bounds, params: Params) -> None:
     if qualifier is not None:
         found += _violations("qualifier", qualifier, bounds.qualifier, _MAX_QUALIFIER)
     if found:
-        plural = "s" if len(found) > 1 else ""
-        raise AwsError("ValidationException", f"{len(found)} validation error{plural} detected: {'; '.join(found)}")
+        raise refusal(found)
 
 
 def _violations(member: str, value: str, pattern: str, longest: int) -> list[str]:
-    said = f"Value '{value}' at '{member}' failed to satisfy constraint: Member must "
     found = []
     if re.fullmatch(pattern, value) is None:
-        found.append(f"{said}satisfy regular expression pattern: {pattern}")
+        found.append(violation(member, value, f"Member must satisfy regular expression pattern: {pattern}"))
     if len(value) > longest:
-        found.append(f"{said}have length less than or equal to {longest}")
+        found.append(violation(member, value, f"Member must have length less than or equal to {longest}"))
     return found

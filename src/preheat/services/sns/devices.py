@@ -226,9 +226,11 @@ class DeviceRows:
     def delete_device(self, device: Device) -> None:
         self.db.run("DELETE FROM sns_devices WHERE id = ?", device.id)
 
-    def by_arn(self, text: str, member: str = "EndpointArn") -> Device | None:
-        """The device of an endpoint's ARN. Raises InvalidParameter."""
+    def by_arn(self, text: str, member: str = "EndpointArn", region: str | None = None) -> Device | None:
+        """The device of an endpoint's ARN. Raises InvalidParameter, also for an ARN that is not of `region`."""
         arn, (platform, name, uid) = read_arn(text, member, "endpoint", 3)
+        if region is not None and arn.region != region:
+            raise invalid(member)
         application = self.application(arn.scope, platform, name)
         return None if application is None else self.device(application, uid)
 

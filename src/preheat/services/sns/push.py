@@ -70,10 +70,7 @@ class PushOperations:
     # -- endpoints ------------------------------------------------------------------------------------------------
 
     def _device(self, ctx: Context, params: Params) -> Device | None:
-        arn, _ = read_arn(params["EndpointArn"], "EndpointArn", "endpoint", 3)
-        if arn.region != ctx.scope.region:
-            raise invalid("EndpointArn")
-        return self._rows.by_arn(params["EndpointArn"])
+        return self._rows.by_arn(params["EndpointArn"], region=ctx.scope.region)
 
     def _known_device(self, ctx: Context, params: Params) -> Device:
         found = self._device(ctx, params)
